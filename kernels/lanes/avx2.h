@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/* Sixteen lanes as two ymm registers (AVX2, FMA). */
+#ifndef BALLAST_LANES_AVX2_H
+#define BALLAST_LANES_AVX2_H
+
+#include <immintrin.h>
+
+#define BLOCKS_IN_FLIGHT 2
+
+typedef struct { __m256 a, b; } vf;
+typedef struct { __m256 a, b; } vm;
+typedef struct { __m256d a, b, c, d; } vd;
+
+#define INT(x) _mm256_castps_si256(x)
+#define FLOAT(x) _mm256_castsi256_ps(x)
+#define EACH1(f, x) {f((x).a), f((x).b)}
+#define EACH2(f, x, y) {f((x).a, (y).a), f((x).b, (y).b)}
+#define EACH3(f, x, y, z) {f((x).a, (y).a, (z).a), f((x).b, (y).b, (z).b)}
+
+LANES __m256i first8(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+LANES vm vmask_first(int n) { return (vm){FLOAT(first8(n)), FLOAT(first8(n - 8))}; }
+
+LANES __m256i without8(int k)
+{
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_xor_si256(_mm256_cmpeq_epi32(lane, _mm256_set1_epi32(k)),
+                            _mm256_set1_epi32(-1));
+}
+LANES vm vmask_without(int k) { return (vm){FLOAT(without8(k)), FLOAT(without8(k - 8))}; }
+
+LANES vf vset1(float x)
+{
+    __m256 v = _mm256_set1_ps(x);
+    return (vf){v, v};
+}
+LANES vf vload_f32(const float *p) { return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+LANES void vstore_f32(float *p, vf x)
+{
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+}
+LANES vf vload_n_f32(const float *p, int n, float fill)
+{
+    __m256i low = first8(n), high = first8(n - 8);
+    __m256 f = _mm256_set1_ps(fill);
+    return (vf){_mm256_blendv_ps(f, _mm256_maskload_ps(p, low), FLOAT(low)),
+                _mm256_blendv_ps(f, _mm256_maskload_ps(p + 8, high), FLOAT(high))};
+}
+LANES void vstore_n_f32(float *p, int n, vf x)
+{
+    _mm256_maskstore_ps(p, first8(n), x.a);
+    _mm256_maskstore_ps(p + 8, first8(n - 8), x.b);
+}
+LANES vf vload_positive_u8(const uint8_t *p)
+{
+    __m128i v = _mm_loadu_si128((const __m128i *)p);
+    __m256i low = _mm256_cvtepu8_epi32(v), high = _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8));
+    __m256i zero = _mm256_setzero_si256();
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (vf){_mm256_and_ps(FLOAT(_mm256_sub_epi32(zero, low)), sign),
+                _mm256_and_ps(FLOAT(_mm256_sub_epi32(zero, high)), sign)};
+}
+LANES vf vload_n_positive_u8(const uint8_t *p, int n)
+{
+    uint8_t t[BLOCK] = {0};
+    memcpy(t, p, (size_t)n);
+    return vload_positive_u8(t);
+}
+
+LANES vf vadd(vf x, vf y) { return (vf)EACH2(_mm256_add_ps, x, y); }
+LANES vf vsub(vf x, vf y) { return (vf)EACH2(_mm256_sub_ps, x, y); }
+LANES vf vmul(vf x, vf y) { return (vf)EACH2(_mm256_mul_ps, x, y); }
+LANES vf vdiv(vf x, vf y) { return (vf)EACH2(_mm256_div_ps, x, y); }
+LANES vf vsqrt(vf x) { return (vf)EACH1(_mm256_sqrt_ps, x); }
+LANES vf vmax(vf x, vf y) { return (vf)EACH2(_mm256_max_ps, x, y); }
+LANES vf vmin(vf x, vf y) { return (vf)EACH2(_mm256_min_ps, x, y); }
+LANES vf vfma(vf x, vf y, vf z) { return (vf)EACH3(_mm256_fmadd_ps, x, y, z); }
+LANES vf vfnma(vf x, vf y, vf z) { return (vf)EACH3(_mm256_fnmadd_ps, x, y, z); }
+LANES vf vfms(vf x, vf y, vf z) { return (vf)EACH3(_mm256_fmsub_ps, x, y, z); }
+LANES vf vand(vf x, vf y) { return (vf)EACH2(_mm256_and_ps, x, y); }
+LANES vf vor(vf x, vf y) { return (vf)EACH2(_mm256_or_ps, x, y); }
+LANES vf vxor(vf x, vf y) { return (vf)EACH2(_mm256_xor_ps, x, y); }
+LANES vf vabs(vf x) { return vand(x, vset1(float_of_bits(0x7fffffffu))); }
+LANES vf vneg(vf x) { return vxor(x, vset1(-0.0f)); }
+LANES vf vadd_bits(vf x, vf y)
+{
+    return (vf){FLOAT(_mm256_add_epi32(INT(x.a), INT(y.a))),
+                FLOAT(_mm256_add_epi32(INT(x.b), INT(y.b)))};
+}
+LANES vf vsub_bits(vf x, vf y)
+{
+    return (vf){FLOAT(_mm256_sub_epi32(INT(x.a), INT(y.a))),
+                FLOAT(_mm256_sub_epi32(INT(x.b), INT(y.b)))};
+}
+LANES vf vfloat_of_bits(vf x)
+{
+    return (vf){_mm256_cvtepi32_ps(INT(x.a)), _mm256_cvtepi32_ps(INT(x.b))};
+}
+LANES vf vshl_bits(vf x, int k)
+{
+    return (vf){FLOAT(_mm256_slli_epi32(INT(x.a), k)), FLOAT(_mm256_slli_epi32(INT(x.b), k))};
+}
+LANES vf vsar_bits(vf x, int k)
+{
+    return (vf){FLOAT(_mm256_srai_epi32(INT(x.a), k)), FLOAT(_mm256_srai_epi32(INT(x.b), k))};
+}
+
+#define COMPARE(name, predicate)                                                                  \
+    LANES vm name(vf x, vf y)                                                                     \
+    {                                                                                             \
+        return (vm){_mm256_cmp_ps(x.a, y.a, predicate), _mm256_cmp_ps(x.b, y.b, predicate)};      \
+    }
+COMPARE(vlt, _CMP_LT_OQ)
+COMPARE(vle, _CMP_LE_OQ)
+COMPARE(veq, _CMP_EQ_OQ)
+COMPARE(unordered, _CMP_UNORD_Q)
+#undef COMPARE
+LANES vm vnan(vf x) { return unordered(x, x); }
+LANES vm vmask_or(vm x, vm y) { return (vm)EACH2(_mm256_or_ps, x, y); }
+LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(_mm256_blendv_ps, y, x, m); }
+LANES vf vkeep(vm m, vf x) { return (vf)EACH2(_mm256_and_ps, m, x); }
+LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(_mm256_blendv_ps, y, x, s); }
+LANES unsigned mask_bits(vm m)
+{
+    return (unsigned)_mm256_movemask_ps(m.a) | (unsigned)_mm256_movemask_ps(m.b) << 8;
+}
+LANES int vany(vm m) { return !_mm256_testz_ps(_mm256_or_ps(m.a, m.b), _mm256_or_ps(m.a, m.b)); }
+LANES int vfirst(vm m) { return __builtin_ctz(mask_bits(m) | 1u << BLOCK); }
+
+LANES float vadd_across(vf x)
+{
+    __m256 o = _mm256_add_ps(x.a, x.b);
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(o), _mm256_extractf128_ps(o, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+LANES float vmax_across(vf x)
+{
+    __m256 o = _mm256_max_ps(x.a, x.b);
+    __m128 q = _mm_max_ps(_mm256_castps256_ps128(o), _mm256_extractf128_ps(o, 1));
+    q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+LANES vd vd_zero(void)
+{
+    __m256d z = _mm256_setzero_pd();
+    return (vd){z, z, z, z};
+}
+LANES vd vd_add(vd s, vf x)
+{
+    return (vd){_mm256_add_pd(s.a, _mm256_cvtps_pd(_mm256_castps256_ps128(x.a))),
+                _mm256_add_pd(s.b, _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1))),
+                _mm256_add_pd(s.c, _mm256_cvtps_pd(_mm256_castps256_ps128(x.b))),
+                _mm256_add_pd(s.d, _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1)))};
+}
+LANES double vd_across(vd s)
+{
+    __m256d q = _mm256_add_pd(_mm256_add_pd(s.a, s.c), _mm256_add_pd(s.b, s.d));
+    __m128d h = _mm_add_pd(_mm256_castpd256_pd128(q), _mm256_extractf128_pd(q, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
+}
+
+#undef INT
+#undef FLOAT
+#undef EACH1
+#undef EACH2
+#undef EACH3
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* Sixteen lanes as one zmm register (AVX-512 F, BW, DQ, VL). */
+#ifndef BALLAST_LANES_AVX512_H
+#define BALLAST_LANES_AVX512_H
+
+#include <immintrin.h>
+
+#define BLOCKS_IN_FLIGHT 4
+
+typedef __m512 vf;
+typedef __mmask16 vm;
+typedef struct { __m512d a, b; } vd;
+
+#define INT(x) _mm512_castps_si512(x)
+#define FLOAT(x) _mm512_castsi512_ps(x)
+
+LANES vm vmask_first(int n) { return (vm)_bzhi_u32(0xffff, (unsigned)n); }
+LANES vm vmask_without(int k) { return (vm)~((unsigned)((unsigned)k < BLOCK) << (k & 15)); }
+
+LANES vf vset1(float x) { return _mm512_set1_ps(x); }
+LANES vf vload_f32(const float *p) { return _mm512_loadu_ps(p); }
+LANES void vstore_f32(float *p, vf x) { _mm512_storeu_ps(p, x); }
+LANES vf vload_n_f32(const float *p, int n, float fill)
+{
+    return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), vmask_first(n), p);
+}
+LANES void vstore_n_f32(float *p, int n, vf x) { _mm512_mask_storeu_ps(p, vmask_first(n), x); }
+LANES vf positive16(__m128i bytes)
+{
+    __m512i minus = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(bytes));
+    return _mm512_and_ps(FLOAT(minus), _mm512_set1_ps(-0.0f));
+}
+LANES vf vload_positive_u8(const uint8_t *p)
+{
+    return positive16(_mm_loadu_si128((const __m128i *)p));
+}
+LANES vf vload_n_positive_u8(const uint8_t *p, int n)
+{
+    return positive16(_mm_maskz_loadu_epi8(vmask_first(n), p));
+}
+
+LANES vf vadd(vf x, vf y) { return _mm512_add_ps(x, y); }
+LANES vf vsub(vf x, vf y) { return _mm512_sub_ps(x, y); }
+LANES vf vmul(vf x, vf y) { return _mm512_mul_ps(x, y); }
+LANES vf vdiv(vf x, vf y) { return _mm512_div_ps(x, y); }
+LANES vf vsqrt(vf x) { return _mm512_sqrt_ps(x); }
+LANES vf vmax(vf x, vf y) { return _mm512_max_ps(x, y); }
+LANES vf vmin(vf x, vf y) { return _mm512_min_ps(x, y); }
+LANES vf vfma(vf x, vf y, vf z) { return _mm512_fmadd_ps(x, y, z); }
+LANES vf vfnma(vf x, vf y, vf z) { return _mm512_fnmadd_ps(x, y, z); }
+LANES vf vfms(vf x, vf y, vf z) { return _mm512_fmsub_ps(x, y, z); }
+LANES vf vand(vf x, vf y) { return _mm512_and_ps(x, y); }
+LANES vf vor(vf x, vf y) { return _mm512_or_ps(x, y); }
+LANES vf vxor(vf x, vf y) { return _mm512_xor_ps(x, y); }
+LANES vf vabs(vf x) { return vand(x, vset1(float_of_bits(0x7fffffffu))); }
+LANES vf vneg(vf x) { return vxor(x, vset1(-0.0f)); }
+LANES vf vadd_bits(vf x, vf y) { return FLOAT(_mm512_add_epi32(INT(x), INT(y))); }
+LANES vf vsub_bits(vf x, vf y) { return FLOAT(_mm512_sub_epi32(INT(x), INT(y))); }
+LANES vf vfloat_of_bits(vf x) { return _mm512_cvtepi32_ps(INT(x)); }
+LANES vf vshl_bits(vf x, int k) { return FLOAT(_mm512_slli_epi32(INT(x), (unsigned)k)); }
+LANES vf vsar_bits(vf x, int k) { return FLOAT(_mm512_srai_epi32(INT(x), (unsigned)k)); }
+
+LANES vm vlt(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_LT_OQ); }
+LANES vm vle(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_LE_OQ); }
+LANES vm veq(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
+LANES vm vnan(vf x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
+LANES vm vmask_or(vm x, vm y) { return _kor_mask16(x, y); }
+LANES vf vselect(vm m, vf x, vf y) { return _mm512_mask_blend_ps(m, y, x); }
+LANES vf vkeep(vm m, vf x) { return _mm512_maskz_mov_ps(m, x); }
+/* A shift and a ternary: on Zen 4 whatever makes a mask takes a slot from FMA. */
+LANES vf vsign_select(vf s, vf x, vf y)
+{
+    return FLOAT(_mm512_ternarylogic_epi32(_mm512_srai_epi32(INT(s), 31), INT(x), INT(y), 0xca));
+}
+LANES int vany(vm m) { return !_kortestz_mask16_u8(m, m); }
+LANES int vfirst(vm m) { return __builtin_ctz(m | 1u << BLOCK); }
+
+LANES float vadd_across(vf x)
+{
+    __m256 o = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(o), _mm256_extractf128_ps(o, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+LANES float vmax_across(vf x)
+{
+    __m256 o = _mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
+    __m128 q = _mm_max_ps(_mm256_castps256_ps128(o), _mm256_extractf128_ps(o, 1));
+    q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+LANES vd vd_zero(void) { return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
+LANES vd vd_add(vd s, vf x)
+{
+    return (vd){_mm512_add_pd(s.a, _mm512_cvtps_pd(_mm512_castps512_ps256(x))),
+                _mm512_add_pd(s.b, _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)))};
+}
+LANES double vd_across(vd s)
+{
+    __m512d o = _mm512_add_pd(s.a, s.b);
+    __m256d q = _mm256_add_pd(_mm512_castpd512_pd256(o), _mm512_extractf64x4_pd(o, 1));
+    __m128d h = _mm_add_pd(_mm256_castpd256_pd128(q), _mm256_extractf128_pd(q, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
+}
+
+#undef INT
+#undef FLOAT
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/* exp, log1p and exact scaling, written once in the vocabulary of lanes.h.
+ *
+ * Coefficients come from coefficients.py beside this file, which prints the error they reach. Error
+ * figures are worst cases found by tests/functions.c; "FMA-class" counts what competes for the FMA
+ * port: fma, multiply, compare. */
+#ifndef BALLAST_LANES_FUNCTIONS_H
+#define BALLAST_LANES_FUNCTIONS_H
+
+#include "lanes.h"
+
+#define LOG2_E 0x1.715476p+0f
+/* ln 2 in two words. The first has 15 bits, so n * LN2_HIGH leaves x exactly, under FMA. */
+#define LN2 0x1.62e43p-1f
+#define LN2_HIGH 0x1.62e4p-1f
+#define LN2_LOW 0x1.7f7d1cp-20f
+/* 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits. */
+#define ROUNDER 0x1.8p23f
+#define SMALLEST_NORMAL 0x1p-126f
+
+/* Breadth first: a step of a polynomial is taken for all blocks in flight before the next step. */
+#define FOR_BLOCKS(k, blocks) UNROLL for (int k = 0; k < (blocks); k++)
+
+/* ---- exp -------------------------------------------------------------------------------------- */
+
+/* The integer n nearest to x log2(e): the power of two that a row's exponentials are relative to. */
+LANES float exponent_of(float x)
+{
+    float t = x * LOG2_E + ROUNDER;
+    return t - ROUNDER;
+}
+
+/* e^x / 2^n for one n of a whole chunk. */
+typedef struct exp_scale {
+    vf rounder; /* ROUNDER + 126 - n */
+    vf floor;   /* (n - 126) ln 2: below it the result is exactly 0 */
+} exp_scale;
+
+LANES exp_scale exp_scale_of(float n)
+{
+    return (exp_scale){vset1(ROUNDER + 126.0f - n), vset1((n - 126.0f) * LN2)};
+}
+
+/* e^r on |r| <= ln 2 / 2 (1 + 2^-7), times 2: degree 6, relative error 3.1e-9. */
+#define EXP_DEGREE 6
+static const float exp_coefficient[EXP_DEGREE + 1] = {
+    0x1p+1f, 0x1p+1f, 0x1.fffffcp-1f, 0x1.55548ep-2f, 0x1.5559p-4f, 0x1.123c32p-6f, 0x1.6a205ep-9f};
+
+/* e[k] = e^x[k] / 2^n, for 0 to 4 blocks; exactly 0 where that is below about 2^-125.5, never
+ * subnormal. x is reduced itself, never x - max, so nothing is rounded before the reduction:
+ *
+ *   m = RNE(x log2 e)   r = x - m ln 2 (two words)   e = 2 p(r) * 2^(m - n - 1)
+ *
+ * ROUNDER + 126 - n + m holds m - n + 126 in its low bits: shifted into the exponent field that is
+ * 2^(m - n - 1). x is clamped at `floor`, where the field is 0, so the product is +0 without a
+ * compare. max's operand order lets NaN pass.
+ * Needs x <= n ln 2 + 1.  Error 0.85 ULP for |x| <= 65536, 1.03 up to 2^18.
+ * Cost 11 FMA-class operations a block. */
+LANES void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
+{
+    for (int first = 0; first < blocks; first += BLOCKS_IN_FLIGHT) {
+        vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], p[BLOCKS_IN_FLIGHT];
+        const int some = blocks - first < BLOCKS_IN_FLIGHT ? blocks - first : BLOCKS_IN_FLIGHT;
+        FOR_BLOCKS(k, some) r[k] = vmax(s.floor, x[first + k]);
+        FOR_BLOCKS(k, some) t[k] = vfma(r[k], vset1(LOG2_E), s.rounder);
+        FOR_BLOCKS(k, some) m[k] = vsub(t[k], s.rounder);
+        FOR_BLOCKS(k, some) r[k] = vfnma(m[k], vset1(LN2_HIGH), r[k]);
+        FOR_BLOCKS(k, some) r[k] = vfnma(m[k], vset1(LN2_LOW), r[k]);
+        FOR_BLOCKS(k, some)
+            p[k] = vfma(vset1(exp_coefficient[EXP_DEGREE]), r[k],
+                        vset1(exp_coefficient[EXP_DEGREE - 1]));
+        UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
+            FOR_BLOCKS(k, some) p[k] = vfma(p[k], r[k], vset1(exp_coefficient[j]));
+        FOR_BLOCKS(k, some) e[first + k] = vmul(p[k], vshl_bits(t[k], 23));
+    }
+}
+
+/* ---- log1p ------------------------------------------------------------------------------------ */
+
+/* log(1 + u) = k ln 2 + log(1 + f),  f = (1 + u) / 2^k - 1 in [-1/3, 1/3],  log(1 + f) = f + f^2 q(f).
+ * q of degree 8, relative error 4.5e-9. */
+#define LOG_DEGREE 8
+static const float log_coefficient[LOG_DEGREE + 1] = {
+    -0x1p-1f,         0x1.555502p-2f,  -0x1.fffe84p-3f,  0x1.99d1f2p-3f, -0x1.55a754p-3f,
+    0x1.1ebe68p-3f, -0x1.f25ddap-4f, 0x1.1ed142p-3f, -0x1.0931ep-3f};
+
+/* log(1 + u) for u in (-0.5, 2^126), one block. f is formed from u, not from 1 + u, so that nothing
+ * is lost for small u: f = u 2^-k + (2^-k - 1), one rounding. NaN gives NaN.
+ * Error 1.2 ULP for u >= 0.  Not for hot loops: one block, latency bound. */
+LANES vf vlog1p(vf u)
+{
+    const vf one = vset1(1.0f);
+    vf k_bits = vsar_bits(vsub_bits(vadd(u, one), vset1(0x1.555556p-1f)), 23);
+    vf scale = vsub_bits(one, vshl_bits(k_bits, 23)); /* 2^-k */
+    vf f = vfma(u, scale, vsub(scale, one));
+    vf q = vset1(log_coefficient[LOG_DEGREE]);
+    UNROLL for (int j = LOG_DEGREE - 1; j >= 0; j--) q = vfma(q, f, vset1(log_coefficient[j]));
+    vf k = vfloat_of_bits(k_bits);
+    vf low = vfma(k, vset1(LN2_LOW), vmul(vmul(f, f), q));
+    return vfma(k, vset1(LN2_HIGH), vadd(f, low));
+}
+
+/* ---- doubles, one at a time: combining chunks, never in a hot loop ---------------------------- */
+
+/* 2^k for an integer k <= 0; 0 below the normal range. */
+LANES double power_of_two(double k)
+{
+    if (!(k >= -1022.0))
+        return 0.0;
+    uint64_t bits = (uint64_t)((int64_t)k + 1023) << 52;
+    double p;
+    memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+/* e^y for y <= 0, by Taylor's series to the 13th power on |r| <= ln 2 / 2: 1e-16 relative. Where two
+ * chunks are relative to references that are no powers of two (logits beyond 65536). */
+LANES double exp_of_double(double y)
+{
+    if (!(y > -700.0))
+        return 0.0;
+    const double rounder = 0x1.8p52;
+    double m = (y * 0x1.71547652b82fep+0 + rounder) - rounder;
+    double r = (y - m * 0x1.62e42fefa38p-1) - m * 0x1.ef35793c7673p-45;
+    double p = 1.0;
+    for (int j = 13; j >= 1; j--)
+        p = 1.0 + p * r / j;
+    return m <= 0 ? p * power_of_two(m) : p;
+}
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/* The sixteen-lane machine: the one vocabulary in which every kernel is written.
+ *
+ * A kernel sees a machine whose register (`vf`, a block) holds 16 f32 lanes. Each ISA header builds
+ * that register from what its hardware has: one zmm, two ymm, four NEON registers, four plain vectors.
+ * No kernel can learn the hardware's width, so the order of every sum is spelled in lanes, and equal
+ * inputs give equal bits on every ISA. This file is the contract; the ISA headers carry no prose.
+ *
+ * Contract
+ *   - An operation is correctly rounded (to nearest, ties to even), or exact, or a bit operation.
+ *     No reciprocal estimate, no horizontal-add instruction, no contraction: vfma is the only fused
+ *     operation and is always fused.
+ *   - Subnormals are honoured in and out. A NaN result is some NaN: which one may differ between
+ *     ISAs, so kernels replace NaN results before they store them (vcanonical).
+ *   - vmax(a, b) is a > b ? a : b, vmin(a, b) is a < b ? a : b, lane by lane: the second operand
+ *     where either is NaN or both are zeros. Pass new data first and the running value second, and
+ *     a NaN never enters the running value.
+ *   - Comparisons are false on NaN, except vnan, which is true exactly there.
+ *   - Lane order is memory order. _across folds halves: lane i takes lane i + 8, then i + 4, i + 2,
+ *     i + 1, with vadd or vmax (lane i first).
+ *   - vload_n and vstore_n touch the first n elements (1 <= n <= 15) and nothing beyond them.
+ *   - Loads and stores name their storage type; kernels use vload, vstore of kernels/storage.h.
+ *
+ * The words ("m" is a mask, "d" sixteen double lanes)
+ *   vf   vload_f32(p)  vload_n_f32(p, n, fill)  vset1(x)
+ *   void vstore_f32(p, v)  vstore_n_f32(p, n, v)
+ *   vf   vload_positive_u8(p)  vload_n_positive_u8(p, n)   sign bit set where p[i] != 0, else +0
+ *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)
+ *   vf   vfma(a, b, c) = a b + c      vfnma(a, b, c) = c - a b      vfms(a, b, c) = a b - c
+ *   vf   vand vor vxor (a, b)         bits
+ *   vf   vshl_bits(a, k) vsar_bits(a, k)   lanes as i32, shifted by the constant k
+ *   vf   vadd_bits vsub_bits (a, b)   lanes as i32, wrapping
+ *   vf   vfloat_of_bits(a)            i32 lanes converted to f32, exactly for |i| <= 2^24
+ *   m    vlt vle veq (a, b)   vnan(a)
+ *   vf   vselect(m, a, b) = m ? a : b     vkeep(m, a) = m ? a : +0
+ *   vf   vsign_select(s, a, b)        a where the sign bit of s is set, else b
+ *   m    vmask_or(m, m)   vmask_first(n)   the first n lanes, 0 <= n <= 16
+ *   m    vmask_without(k)             all lanes but lane k; all where k is not in [0, 16)
+ *   int  vany(m)   vfirst(m)          the lowest lane set; 16 for none
+ *   f32  vmax_across(v)   vadd_across(v)
+ *   d    vd_zero()   vd_add(d, v)     each lane widened, then added in double
+ *   f64  vd_across(d)
+ *
+ * BLOCKS_IN_FLIGHT (1, 2 or 4): how many blocks an ISA's registers carry through a polynomial side by
+ * side. It is speed only: accumulators belong to the definition of an operation, not to an ISA.
+ *
+ * An ISA header may use an instruction of its own wherever its result is exactly the one above;
+ * tests/lanes.c proves every word of every ISA, lane by lane, against the scalar definition. */
+#ifndef BALLAST_LANES_H
+#define BALLAST_LANES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
+#error "Ballast needs float arithmetic in float (FLT_EVAL_METHOD 0): on 32-bit x86, -msse2 -mfpmath=sse"
+#endif
+#if defined(__FAST_MATH__) || defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#error "Ballast's kernels cannot be built with -ffast-math"
+#endif
+
+/* Everything here is static inline: a function that the linker shares could be one compiled for an
+ * ISA that the machine lacks. */
+#define LANES static inline __attribute__((always_inline))
+
+enum { BLOCK = 16 };
+
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+LANES float float_of_bits(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+LANES uint32_t bits_of_float(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+#define LANE_INFINITY float_of_bits(0x7f800000u)
+#define LANE_NAN float_of_bits(0x7fc00000u)
+
+#if defined(BALLAST_ISA_scalar)
+#include "scalar.h"
+#define ISA_SUFFIX _scalar
+#elif defined(BALLAST_ISA_avx2)
+#include "avx2.h"
+#define ISA_SUFFIX _avx2
+#elif defined(BALLAST_ISA_avx512)
+#include "avx512.h"
+#define ISA_SUFFIX _avx512
+#elif defined(BALLAST_ISA_neon)
+#include "neon.h"
+#define ISA_SUFFIX _neon
+#else
+#error "compile kernel files with -DBALLAST_ISA_<name>"
+#endif
+
+/* Every NaN becomes the one that Ballast stores. */
+LANES vf vcanonical(vf a)
+{
+    return vselect(vnan(a), vset1(LANE_NAN), a);
+}
+
+#endif

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/* Sixteen lanes as four NEON registers (AArch64). */
+#ifndef BALLAST_LANES_NEON_H
+#define BALLAST_LANES_NEON_H
+
+#include <arm_neon.h>
+
+#define BLOCKS_IN_FLIGHT 1
+
+typedef struct { float32x4_t a, b, c, d; } vf;
+typedef struct { uint32x4_t a, b, c, d; } vm;
+typedef struct { float64x2_t a, b, c, d, e, f, g, h; } vd;
+
+#define INT(x) vreinterpretq_s32_f32(x)
+#define BITS(x) vreinterpretq_u32_f32(x)
+#define FLOAT(x) vreinterpretq_f32_u32(x)
+#define EACH1(f, x) {f((x).a), f((x).b), f((x).c), f((x).d)}
+#define EACH2(f, x, y) {f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d)}
+#define EACH3(f, x, y, z)                                                                         \
+    {f((x).a, (y).a, (z).a), f((x).b, (y).b, (z).b), f((x).c, (y).c, (z).c),                      \
+     f((x).d, (y).d, (z).d)}
+
+LANES vf vset1(float x)
+{
+    float32x4_t q = vdupq_n_f32(x);
+    return (vf){q, q, q, q};
+}
+LANES vf vload_f32(const float *p)
+{
+    return (vf){vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
+}
+LANES void vstore_f32(float *p, vf x)
+{
+    vst1q_f32(p, x.a);
+    vst1q_f32(p + 4, x.b);
+    vst1q_f32(p + 8, x.c);
+    vst1q_f32(p + 12, x.d);
+}
+LANES float32x4_t load_n4(const float *p, int n, float32x4_t q)
+{
+    if (n >= 4)
+        return vld1q_f32(p);
+    if (n > 0)
+        q = vld1q_lane_f32(p, q, 0);
+    if (n > 1)
+        q = vld1q_lane_f32(p + 1, q, 1);
+    if (n > 2)
+        q = vld1q_lane_f32(p + 2, q, 2);
+    return q;
+}
+LANES vf vload_n_f32(const float *p, int n, float fill)
+{
+    float32x4_t q = vdupq_n_f32(fill);
+    return (vf){load_n4(p, n, q), load_n4(p + 4, n - 4, q), load_n4(p + 8, n - 8, q),
+                load_n4(p + 12, n - 12, q)};
+}
+LANES void store_n4(float *p, int n, float32x4_t q)
+{
+    if (n >= 4) {
+        vst1q_f32(p, q);
+        return;
+    }
+    if (n > 0)
+        vst1q_lane_f32(p, q, 0);
+    if (n > 1)
+        vst1q_lane_f32(p + 1, q, 1);
+    if (n > 2)
+        vst1q_lane_f32(p + 2, q, 2);
+}
+LANES void vstore_n_f32(float *p, int n, vf x)
+{
+    store_n4(p, n, x.a);
+    store_n4(p + 4, n - 4, x.b);
+    store_n4(p + 8, n - 8, x.c);
+    store_n4(p + 12, n - 12, x.d);
+}
+LANES vf vload_positive_u8(const uint8_t *p)
+{
+    uint8x16_t v = vld1q_u8(p), zero = vdupq_n_u8(0);
+    uint8x16_t sign = vandq_u8(vtstq_u8(v, v), vdupq_n_u8(0x80));
+    uint16x8_t wide = vreinterpretq_u16_u8(zero);
+    uint16x8_t low = vreinterpretq_u16_u8(vzip1q_u8(zero, sign));
+    uint16x8_t high = vreinterpretq_u16_u8(vzip2q_u8(zero, sign));
+    return (vf){vreinterpretq_f32_u16(vzip1q_u16(wide, low)),
+                vreinterpretq_f32_u16(vzip2q_u16(wide, low)),
+                vreinterpretq_f32_u16(vzip1q_u16(wide, high)),
+                vreinterpretq_f32_u16(vzip2q_u16(wide, high))};
+}
+LANES vf vload_n_positive_u8(const uint8_t *p, int n)
+{
+    uint8_t t[BLOCK] = {0};
+    if (n & 8)
+        memcpy(t, p, 8);
+    if (n & 4)
+        memcpy(t + (n & 8), p + (n & 8), 4);
+    if (n & 2)
+        memcpy(t + (n & 12), p + (n & 12), 2);
+    if (n & 1)
+        t[n & 14] = p[n & 14];
+    return vload_positive_u8(t);
+}
+
+LANES float32x4_t max4(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }
+LANES float32x4_t min4(float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }
+LANES float32x4_t fma4(float32x4_t x, float32x4_t y, float32x4_t z) { return vfmaq_f32(z, x, y); }
+LANES float32x4_t fnma4(float32x4_t x, float32x4_t y, float32x4_t z) { return vfmsq_f32(z, x, y); }
+LANES float32x4_t fms4(float32x4_t x, float32x4_t y, float32x4_t z)
+{
+    return vfmaq_f32(vnegq_f32(z), x, y);
+}
+LANES float32x4_t and4(float32x4_t x, float32x4_t y) { return FLOAT(vandq_u32(BITS(x), BITS(y))); }
+LANES float32x4_t or4(float32x4_t x, float32x4_t y) { return FLOAT(vorrq_u32(BITS(x), BITS(y))); }
+LANES float32x4_t xor4(float32x4_t x, float32x4_t y) { return FLOAT(veorq_u32(BITS(x), BITS(y))); }
+LANES float32x4_t add_bits4(float32x4_t x, float32x4_t y)
+{
+    return FLOAT(vaddq_u32(BITS(x), BITS(y)));
+}
+LANES float32x4_t sub_bits4(float32x4_t x, float32x4_t y)
+{
+    return FLOAT(vsubq_u32(BITS(x), BITS(y)));
+}
+LANES float32x4_t float_of_bits4(float32x4_t x) { return vcvtq_f32_s32(INT(x)); }
+/* The operators, not vshlq: they become immediate shifts. */
+LANES float32x4_t shl4(float32x4_t x, int k) { return FLOAT(BITS(x) << k); }
+LANES float32x4_t sar4(float32x4_t x, int k) { return vreinterpretq_f32_s32(INT(x) >> k); }
+LANES uint32x4_t nan4(float32x4_t x) { return vmvnq_u32(vceqq_f32(x, x)); }
+LANES float32x4_t keep4(uint32x4_t m, float32x4_t x) { return FLOAT(vandq_u32(m, BITS(x))); }
+LANES float32x4_t sign_select4(float32x4_t s, float32x4_t x, float32x4_t y)
+{
+    return vbslq_f32(vcltzq_s32(INT(s)), x, y);
+}
+
+LANES vf vadd(vf x, vf y) { return (vf)EACH2(vaddq_f32, x, y); }
+LANES vf vsub(vf x, vf y) { return (vf)EACH2(vsubq_f32, x, y); }
+LANES vf vmul(vf x, vf y) { return (vf)EACH2(vmulq_f32, x, y); }
+LANES vf vdiv(vf x, vf y) { return (vf)EACH2(vdivq_f32, x, y); }
+LANES vf vsqrt(vf x) { return (vf)EACH1(vsqrtq_f32, x); }
+LANES vf vmax(vf x, vf y) { return (vf)EACH2(max4, x, y); }
+LANES vf vmin(vf x, vf y) { return (vf)EACH2(min4, x, y); }
+LANES vf vfma(vf x, vf y, vf z) { return (vf)EACH3(fma4, x, y, z); }
+LANES vf vfnma(vf x, vf y, vf z) { return (vf)EACH3(fnma4, x, y, z); }
+LANES vf vfms(vf x, vf y, vf z) { return (vf)EACH3(fms4, x, y, z); }
+LANES vf vand(vf x, vf y) { return (vf)EACH2(and4, x, y); }
+LANES vf vor(vf x, vf y) { return (vf)EACH2(or4, x, y); }
+LANES vf vxor(vf x, vf y) { return (vf)EACH2(xor4, x, y); }
+LANES vf vabs(vf x) { return (vf)EACH1(vabsq_f32, x); }
+LANES vf vneg(vf x) { return (vf)EACH1(vnegq_f32, x); }
+LANES vf vadd_bits(vf x, vf y) { return (vf)EACH2(add_bits4, x, y); }
+LANES vf vsub_bits(vf x, vf y) { return (vf)EACH2(sub_bits4, x, y); }
+LANES vf vfloat_of_bits(vf x) { return (vf)EACH1(float_of_bits4, x); }
+LANES vf vshl_bits(vf x, int k)
+{
+    return (vf){shl4(x.a, k), shl4(x.b, k), shl4(x.c, k), shl4(x.d, k)};
+}
+LANES vf vsar_bits(vf x, int k)
+{
+    return (vf){sar4(x.a, k), sar4(x.b, k), sar4(x.c, k), sar4(x.d, k)};
+}
+
+LANES vm vlt(vf x, vf y) { return (vm)EACH2(vcltq_f32, x, y); }
+LANES vm vle(vf x, vf y) { return (vm)EACH2(vcleq_f32, x, y); }
+LANES vm veq(vf x, vf y) { return (vm)EACH2(vceqq_f32, x, y); }
+LANES vm vnan(vf x) { return (vm)EACH1(nan4, x); }
+LANES vm vmask_or(vm x, vm y) { return (vm)EACH2(vorrq_u32, x, y); }
+LANES vm vmask_first(int n)
+{
+    const uint32x4_t lane = {0, 1, 2, 3};
+    uint32x4_t limit = vdupq_n_u32((uint32_t)n), four = vdupq_n_u32(4);
+    uint32x4_t b = vaddq_u32(lane, four), c = vaddq_u32(b, four), d = vaddq_u32(c, four);
+    return (vm){vcltq_u32(lane, limit), vcltq_u32(b, limit), vcltq_u32(c, limit),
+                vcltq_u32(d, limit)};
+}
+LANES vm vmask_without(int k)
+{
+    const int32x4_t lane = {0, 1, 2, 3};
+    int32x4_t left_out = vdupq_n_s32(k), four = vdupq_n_s32(4);
+    int32x4_t b = vaddq_s32(lane, four), c = vaddq_s32(b, four), d = vaddq_s32(c, four);
+    return (vm){vmvnq_u32(vceqq_s32(lane, left_out)), vmvnq_u32(vceqq_s32(b, left_out)),
+                vmvnq_u32(vceqq_s32(c, left_out)), vmvnq_u32(vceqq_s32(d, left_out))};
+}
+LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(vbslq_f32, m, x, y); }
+LANES vf vkeep(vm m, vf x) { return (vf)EACH2(keep4, m, x); }
+LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(sign_select4, s, x, y); }
+LANES int vany(vm m)
+{
+    return vmaxvq_u32(vorrq_u32(vorrq_u32(m.a, m.b), vorrq_u32(m.c, m.d))) != 0;
+}
+LANES int vfirst(vm m)
+{
+    uint16x8_t low = vcombine_u16(vmovn_u32(m.a), vmovn_u32(m.b));
+    uint16x8_t high = vcombine_u16(vmovn_u32(m.c), vmovn_u32(m.d));
+    uint8x16_t bytes = vcombine_u8(vmovn_u16(low), vmovn_u16(high));
+    uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(bytes), 4);
+    uint64_t bits = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0);
+    return bits ? __builtin_ctzll(bits) >> 2 : BLOCK;
+}
+
+LANES float vadd_across(vf x)
+{
+    float32x4_t q = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+    float32x2_t h = vadd_f32(vget_low_f32(q), vget_high_f32(q));
+    return vget_lane_f32(h, 0) + vget_lane_f32(h, 1);
+}
+LANES float vmax_across(vf x)
+{
+    float32x4_t q = max4(max4(x.a, x.c), max4(x.b, x.d));
+    float32x2_t low = vget_low_f32(q), high = vget_high_f32(q);
+    float32x2_t h = vbsl_f32(vcgt_f32(low, high), low, high);
+    float even = vget_lane_f32(h, 0), odd = vget_lane_f32(h, 1);
+    return even > odd ? even : odd;
+}
+LANES vd vd_zero(void)
+{
+    float64x2_t z = vdupq_n_f64(0);
+    return (vd){z, z, z, z, z, z, z, z};
+}
+LANES float64x2_t low_d(float32x4_t x) { return vcvt_f64_f32(vget_low_f32(x)); }
+LANES float64x2_t high_d(float32x4_t x) { return vcvt_high_f64_f32(x); }
+LANES vd vd_add(vd s, vf x)
+{
+    return (vd){vaddq_f64(s.a, low_d(x.a)), vaddq_f64(s.b, high_d(x.a)),
+                vaddq_f64(s.c, low_d(x.b)), vaddq_f64(s.d, high_d(x.b)),
+                vaddq_f64(s.e, low_d(x.c)), vaddq_f64(s.f, high_d(x.c)),
+                vaddq_f64(s.g, low_d(x.d)), vaddq_f64(s.h, high_d(x.d))};
+}
+LANES double vd_across(vd s)
+{
+    float64x2_t p = vaddq_f64(vaddq_f64(s.a, s.e), vaddq_f64(s.c, s.g));
+    float64x2_t q = vaddq_f64(vaddq_f64(s.b, s.f), vaddq_f64(s.d, s.h));
+    float64x2_t h = vaddq_f64(p, q);
+    return vgetq_lane_f64(h, 0) + vgetq_lane_f64(h, 1);
+}
+
+#undef INT
+#undef BITS
+#undef FLOAT
+#undef EACH1
+#undef EACH2
+#undef EACH3
+
+#endif

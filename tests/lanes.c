@@ -1,0 +1,853 @@
+/* SPDX-License-Identifier: MIT */
+/* Every word of the sixteen-lane vocabulary against a definition of one lane in plain C. Compiled
+ * once for each ISA, with its flags, -DBALLAST_ISA_<isa> and -ffp-contract=off; started by
+ * lanes_main.c.
+ *
+ * Inputs: all pairs of special values in every lane, all triples of the decisive ones for the fused
+ * words, and random bits. A NaN result of arithmetic need only be a NaN; words that move or choose
+ * lanes keep every bit. With -DLANES_PLAIN no cmocka is needed (emulators, cross compilers). */
+#define _DEFAULT_SOURCE
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#ifndef LANES_PLAIN
+#include <cmocka.h>
+#endif
+
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../kernels/lanes/lanes.h"
+
+_Static_assert(BLOCKS_IN_FLIGHT == 1 || BLOCKS_IN_FLIGHT == 2 || BLOCKS_IN_FLIGHT == 4,
+               "blocks in flight");
+
+#if defined(BALLAST_ISA_scalar)
+#define ISA "scalar"
+#elif defined(BALLAST_ISA_avx2)
+#define ISA "avx2"
+#elif defined(BALLAST_ISA_avx512)
+#define ISA "avx512"
+#elif defined(BALLAST_ISA_neon)
+#define ISA "neon"
+#endif
+
+int lanes_test(void);
+
+enum { RANDOM_BLOCKS = 20000, MOST_PRINTED = 20 };
+static const uint64_t SEED = 20190616;
+
+static int failures, failures_before; /* of this test, of those before it */
+
+static int failed(void)
+{
+    return ++failures <= MOST_PRINTED;
+}
+
+static int verdict(void)
+{
+    const int n = failures;
+
+    failures_before += n;
+    failures = 0;
+    return n;
+}
+
+#ifdef LANES_PLAIN
+#define VERDICT() (void)verdict()
+#else
+#define VERDICT() assert_int_equal(verdict(), 0)
+#endif
+
+static uint32_t next_random(uint64_t *state) /* splitmix64 */
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (uint32_t)((z ^ z >> 31) >> 32);
+}
+
+static int next_below(uint64_t *state, uint32_t limit)
+{
+    return (int)(next_random(state) % limit);
+}
+
+static int is_nan(uint32_t bits)
+{
+    return (bits & 0x7fffffffu) > 0x7f800000u;
+}
+
+/* ---- Values ---- */
+
+static const uint32_t decisive[] = {
+    0x00000000, 0x80000000, 0x00000001, 0x80000001, /* zeros, least subnormal */
+    0x007fffff, 0x807fffff, 0x00800000, 0x80800000, /* around the least normal */
+    0x00800001, 0x3f800000, 0xbf800000, 0x3f800001, /* 1 and its neighbours */
+    0x3f7fffff, 0x3f800800, 0xbf800800, 0x39800000, /* 1 + 2^-12: its square is a tie; 2^-12 */
+    0x33800000, 0x33000000, 0xb3000000, 0x1a000000, /* 2^-24, 2^-25; squared 2^-150, half a step */
+    0x1a000001, 0x99ffffff, 0x7f7fffff, 0xff7fffff, /* ... and beside it; greatest finite */
+    0x73000000, 0x7f000000, 0x7f800000, 0xff800000, /* 2^103, half its last place; infinities */
+    0x7fc00000, 0xff800001                          /* quiet and signalling NaN */
+};
+
+static const uint32_t special[] = {
+    0x00000000, 0x80000000, 0x00000001, 0x80000001, 0x00000002, 0x00000003, 0x00400000, 0x80400001,
+    0x007fffff, 0x807fffff, 0x00800000, 0x80800000, 0x00800001, 0x80800001, 0x00ffffff, 0x01000000,
+    0x01000001, 0x01800000, 0x1a000000, 0x99ffffff, 0x20000000, 0x33000000, 0x33800000, 0xb3800000,
+    0x33800001, 0x34000000, 0x39800000, 0x3eaaaaab, 0x3f000000, 0xbf000000, 0x3f000001, 0x3f7fffff,
+    0xbf7fffff, 0x3f800000, 0xbf800000, 0x3f800001, 0xbf800001, 0x3f800800, 0x3fc00000, 0x40000000,
+    0xc0000000, 0x40400000, 0x40490fdb, 0x40800000, 0x42b17218, 0xc2aeac50, 0x4b000000, 0x4b000001,
+    0x4b400000, 0x4b7fffff, 0x4b800000, 0xcb800000, 0x4b800001, 0x5f000000, 0x5f800000, 0x7e800000,
+    0x7f000000, 0x7f7ffffe, 0x7f7fffff, 0xff7fffff, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc00000,
+    0x7fffffff, 0xffffffff, 0x7f800001, 0xff800001, 0x7fbfffff, 0xffbfffff, 0xff000000, 0x7fc12345
+};
+
+enum {
+    SPECIALS = sizeof special / sizeof *special,
+    DECISIVES = sizeof decisive / sizeof *decisive
+};
+
+static uint32_t around(uint64_t *state, int least, int most) /* exponents */
+{
+    const uint32_t exponent = (uint32_t)(127 + least + next_below(state, (uint32_t)(most - least)));
+
+    return (next_random(state) & 0x807fffffu) | exponent << 23;
+}
+
+/* Operands whose result is near a rounding decision more often than random bits are. */
+static void random_lane(uint64_t *state, uint32_t *x, uint32_t *y, uint32_t *z)
+{
+    float product;
+
+    *x = next_random(state);
+    *y = next_random(state);
+    *z = next_random(state);
+    switch (next_below(state, 6)) {
+    case 0: /* any bits */
+        return;
+    case 1: /* nearly equal */
+        *y = *x + (uint32_t)(next_below(state, 9) - 4);
+        *z = *y + (uint32_t)(next_below(state, 9) - 4);
+        return;
+    case 2: /* of similar size */
+        *x = around(state, -26, 26);
+        *y = around(state, -26, 26);
+        *z = around(state, -30, 30);
+        return;
+    case 3: /* x y about -z or z */
+        *x = around(state, -60, 60);
+        *y = around(state, -60, 60);
+        product = float_of_bits(*x) * float_of_bits(*y);
+        *z = bits_of_float(product) + (uint32_t)(next_below(state, 5) - 2);
+        *z ^= next_random(state) & 0x80000000u;
+        return;
+    case 4: /* few digits: ties */
+        *x = around(state, -12, 13) & 0xfffff000u;
+        *y = around(state, -12, 13) & 0xfffff000u;
+        *z = around(state, -40, 40) & 0xff800000u;
+        return;
+    default: /* x y, x / y and z about the least normal */
+        *x = around(state, -76, -60);
+        *y = around(state, -76, -60);
+        *z &= 0x80ffffffu;
+        if (next_below(state, 2))
+            *x = (*x & 0x80ffffffu), *y = around(state, -2, 30);
+    }
+}
+
+/* ---- Words of lanes ---- */
+
+enum {
+    ANY_NAN = 1,  /* a NaN result may be any NaN */
+    TRIPLES = 2,  /* three operands that matter together */
+    INTEGERS = 4  /* the first operand is an integer up to 2^24 in magnitude */
+};
+
+typedef struct {
+    const char *name;
+    void (*run)(const float *x, const float *y, const float *z, float *result);
+    uint32_t (*want)(uint32_t x, uint32_t y, uint32_t z);
+    int how;
+} word;
+
+/* `block` is written with the blocks x, y, z; `lane` with one lane of each: x, y, z are its bits,
+ * a, b, c the floats. */
+#define WORD(id, block, lane)                                                                     \
+    static void run_##id(const float *px, const float *py, const float *pz, float *result)        \
+    {                                                                                             \
+        const vf x = vload_f32(px), y = vload_f32(py), z = vload_f32(pz);                         \
+        (void)x, (void)y, (void)z;                                                                \
+        vstore_f32(result, block);                                                                \
+    }                                                                                             \
+    static uint32_t want_##id(uint32_t x, uint32_t y, uint32_t z)                                 \
+    {                                                                                             \
+        const float a = float_of_bits(x), b = float_of_bits(y), c = float_of_bits(z);             \
+        (void)a, (void)b, (void)c;                                                                \
+        return lane;                                                                              \
+    }
+
+static uint32_t arithmetic_shift(uint32_t x, int k)
+{
+    const uint32_t sign = x >> 31 ? ~(uint32_t)0 : 0;
+
+    return k ? x >> k | sign << (32 - k) : x;
+}
+
+static int32_t integer_of(uint32_t x)
+{
+    int32_t i;
+
+    memcpy(&i, &x, sizeof i);
+    return i;
+}
+
+#define MASK(m) vselect(m, vset1(float_of_bits(0xffffffffu)), vset1(0))
+
+WORD(load_store, x, x)
+WORD(vadd, vadd(x, y), bits_of_float(a + b))
+WORD(vsub, vsub(x, y), bits_of_float(a - b))
+WORD(vmul, vmul(x, y), bits_of_float(a * b))
+WORD(vdiv, vdiv(x, y), bits_of_float(a / b))
+WORD(vsqrt, vsqrt(x), bits_of_float(sqrtf(a)))
+WORD(vmax, vmax(x, y), a > b ? x : y)
+WORD(vmin, vmin(x, y), a < b ? x : y)
+WORD(vabs, vabs(x), x & 0x7fffffffu)
+WORD(vneg, vneg(x), x ^ 0x80000000u)
+WORD(vfma, vfma(x, y, z), bits_of_float(fmaf(a, b, c)))
+WORD(vfnma, vfnma(x, y, z), bits_of_float(fmaf(-a, b, c)))
+WORD(vfms, vfms(x, y, z), bits_of_float(fmaf(a, b, -c)))
+WORD(vand, vand(x, y), x & y)
+WORD(vor, vor(x, y), x | y)
+WORD(vxor, vxor(x, y), x ^ y)
+WORD(vshl_bits_0, vshl_bits(x, 0), x)
+WORD(vshl_bits_1, vshl_bits(x, 1), x << 1)
+WORD(vshl_bits_23, vshl_bits(x, 23), x << 23)
+WORD(vshl_bits_31, vshl_bits(x, 31), x << 31)
+WORD(vsar_bits_0, vsar_bits(x, 0), x)
+WORD(vsar_bits_1, vsar_bits(x, 1), arithmetic_shift(x, 1))
+WORD(vsar_bits_23, vsar_bits(x, 23), arithmetic_shift(x, 23))
+WORD(vsar_bits_31, vsar_bits(x, 31), arithmetic_shift(x, 31))
+WORD(vadd_bits, vadd_bits(x, y), x + y)
+WORD(vsub_bits, vsub_bits(x, y), x - y)
+WORD(vfloat_of_bits, vfloat_of_bits(x), bits_of_float((float)integer_of(x)))
+WORD(vlt, MASK(vlt(x, y)), a < b ? ~(uint32_t)0 : 0)
+WORD(vle, MASK(vle(x, y)), a <= b ? ~(uint32_t)0 : 0)
+WORD(veq, MASK(veq(x, y)), a == b ? ~(uint32_t)0 : 0)
+WORD(vnan, MASK(vnan(x)), is_nan(x) ? ~(uint32_t)0 : 0)
+WORD(vmask_or, MASK(vmask_or(vlt(x, y), vnan(z))), a < b || is_nan(z) ? ~(uint32_t)0 : 0)
+WORD(vselect, vselect(vlt(x, y), z, x), a < b ? z : x)
+WORD(vkeep, vkeep(vle(x, y), z), a <= b ? z : 0)
+WORD(vsign_select, vsign_select(x, y, z), x >> 31 ? y : z)
+WORD(vcanonical, vcanonical(x), is_nan(x) ? 0x7fc00000u : x)
+
+#define ROW(id, how) {#id, run_##id, want_##id, how}
+static const word words[] = {
+    ROW(load_store, 0),
+    ROW(vadd, ANY_NAN),
+    ROW(vsub, ANY_NAN),
+    ROW(vmul, ANY_NAN),
+    ROW(vdiv, ANY_NAN),
+    ROW(vsqrt, ANY_NAN),
+    ROW(vmax, 0),
+    ROW(vmin, 0),
+    ROW(vabs, 0),
+    ROW(vneg, 0),
+    ROW(vfma, ANY_NAN | TRIPLES),
+    ROW(vfnma, ANY_NAN | TRIPLES),
+    ROW(vfms, ANY_NAN | TRIPLES),
+    ROW(vand, 0),
+    ROW(vor, 0),
+    ROW(vxor, 0),
+    ROW(vshl_bits_0, 0),
+    ROW(vshl_bits_1, 0),
+    ROW(vshl_bits_23, 0),
+    ROW(vshl_bits_31, 0),
+    ROW(vsar_bits_0, 0),
+    ROW(vsar_bits_1, 0),
+    ROW(vsar_bits_23, 0),
+    ROW(vsar_bits_31, 0),
+    ROW(vadd_bits, 0),
+    ROW(vsub_bits, 0),
+    ROW(vfloat_of_bits, INTEGERS),
+    ROW(vlt, 0),
+    ROW(vle, 0),
+    ROW(veq, 0),
+    ROW(vnan, 0),
+    ROW(vmask_or, TRIPLES),
+    ROW(vselect, TRIPLES),
+    ROW(vkeep, TRIPLES),
+    ROW(vsign_select, TRIPLES),
+    ROW(vcanonical, 0),
+};
+enum { WORDS = sizeof words / sizeof *words };
+
+/* From -2^24 to 2^24. */
+static uint32_t small_integer(uint32_t x)
+{
+    return x % 0x2000001u - 0x1000000u;
+}
+
+static void check_block(const word *w, uint32_t x[BLOCK], uint32_t y[BLOCK], uint32_t z[BLOCK])
+{
+    float fx[BLOCK], fy[BLOCK], fz[BLOCK], result[BLOCK];
+    uint32_t got[BLOCK];
+    int i;
+
+    if (w->how & INTEGERS)
+        for (i = 0; i < BLOCK; i++)
+            x[i] = small_integer(x[i]);
+    memcpy(fx, x, sizeof fx);
+    memcpy(fy, y, sizeof fy);
+    memcpy(fz, z, sizeof fz);
+    w->run(fx, fy, fz, result);
+    memcpy(got, result, sizeof got);
+    for (i = 0; i < BLOCK; i++) {
+        const uint32_t want = w->want(x[i], y[i], z[i]);
+
+        if (got[i] == want || ((w->how & ANY_NAN) && is_nan(got[i]) && is_nan(want)))
+            continue;
+        if (failed())
+            printf("lanes %s: %s lane %d of (0x%08" PRIx32 ", 0x%08" PRIx32 ", 0x%08" PRIx32
+                   "): got 0x%08" PRIx32 ", wanted 0x%08" PRIx32 "\n",
+                   ISA, w->name, i, x[i], y[i], z[i], got[i], want);
+    }
+}
+
+/* Tuple t of the list, base `count`; each lane sees every tuple, beside others each time. */
+static void check_tuples(const word *w, const uint32_t *values, int count, int operands)
+{
+    int tuples = count, start, turn, i;
+
+    for (i = 1; i < operands; i++)
+        tuples *= count;
+    for (turn = 0; turn < BLOCK; turn++) {
+        for (start = 0; start < tuples; start += BLOCK) {
+            uint32_t x[BLOCK], y[BLOCK], z[BLOCK];
+
+            for (i = 0; i < BLOCK; i++) {
+                const int t = (start + (i + turn) % BLOCK) % tuples;
+
+                x[i] = values[t % count];
+                y[i] = values[t / count % count];
+                z[i] = values[operands > 2 ? t / count / count : (t * 7 + turn) % count];
+            }
+            check_block(w, x, y, z);
+        }
+    }
+}
+
+static void test_special_values(void **unused)
+{
+    int i;
+
+    (void)unused;
+    for (i = 0; i < WORDS; i++) {
+        check_tuples(&words[i], special, SPECIALS, 2);
+        if (words[i].how & TRIPLES)
+            check_tuples(&words[i], decisive, DECISIVES, 3);
+    }
+    for (i = 0; i < SPECIALS; i++) {
+        float result[BLOCK];
+        int lane;
+
+        vstore_f32(result, vset1(float_of_bits(special[i])));
+        for (lane = 0; lane < BLOCK; lane++)
+            if (bits_of_float(result[lane]) != special[i] && failed())
+                printf("lanes %s: vset1 lane %d of 0x%08" PRIx32 ": got 0x%08" PRIx32 "\n", ISA,
+                       lane, special[i], bits_of_float(result[lane]));
+    }
+    VERDICT();
+}
+
+static void test_random_values(void **unused)
+{
+    int i, k, lane;
+
+    (void)unused;
+    printf("lanes %s: random values from seed %" PRIu64 "\n", ISA, SEED);
+    for (i = 0; i < WORDS; i++) {
+        uint64_t state = SEED + (uint64_t)i;
+
+        for (k = 0; k < RANDOM_BLOCKS; k++) {
+            uint32_t x[BLOCK], y[BLOCK], z[BLOCK];
+
+            for (lane = 0; lane < BLOCK; lane++)
+                random_lane(&state, &x[lane], &y[lane], &z[lane]);
+            check_block(&words[i], x, y, z);
+        }
+    }
+    VERDICT();
+}
+
+/* Single roundings that a second rounding, in double or at the subnormal boundary, would spoil. The
+ * results are worked out by hand, so that no fmaf has to be believed. */
+static void test_fused_rounding(void **unused)
+{
+    static const struct {
+        uint32_t x, y, z, want;
+    } known[] = {
+        /* (1 + 2^-12)^2 = 1 + 2^-11 + 2^-24, a tie: z decides, however small */
+        {0x3f800800, 0x3f800800, 0x00000000, 0x3f801000},
+        {0x3f800800, 0x3f800800, 0x00000001, 0x3f801001},
+        {0x3f800800, 0x3f800800, 0x80000001, 0x3f801000},
+        {0xbf800800, 0x3f800800, 0x80000001, 0xbf801001},
+        {0xbf800800, 0x3f800800, 0x00000001, 0xbf801000},
+        /* (1 + 2^-23)^2 - (1 + 2^-22) = 2^-46 */
+        {0x3f800001, 0x3f800001, 0xbf800002, 0x28800000},
+        /* z + half a last place, a little more, a little less; z odd, then even */
+        {0x33800000, 0x3f800000, 0x3f800001, 0x3f800002},
+        {0x33800000, 0x3f7fffff, 0x3f800001, 0x3f800001},
+        {0x33800000, 0x3f800000, 0x3f800000, 0x3f800000},
+        {0x33800000, 0x3f800001, 0x3f800000, 0x3f800001},
+        /* half a last place, and within one last place of a double below it or above it */
+        {0x39a8b000, 0x394240b0, 0x3f800001, 0x3f800001},
+        {0x3bfffd00, 0x37000180, 0x3f800001, 0x3f800001},
+        {0x3a383800, 0x38b1e020, 0x3f800000, 0x3f800001},
+        {0x3bbc1100, 0x372e3c80, 0x3f800000, 0x3f800001},
+        {0xba383800, 0x38b1e020, 0xbf800000, 0xbf800001},
+        /* 2^-150, half of the least subnormal: to even, up beside it, with its sign */
+        {0x1a000000, 0x1a000000, 0x00000000, 0x00000000},
+        {0x1a000000, 0x1a000001, 0x00000000, 0x00000001},
+        {0x1a000000, 0x9a000000, 0x80000000, 0x80000000},
+        {0x1a000000, 0x1a000000, 0x00000001, 0x00000002},
+        {0x1a000000, 0x19ffffff, 0x00000001, 0x00000001},
+        {0x1a000000, 0x9a000000, 0x00000001, 0x00000000},
+        /* across the boundary: greatest subnormal + half a step is a tie to the least normal */
+        {0x1a000000, 0x1a000000, 0x007fffff, 0x00800000},
+        {0x1a000000, 0x19ffffff, 0x007fffff, 0x007fffff},
+        {0x1a000000, 0x9a000000, 0x00800000, 0x00800000},
+        {0x1a000000, 0x9a000001, 0x00800000, 0x007fffff},
+        {0x1a000000, 0x9a000000, 0x00800001, 0x00800000},
+        /* overflow is decided after the sum: greatest + half a last place, and just below */
+        {0x73000000, 0x3f800000, 0x7f7fffff, 0x7f800000},
+        {0x73000000, 0x3f7fffff, 0x7f7fffff, 0x7f7fffff},
+        {0x7f7fffff, 0x40000000, 0xff7fffff, 0x7f7fffff},
+        /* exact cancellation is +0; -0 stays */
+        {0x3f800000, 0x3f800000, 0xbf800000, 0x00000000},
+        {0x80000000, 0x3f800000, 0x80000000, 0x80000000},
+        {0x80000000, 0x3f800000, 0x00000000, 0x00000000},
+    };
+    size_t i;
+
+    (void)unused;
+    for (i = 0; i < sizeof known / sizeof *known; i++) {
+        const uint32_t minus = 0x80000000u;
+        const float x = float_of_bits(known[i].x), y = float_of_bits(known[i].y);
+        const float z = float_of_bits(known[i].z), minus_x = float_of_bits(known[i].x ^ minus);
+        const float minus_z = float_of_bits(known[i].z ^ minus);
+        float result[3][BLOCK];
+        int form, lane;
+
+        vstore_f32(result[0], vfma(vset1(x), vset1(y), vset1(z)));
+        vstore_f32(result[1], vfnma(vset1(minus_x), vset1(y), vset1(z)));
+        vstore_f32(result[2], vfms(vset1(x), vset1(y), vset1(minus_z)));
+        for (form = 0; form < 3; form++) {
+            for (lane = 0; lane < BLOCK; lane++) {
+                const uint32_t got = bits_of_float(result[form][lane]);
+
+                if (got != known[i].want && failed())
+                    printf("lanes %s: %s lane %d of 0x%08" PRIx32 " * 0x%08" PRIx32
+                           " + 0x%08" PRIx32 ": got 0x%08" PRIx32 ", wanted 0x%08" PRIx32 "\n",
+                           ISA, form == 0 ? "vfma" : form == 1 ? "vfnma" : "vfms", lane,
+                           known[i].x, known[i].y, known[i].z, got, known[i].want);
+            }
+        }
+    }
+    VERDICT();
+}
+
+/* ---- Masks ---- */
+
+static vm mask_of(unsigned set)
+{
+    float t[BLOCK];
+
+    for (int i = 0; i < BLOCK; i++)
+        t[i] = set >> i & 1 ? 1.0f : 2.0f;
+    return veq(vload_f32(t), vset1(1.0f));
+}
+
+static unsigned set_of(vm m)
+{
+    float t[BLOCK];
+    unsigned set = 0;
+
+    vstore_f32(t, vselect(m, vset1(1.0f), vset1(0.0f)));
+    for (int i = 0; i < BLOCK; i++)
+        set |= (unsigned)(t[i] == 1.0f) << i;
+    return set;
+}
+
+static void check_mask(const char *name, unsigned input, unsigned got, unsigned want)
+{
+    if (got != want && failed())
+        printf("lanes %s: %s of 0x%04x: got 0x%x, wanted 0x%x\n", ISA, name, input, got, want);
+}
+
+static void test_masks(void **unused)
+{
+    float left[BLOCK], right[BLOCK], result[BLOCK];
+    static const int far[] = {-2000000000, -65536, -32, 32, 64, 256, 65536, 2000000000};
+    unsigned set, other;
+    int i;
+
+    (void)unused;
+    for (i = 0; i < BLOCK; i++) {
+        left[i] = float_of_bits(0x7f800001u + (unsigned)i);
+        right[i] = float_of_bits(0x80000001u + (unsigned)i);
+    }
+    for (set = 0; set < 1u << BLOCK; set++) {
+        const vm m = mask_of(set);
+        unsigned chosen = 0, kept = 0;
+        int first = 0;
+
+        while (first < BLOCK && !(set >> first & 1))
+            first++;
+        other = set * 40503u & 0xffffu;
+        check_mask("vany", set, (unsigned)vany(m) != 0, set != 0);
+        check_mask("vfirst", set, (unsigned)vfirst(m), (unsigned)first);
+        check_mask("vmask_or", set, set_of(vmask_or(m, mask_of(other))), set | other);
+        vstore_f32(result, vselect(m, vload_f32(left), vload_f32(right)));
+        for (i = 0; i < BLOCK; i++)
+            chosen |= (unsigned)!memcmp(&result[i], set >> i & 1 ? &left[i] : &right[i], 4) << i;
+        check_mask("vselect", set, chosen, 0xffff);
+        vstore_f32(result, vkeep(m, vload_f32(left)));
+        for (i = 0; i < BLOCK; i++)
+            kept |= (unsigned)(bits_of_float(result[i]) ==
+                               (set >> i & 1 ? bits_of_float(left[i]) : 0))
+                    << i;
+        check_mask("vkeep", set, kept, 0xffff);
+    }
+    for (i = 0; i <= BLOCK; i++) {
+        check_mask("vmask_first", (unsigned)i, set_of(vmask_first(i)), (1u << i) - 1);
+        check_mask("vfirst of vmask_first", (unsigned)i, (unsigned)vfirst(vmask_first(i)),
+                   i ? 0 : BLOCK);
+    }
+    for (i = -BLOCK; i < 2 * BLOCK; i++)
+        check_mask("vmask_without", (unsigned)i, set_of(vmask_without(i)),
+                   i >= 0 && i < BLOCK ? 0xffff & ~(1u << i) : 0xffff);
+    for (i = 0; i < (int)(sizeof far / sizeof *far); i++)
+        check_mask("vmask_without", (unsigned)far[i], set_of(vmask_without(far[i])), 0xffff);
+    VERDICT();
+}
+
+/* ---- Loads and stores at the edge of what is mapped ---- */
+
+static char touching[100] = "nothing";
+
+static void touch(const char *name, int n, const char *edge)
+{
+    snprintf(touching, sizeof touching, "lanes " ISA ": %s, n = %d, at the page's %s", name, n,
+             edge);
+}
+
+static void fault(int signal_number)
+{
+    static const char more[] = ": touches memory outside its elements\n";
+
+    (void)signal_number;
+    (void)!write(STDOUT_FILENO, touching, strlen(touching));
+    (void)!write(STDOUT_FILENO, more, sizeof more - 1);
+    _exit(1);
+}
+
+static void check_lane(int i, uint32_t got, uint32_t want)
+{
+    if (got != want && failed())
+        printf("%s: lane %d: got 0x%08" PRIx32 ", wanted 0x%08" PRIx32 "\n", touching, i, got,
+               want);
+}
+
+/* n elements at p: elements first, first + 1, ... of a page that holds the bits 0x7f800001 + i. */
+static void check_load(const float *p, int n, uint32_t first)
+{
+    static const uint32_t fills[] = {0, 0xff800000, 0x3f800000, 0x7fc00000};
+    float result[BLOCK];
+    size_t k;
+    int i;
+
+    for (k = 0; k < (n < BLOCK ? 4 : 1); k++) {
+        const vf v = n < BLOCK ? vload_n_f32(p, n, float_of_bits(fills[k])) : vload_f32(p);
+
+        vstore_f32(result, v);
+        for (i = 0; i < BLOCK; i++)
+            check_lane(i, bits_of_float(result[i]),
+                       i < n ? 0x7f800001u + first + (uint32_t)i : fills[k]);
+    }
+}
+
+static void check_load_u8(const uint8_t *p, int n)
+{
+    float result[BLOCK];
+    int i;
+
+    vstore_f32(result, n < BLOCK ? vload_n_positive_u8(p, n) : vload_positive_u8(p));
+    for (i = 0; i < BLOCK; i++)
+        check_lane(i, bits_of_float(result[i]), i < n && p[i] ? 0x80000000u : 0);
+}
+
+static void test_memory(void **unused)
+{
+    const struct sigaction on_fault = {.sa_handler = fault};
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), floats = page / sizeof(float);
+    struct sigaction before[2];
+    char *base = mmap(NULL, 3 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    float *f = (float *)(base + page), pattern[BLOCK];
+    uint8_t *bytes = (uint8_t *)(base + page);
+    uint64_t state = SEED;
+    size_t i;
+    int n, at, k;
+
+    (void)unused;
+    if (base == MAP_FAILED || mprotect(base, page, PROT_NONE) ||
+        mprotect(base + 2 * page, page, PROT_NONE)) {
+        failures++;
+        printf("lanes %s: no guarded page to be had\n", ISA);
+        VERDICT();
+        return;
+    }
+    sigaction(SIGSEGV, &on_fault, &before[0]);
+    sigaction(SIGBUS, &on_fault, &before[1]);
+
+    for (n = 1; n <= BLOCK; n++) { /* stores: the page around them keeps its bytes */
+        for (i = 0; i < BLOCK; i++)
+            pattern[i] = float_of_bits(0x7f800001u + (uint32_t)next_below(&state, 0x7ffff));
+        for (at = 0; at <= BLOCK + 1; at++) {
+            const size_t first = at <= BLOCK ? (size_t)at : floats - (size_t)n;
+            const vf v = vload_f32(pattern);
+
+            touch(n < BLOCK ? "vstore_n_f32" : "vstore_f32", n, at <= BLOCK ? "start" : "end");
+            memset(f, 0xa5, page);
+            if (n < BLOCK)
+                vstore_n_f32(f + first, n, v);
+            else
+                vstore_f32(f + first, v);
+            for (i = 0; i < floats; i++) {
+                uint32_t got, want = 0xa5a5a5a5;
+
+                memcpy(&got, f + i, sizeof got);
+                if (i >= first && i < first + (size_t)n)
+                    memcpy(&want, pattern + (i - first), sizeof want);
+                check_lane((int)i - (int)first, got, want);
+            }
+        }
+    }
+
+    for (i = 0; i < floats; i++) {
+        const uint32_t bits = 0x7f800001u + (uint32_t)i;
+
+        memcpy(f + i, &bits, sizeof bits);
+    }
+    mprotect(base + page, page, PROT_READ);
+    for (n = 1; n <= BLOCK; n++) {
+        for (at = 0; at <= BLOCK; at++) {
+            touch(n < BLOCK ? "vload_n_f32" : "vload_f32", n, "start");
+            check_load(f + at, n, (uint32_t)at);
+        }
+        touch(n < BLOCK ? "vload_n_f32" : "vload_f32", n, "end");
+        check_load(f + floats - n, n, (uint32_t)(floats - (size_t)n));
+    }
+
+    for (k = 0; k < 20; k++) {
+        mprotect(base + page, page, PROT_READ | PROT_WRITE);
+        for (i = 0; i < page; i++) /* each value at the edges in turn, half of them 0 */
+            bytes[i] = k < 19 ? (uint8_t)(next_below(&state, 2) * next_below(&state, 256))
+                              : (uint8_t)i;
+        mprotect(base + page, page, PROT_READ);
+        for (n = 1; n <= BLOCK; n++) {
+            for (at = 0; at <= 256; at++) {
+                touch(n < BLOCK ? "vload_n_positive_u8" : "vload_positive_u8", n, "start");
+                check_load_u8(bytes + at, n);
+            }
+            touch(n < BLOCK ? "vload_n_positive_u8" : "vload_positive_u8", n, "end");
+            check_load_u8(bytes + page - n, n);
+        }
+    }
+
+    sigaction(SIGSEGV, &before[0], NULL);
+    sigaction(SIGBUS, &before[1], NULL);
+    munmap(base, 3 * page);
+    VERDICT();
+}
+
+/* ---- Across lanes ---- */
+
+/* Folds lane i with lane i + distance, in the order of distances given; 8, 4, 2, 1 is the rule. */
+static const int rule[] = {8, 4, 2, 1}, neighbours[] = {1, 2, 4, 8}, inside_out[] = {4, 8, 1, 2};
+
+static float add_tree(const float *x, const int *distance)
+{
+    float t[BLOCK];
+
+    memcpy(t, x, sizeof t);
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < BLOCK; i++)
+            if (!(i & distance[k]))
+                t[i] = t[i] + t[i + distance[k]];
+    return t[0];
+}
+
+static double add_tree_d(const double *x, const int *distance)
+{
+    double t[BLOCK];
+
+    memcpy(t, x, sizeof t);
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < BLOCK; i++)
+            if (!(i & distance[k]))
+                t[i] = t[i] + t[i + distance[k]];
+    return t[0];
+}
+
+static float max_tree(const float *x)
+{
+    float t[BLOCK];
+
+    memcpy(t, x, sizeof t);
+    for (int half = BLOCK / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
+    return t[0];
+}
+
+static void check_across(const char *name, const float *x, uint64_t got, uint64_t want, int nans)
+{
+    if (got == want || nans || !failed())
+        return;
+    printf("lanes %s: %s of", ISA, name);
+    for (int i = 0; i < BLOCK; i++)
+        printf(" 0x%08" PRIx32, bits_of_float(x[i]));
+    printf(": got 0x%08" PRIx64 ", wanted 0x%08" PRIx64 "\n", got, want);
+}
+
+static void check_folds(const float *x)
+{
+    const float sum = vadd_across(vload_f32(x)), max = vmax_across(vload_f32(x));
+    const float want_sum = add_tree(x, rule), want_max = max_tree(x);
+
+    check_across("vadd_across", x, bits_of_float(sum), bits_of_float(want_sum),
+                 isnan(sum) && isnan(want_sum));
+    check_across("vmax_across", x, bits_of_float(max), bits_of_float(want_max),
+                 isnan(max) && isnan(want_max));
+}
+
+static void test_across(void **unused)
+{
+    static const uint32_t few[] = {0, 0x80000000, 0x3f800000, 0x7fc00000, 0xff800000, 0x00000001};
+    uint64_t state = SEED;
+    int other_sums = 0;
+    float x[BLOCK];
+    int k, i;
+
+    (void)unused;
+    for (k = 0; k < RANDOM_BLOCKS; k++) {
+        float sum;
+
+        for (i = 0; i < BLOCK; i++)
+            x[i] = float_of_bits(around(&state, -4, 4));
+        check_folds(x);
+        sum = add_tree(x, rule);
+        other_sums += sum != add_tree(x, neighbours) && sum != add_tree(x, inside_out);
+        for (i = 0; i < BLOCK; i++) /* zeros of both signs and NaN tell the order of a maximum */
+            x[i] = float_of_bits(few[next_below(&state, k % 2 ? 2 : 6)]);
+        check_folds(x);
+    }
+    for (k = 0; k < SPECIALS; k++) {
+        for (i = 0; i < BLOCK; i++)
+            x[i] = k % 2 ? -1.0f : -0.0f;
+        for (i = 0; i < BLOCK; i++) {
+            const float kept = x[i];
+
+            x[i] = float_of_bits(special[k]);
+            check_folds(x);
+            x[i] = kept;
+        }
+    }
+    if (other_sums < RANDOM_BLOCKS / 4 && failed())
+        printf("lanes %s: the sums do not tell one order from another (%d of %d)\n", ISA,
+               other_sums, RANDOM_BLOCKS);
+    VERDICT();
+}
+
+static uint64_t bits_of_double(double d)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &d, sizeof bits);
+    return bits;
+}
+
+static void test_double_lanes(void **unused)
+{
+    uint64_t state = SEED;
+    int other_sums = 0;
+    float x[BLOCK];
+    double want[BLOCK], sum, got;
+    int k, i, step;
+
+    (void)unused;
+    check_across("vd_zero", (const float[BLOCK]){0}, bits_of_double(vd_across(vd_zero())), 0, 0);
+
+    for (k = 0; k < SPECIALS; k++) { /* one lane at a time: widened exactly, the others stay 0 */
+        for (i = 0; i < BLOCK; i++) {
+            memset(x, 0, sizeof x);
+            x[i] = float_of_bits(special[k]);
+            got = vd_across(vd_add(vd_zero(), vload_f32(x)));
+            sum = 0.0 + (double)x[i];
+            check_across("vd_add", x, bits_of_double(got), bits_of_double(sum),
+                         isnan(got) && isnan(sum));
+        }
+    }
+    for (k = 0; k < RANDOM_BLOCKS; k++) { /* several adds in all lanes, rounded in double */
+        vd all = vd_zero(), one = vd_zero();
+        const int lane = k % BLOCK;
+        float alone[BLOCK] = {0};
+
+        memset(want, 0, sizeof want);
+        for (step = 0; step < 4; step++) {
+            for (i = 0; i < BLOCK; i++) {
+                x[i] = float_of_bits(around(&state, -20, 20));
+                want[i] += (double)x[i];
+            }
+            alone[lane] = x[lane];
+            all = vd_add(all, vload_f32(x));
+            one = vd_add(one, vload_f32(alone));
+        }
+        sum = add_tree_d(want, rule);
+        other_sums +=
+            sum != add_tree_d(want, neighbours) && sum != add_tree_d(want, inside_out);
+        check_across("vd_across", x, bits_of_double(vd_across(all)), bits_of_double(sum), 0);
+        check_across("vd_add, one lane", alone, bits_of_double(vd_across(one)),
+                     bits_of_double(want[lane]), 0);
+    }
+    if (other_sums < RANDOM_BLOCKS / 4 && failed())
+        printf("lanes %s: the double sums do not tell one order from another (%d of %d)\n", ISA,
+               other_sums, RANDOM_BLOCKS);
+    VERDICT();
+}
+
+#define EACH_TEST(test)                                                                           \
+    test(test_special_values), test(test_random_values), test(test_fused_rounding),               \
+        test(test_masks), test(test_memory), test(test_across), test(test_double_lanes)
+
+int lanes_test(void)
+{
+#ifdef LANES_PLAIN
+#define CALL(test) test(NULL)
+    EACH_TEST(CALL);
+    printf("lanes %s: %d failures\n", ISA, failures_before);
+    return failures_before != 0;
+#else
+    const struct CMUnitTest tests[] = {EACH_TEST(cmocka_unit_test)};
+
+    return cmocka_run_group_tests_name("lanes " ISA, tests, NULL, NULL);
+#endif
+}
