@@ -758,17 +758,17 @@ static void names(void **state)
 
 static void print_real(const ballast__cpu *cpu)
 {
-    print_message("  \"%s\" \"%s\" family %u model %u stepping %u xcr0 0x%llx\n", cpu->vendor,
+    print_message("# \"%s\" \"%s\" family %u model %u stepping %u xcr0 0x%llx\n", cpu->vendor,
                   cpu->name, cpu->family, cpu->model, cpu->stepping,
                   (unsigned long long)cpu->xcr0);
     for (size_t i = 0; i < COUNT(cpu->cache); i++)
-        print_message("  level %u: %llu KiB\n", (unsigned)i + 1,
+        print_message("# level %u: %llu KiB\n", (unsigned)i + 1,
                       (unsigned long long)(cpu->cache[i] / KIB));
     for (int i = 0; i < BALLAST__ISA_COUNT; i++) {
         char reason[BALLAST__CPU_REASON_SIZE];
         const bool runs = ballast__cpu_runs(cpu, (ballast__isa)i, reason, sizeof reason);
 
-        print_message("  %s: %s\n", ballast__isa_name((ballast__isa)i), runs ? "runs" : reason);
+        print_message("# %s: %s\n", ballast__isa_name((ballast__isa)i), runs ? "runs" : reason);
     }
 }
 

@@ -150,7 +150,7 @@ static void random_trials_are_correctly_rounded(void **unused)
             worst_n = n;
         }
     }
-    print_message("effective_number: %" PRId64 " trials, seed %" PRIu64 ": %.9f ULP at beta=%a n=%"
+    print_message("# effective_number: %" PRId64 " trials, seed %" PRIu64 ": %.9f ULP at beta=%a n=%"
                   PRId64 "\n", trials, seed, worst, worst_beta, worst_n);
     mpfr_clear(exact);
 }

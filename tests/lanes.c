@@ -372,7 +372,7 @@ static void test_random_values(void **unused)
     int i, k, lane;
 
     (void)unused;
-    printf("lanes %s: random values from seed %" PRIu64 "\n", ISA, SEED);
+    printf("# lanes %s: random values from seed %" PRIu64 "\n", ISA, SEED);
     for (i = 0; i < WORDS; i++) {
         uint64_t state = SEED + (uint64_t)i;
 

@@ -117,10 +117,10 @@ typedef struct {
 static void report(const tally *t)
 {
     if (t->worst > 0.0L)
-        print_message("  %-32s worst 2^%.2f of %ld\n", t->name, (double)log2l(t->worst),
+        print_message("# %-32s worst 2^%.2f of %ld\n", t->name, (double)log2l(t->worst),
                       t->compared);
     else
-        print_message("  %-32s all exact of %ld\n", t->name, t->compared);
+        print_message("# %-32s all exact of %ld\n", t->name, t->compared);
 }
 
 static void fail_with(const tally *t, long double got, mpfr_srcptr want)

@@ -30,11 +30,17 @@
  *              or flush-to-zero mode: inside, arithmetic is IEEE 754, to nearest.
  *   Errors     a status other than BALLAST_OK means that no output was written. `error`, where given,
  *              names the argument, the lowest bad index and the value.
+ *              Beside what is listed, every call may return _OVERLAP, _UNSUPPORTED (inner or
+ *              class_stride other than 1; f64 in a library built without it), and for `exec` _ISA,
+ *              _NULL, _OPTION and _STRUCT_SIZE ("exec.implementation", "exec.parallel.run", ...).
  *   NaN        a NaN result is the quiet NaN 0x7fc00000 (f64: 0x7ff8000000000000).
  *   Tiny       f32 results below about 2^-125 in magnitude may be returned as 0.
  *   Overlap    outputs must not overlap inputs or each other, except a gradient (or softmax output)
  *              that is exactly the tensor it is computed from: "in place".
  *   Alignment  data must be aligned to its element, no more.
+ *   Sizes      an array may have PTRDIFF_MAX / 8 elements at most. A struct_size between the first
+ *              arguments and the whole struct is read as far as it goes; a larger one is refused
+ *              where it sets anything unknown here, and above 4096 bytes.
  *   Accuracy   figures are worst cases found, in units in the last place (docs/accuracy.md).
  */
 #ifndef BALLAST_BALLAST_H
@@ -233,7 +239,9 @@ ballast_implementation_set_default(const ballast_implementation *implementation)
 
 /* Threads that the host lends. run() calls task(arg, i) once for every i in [0, tasks), in any
  * order, on any threads, also all on the caller's, and returns when all are done. Tasks are
- * independent and never call run() themselves. threads: how many may run at a time. */
+ * independent and never call run() themselves; run() itself is called in the host's own
+ * floating-point environment. threads: how many may run at a time, > 0. A call makes at most four
+ * tasks per thread, none of less than about 32768 elements. */
 typedef struct ballast_parallel {
     void *context;
     void (*run)(void *context, int64_t tasks, void (*task)(void *arg, int64_t index), void *arg);
@@ -249,7 +257,8 @@ typedef struct ballast_exec {
 #define BALLAST_EXEC {sizeof(ballast_exec), NULL, NULL}
 
 /* A validated problem, in memory that the caller owns (a local variable does: 17 KiB). It keeps the
- * pointers of the arguments, which must stay valid and unchanged until the last rows are done. */
+ * pointers of the arguments, which must stay valid and unchanged until the last rows are done. It may
+ * be copied. What a plan that was not prepared returns: row count 0, step 1, BALLAST_ERR_NULL. */
 typedef struct ballast_plan {
     uint64_t opaque[2176];
 } ballast_plan;
@@ -265,7 +274,7 @@ BALLAST_API int64_t ballast_plan_row_step(const ballast_plan *plan);
  * Returns BALLAST_ERR_SPLIT where begin or end is off the steps or outside the problem. */
 BALLAST_API ballast_status ballast_plan_rows(ballast_plan *plan, int64_t begin, int64_t end);
 
-/* After all rows: adds the partial sums and stores the reduced results. */
+/* After all rows: adds the partial sums and stores the reduced results. May be called again. */
 BALLAST_API ballast_status ballast_plan_finish(ballast_plan *plan);
 
 /* ---- options shared by the losses ------------------------------------------------------------- */
@@ -651,7 +660,7 @@ ballast_class_balanced_loss_prepare(const ballast_class_balanced_args *args,
  * Special   NaN, and inf - inf: NaN. Log-sum-exp of weights of negative sum: NaN; an element of
  *           weight 0 or logit -inf adds nothing.
  * Accuracy  f32: within 4 ULP (f32) of the sum of |terms|; log-sum-exp: of |max| + |log of the rest|
- * Cost      one read of x and weights (log-sum-exp: two for more than 2048 elements)
+ * Cost      one read of x and weights
  * Returns   BALLAST_OK, _STRUCT_SIZE, _NULL, _DTYPE, _SHAPE, _ALIGNMENT */
 typedef struct ballast_reduce_args {
     size_t struct_size;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Starts tests/lanes.c, which is compiled for one ISA, if this CPU has that ISA: this file is
- * compiled for the baseline.  -DLANES_ISA='"avx2"' names the ISA. */
+/* Starts a test that is compiled for one ISA, if this CPU has that ISA: this file is compiled for the
+ * baseline.  -DTEST_ISA='"avx2"' names the ISA, -DTEST_FUNCTION=lanes_test the test. */
 #include <stdio.h>
 #include <string.h>
 
-int lanes_test(void);
+int TEST_FUNCTION(void);
 
 static int cpu_has(const char *isa)
 {
@@ -27,9 +27,9 @@ static int cpu_has(const char *isa)
 
 int main(void)
 {
-    if (!cpu_has(LANES_ISA)) {
-        printf("lanes: skipped, this CPU lacks %s\n", LANES_ISA);
-        return 77;
+    if (!cpu_has(TEST_ISA)) {
+        printf("1..0 # SKIP this CPU lacks %s\n", TEST_ISA);
+        return 0;
     }
-    return lanes_test();
+    return TEST_FUNCTION();
 }
