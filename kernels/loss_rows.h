@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* What every loss does with its rows: label, weights, and the sum of the row losses. */
+#ifndef BALLAST_LOSS_ROWS_H
+#define BALLAST_LOSS_ROWS_H
+
+#include "storage.h"
+
+LANES int64_t label_at(const row_terms *t, int64_t row)
+{
+    switch (t->label_bytes) {
+    case 1:
+        return ((const uint8_t *)t->labels)[row];
+    case 4:
+        return ((const int32_t *)t->labels)[row];
+    default:
+        return ((const int64_t *)t->labels)[row];
+    }
+}
+
+/* The two factors of a row, each rounded to f32 once: of its loss, and of its gradient. */
+typedef struct row_factors {
+    float loss;
+    double gradient; /* still in double: an operation may have a constant of its own to multiply */
+} row_factors;
+
+/* label < 0: the row has none, and no class weight. */
+LANES row_factors row_factors_of(const row_terms *t, int64_t row, int64_t label)
+{
+    const float *class_weight = t->class_weight, *row_weight = t->row_weight, *g = t->grad_rows;
+    const double cw = class_weight && label >= 0 ? (double)class_weight[label] : 1.0;
+    const double rw = row_weight ? (double)row_weight[row] : 1.0;
+    const double upstream = g ? t->grad_scale * (double)g[row] : t->grad_scale;
+    return (row_factors){(float)(cw * rw), (upstream * cw) * rw};
+}
+
+#endif

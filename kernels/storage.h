@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* The storage type of a kernel file and the names of what it exports.
+ *
+ * A kernel file is compiled once per ISA and storage type, with -DBALLAST_ISA_<isa> and
+ * -DBALLAST_STORAGE=<dtype> (f32 where not given). Its body says `storage`, `vload` and `vstore`;
+ * arithmetic is in f32 lanes whatever the storage. */
+#ifndef BALLAST_STORAGE_H
+#define BALLAST_STORAGE_H
+
+#include "kernels.h"
+#include "lanes/functions.h"
+
+#ifndef BALLAST_STORAGE
+#define BALLAST_STORAGE f32
+#endif
+
+#define PASTE_(a, b) a##b
+#define PASTE(a, b) PASTE_(a, b)
+
+#define KERNEL(name) PASTE(PASTE(PASTE(ballast__, name), PASTE(_, BALLAST_STORAGE)), ISA_SUFFIX)
+
+/* What the kernel files define, one entry of kernel_table each. */
+#define DECLARE(name, job) void KERNEL(name)(const job *, int64_t, int64_t)
+DECLARE(softmax, softmax_job);
+DECLARE(log_softmax, softmax_job);
+DECLARE(log_sum_exp, softmax_job);
+DECLARE(softmax_backward, softmax_backward_job);
+DECLARE(log_softmax_backward, softmax_backward_job);
+DECLARE(cross_entropy, cross_entropy_job);
+DECLARE(binary_cross_entropy, sigmoid_job);
+DECLARE(sigmoid_focal, sigmoid_job);
+DECLARE(weighted_sum, reduce_job);
+DECLARE(weighted_mean, reduce_job);
+DECLARE(weighted_sum_of_squares, reduce_job);
+DECLARE(weighted_log_sum_exp, reduce_job);
+double KERNEL(log_sum_exp_of_parts)(const double *, int64_t);
+#undef DECLARE
+
+typedef float storage_f32;
+#define storage PASTE(storage_, BALLAST_STORAGE)
+#define vload PASTE(vload_, BALLAST_STORAGE)
+#define vload_n PASTE(vload_n_, BALLAST_STORAGE)
+#define vstore PASTE(vstore_, BALLAST_STORAGE)
+#define vstore_n PASTE(vstore_n_, BALLAST_STORAGE)
+
+/* One element, widened and narrowed as the lanes do. */
+LANES float load_f32(const float *p) { return *p; }
+LANES void store_f32(float *p, float x) { *p = x; }
+#define load_one PASTE(load_, BALLAST_STORAGE)
+#define store_one PASTE(store_, BALLAST_STORAGE)
+
+/* A block that may reach past the end: `left` elements are there, the other lanes are `fill`. */
+#define DEFINE_TAIL(type)                                                                         \
+    LANES vf vload_tail_##type(const storage_##type *p, int64_t left, float fill)                 \
+    {                                                                                             \
+        if (left >= BLOCK)                                                                        \
+            return vload_##type(p);                                                               \
+        return left > 0 ? vload_n_##type(p, (int)left, fill) : vset1(fill);                       \
+    }                                                                                             \
+    LANES void vstore_tail_##type(storage_##type *p, int64_t left, vf v)                          \
+    {                                                                                             \
+        if (left >= BLOCK)                                                                        \
+            vstore_##type(p, v);                                                                  \
+        else if (left > 0)                                                                        \
+            vstore_n_##type(p, (int)left, v);                                                     \
+    }
+DEFINE_TAIL(f32)
+#define vload_tail PASTE(vload_tail_, BALLAST_STORAGE)
+#define vstore_tail PASTE(vstore_tail_, BALLAST_STORAGE)
+
+LANES void store_fill(storage *p, int64_t n, float x)
+{
+    for (int64_t i = 0; i < n; i += BLOCK)
+        vstore_tail(p + i, n - i, vset1(x));
+}
+
+/* Where a row's exponentials are kept until its sum is known: in the row of the output itself. */
+LANES float *kept_in_f32(float *out) { return out; }
+#define kept_in PASTE(kept_in_, BALLAST_STORAGE)
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* The kernels of one ISA and storage type, in one table for dispatch. */
+#include "storage.h"
+
+const kernel_table KERNEL(kernels) = {
+    .softmax = KERNEL(softmax),
+    .log_softmax = KERNEL(log_softmax),
+    .log_sum_exp = KERNEL(log_sum_exp),
+    .softmax_backward = KERNEL(softmax_backward),
+    .log_softmax_backward = KERNEL(log_softmax_backward),
+    .cross_entropy = KERNEL(cross_entropy),
+    .binary_cross_entropy = KERNEL(binary_cross_entropy),
+    .sigmoid_focal = KERNEL(sigmoid_focal),
+    .weighted_sum = KERNEL(weighted_sum),
+    .weighted_mean = KERNEL(weighted_mean),
+    .weighted_sum_of_squares = KERNEL(weighted_sum_of_squares),
+    .weighted_log_sum_exp = KERNEL(weighted_log_sum_exp),
+    .log_sum_exp_of_parts = KERNEL(log_sum_exp_of_parts),
+};
