@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef BALLAST_DISPATCH_IMPLEMENTATION_H
+#define BALLAST_DISPATCH_IMPLEMENTATION_H
+
+#include "../kernels/kernels.h"
+#include "ballast/ballast.h"
+#include "cpu.h"
+
+struct ballast_implementation {
+    ballast__isa isa;
+    const kernel_table *f32;
+};
+
+/* The one to use where the caller names `wanted`, or none (NULL). NULL where this machine cannot
+ * run it. Cheap after the first call of the process; safe from any thread. */
+const ballast_implementation *
+ballast__implementation_resolve(const ballast_implementation *wanted);
+
+#endif

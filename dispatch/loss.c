@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+#include "loss.h"
+
+#include "values.h"
+
+#include <math.h>
+
+/* ---- Checks ---------------------------------------------------------------------------------- */
+
+/* Labels, or else dense targets. Empty tensors have no data to tell which: their dtype does. */
+static bool has_labels(const loss *l)
+{
+    return l->labels.data || (!l->targets.data && l->targets.dtype == BALLAST_DTYPE_NONE);
+}
+
+/* Everything that is memory, in the order of the structs. */
+static void take_arrays(arguments *in, const loss *l)
+{
+    const ballast_const_tensor *like = &l->logits;
+    const ballast_dtype real = like->dtype;
+    const int64_t rows = like->outer, classes = like->classes;
+    const unsigned same = ballast__only(real);
+
+    ballast__take_tensor(in, "logits", l->logits, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
+    if (has_labels(l))
+        ballast__take_array(in, "labels", l->labels.data, l->labels.dtype, LABEL_DTYPES, rows,
+                            NEEDED);
+    else
+        ballast__take_tensor(in, "targets", l->targets, same | ballast__only(BALLAST_U8), NEEDED,
+                             like);
+    ballast__take_array(in, "class_weight", l->class_weight, real, same, classes,
+                        l->class_weight_needed ? NEEDED : 0);
+    ballast__take_array(in, "row_weight", l->row_weight, real, same, rows, 0);
+    ballast__take_array(in, "grad_rows", l->grad_rows, real, same, rows, 0);
+    ballast__take_array(in, "loss", l->loss, BALLAST_F64, REAL_DTYPES, 1, WRITTEN);
+    ballast__take_array(in, "row_loss", l->row_loss, real, same, rows, WRITTEN);
+    ballast__take_tensor(in, "element_loss", ballast__const_tensor(l->element_loss), same, WRITTEN,
+                         like);
+    ballast__take_tensor(in, "grad", ballast__const_tensor(l->grad), same, WRITTEN | IN_PLACE,
+                         like);
+    ballast__check_overlaps(in);
+}
+
+static void refuse_option(arguments *in, bool wrong, const char *name, int64_t value)
+{
+    ballast__refuse(in, wrong, BALLAST_ERR_OPTION, name, value);
+}
+
+/* Unsigned, so that negative numbers are above the range too. */
+static void check_enumerator(arguments *in, const char *name, unsigned value, unsigned last)
+{
+    refuse_option(in, value > last, name, (int)value);
+}
+
+static void check_denominator(arguments *in, const loss *l)
+{
+    const double given = l->denominator_value;
+
+    if (l->reduction != BALLAST_MEAN)
+        return;
+    refuse_option(in, l->denominator == BALLAST_POSITIVES && !has_labels(l), "denominator",
+                  (int64_t)l->denominator);
+    ballast__refuse_real(in, l->denominator == BALLAST_GIVEN && !(given > 0.0 && isfinite(given)),
+                         "denominator_value", given);
+}
+
+static void check_options(arguments *in, const loss *l)
+{
+    const bool none = l->reduction == BALLAST_NONE;
+
+    if (!has_labels(l))
+        refuse_option(in, l->class_weight != NULL, "class_weight", 0);
+    else
+        refuse_option(in, l->targets.data != NULL, "targets", 0);
+    if (l->kind == SIGMOID_FOCAL) {
+        ballast__refuse_real(in, !(l->alpha <= 1.0), "alpha", l->alpha);
+        ballast__refuse_real(in, !(l->gamma >= 0.0 && isfinite(l->gamma)), "gamma", l->gamma);
+    }
+    check_enumerator(in, "reduction", (unsigned)l->reduction, BALLAST_MEAN);
+    check_enumerator(in, "denominator", (unsigned)l->denominator, BALLAST_GIVEN);
+    check_enumerator(in, "empty", (unsigned)l->empty, BALLAST_EMPTY_ZERO);
+    check_denominator(in, l);
+    ballast__refuse_real(in, !isfinite(l->grad_scale), "grad_scale", l->grad_scale);
+    refuse_option(in, l->grad_rows && !none, "grad_rows", 0);
+    refuse_option(in, l->loss && none, "loss", 0);
+}
+
+static label_rows labels_of(const loss *l)
+{
+    return (label_rows){l->labels, l->logits.outer, l->logits.classes, l->ignore_index,
+                        l->background};
+}
+
+/* Weights, then labels; and how many rows count. */
+static label_counts check_values(arguments *in, const loss *l)
+{
+    const label_rows labels = labels_of(l);
+    const label_counts all = {labels.rows, labels.rows};
+
+    ballast__check_weights(in, "class_weight", l->class_weight, l->logits.dtype, labels.classes);
+    ballast__check_weights(in, "row_weight", l->row_weight, l->logits.dtype, labels.rows);
+    return has_labels(l) ? ballast__check_labels(in, &labels) : all;
+}
+
+/* ---- The denominator ------------------------------------------------------------------------- */
+
+static double weight_of(const loss *l, const void *weights, int64_t index)
+{
+    return weights ? ballast__real_at(weights, l->logits.dtype, index) : 1.0;
+}
+
+/* In index order, in double. Without weights it is a count, and so exact. */
+static double weight_sum(const loss *l, label_counts counts)
+{
+    const bool labels = has_labels(l);
+    double sum = 0.0;
+
+    if (!l->class_weight && !l->row_weight)
+        return (double)counts.counted;
+    for (int64_t i = 0; i < l->logits.outer; i++) {
+        const int64_t label = labels ? ballast__label_at(l->labels, i) : -1;
+
+        if (labels && label == l->ignore_index)
+            continue;
+        const double class_weight = label >= 0 ? weight_of(l, l->class_weight, label) : 1.0;
+        sum += class_weight * weight_of(l, l->row_weight, i);
+    }
+    return sum;
+}
+
+static double denominator_of(const loss *l, label_counts counts)
+{
+    if (l->reduction != BALLAST_MEAN)
+        return 1.0;
+    switch (l->denominator) {
+    case BALLAST_WEIGHT_SUM:
+        return weight_sum(l, counts);
+    case BALLAST_ROWS:
+        return (double)l->logits.outer;
+    case BALLAST_COUNTED_ROWS:
+        return (double)counts.counted;
+    case BALLAST_ELEMENTS:
+        return (double)counts.counted * (double)l->logits.classes;
+    case BALLAST_POSITIVES:
+        return (double)counts.positives;
+    default:
+        return l->denominator_value;
+    }
+}
+
+/* ---- The plan -------------------------------------------------------------------------------- */
+
+static double reduced_loss(const plan *p)
+{
+    return p->denominator == 0.0 ? p->empty : ballast__sum_leaves(p, 1, 0) / p->denominator;
+}
+
+static void cross_entropy_rows(const plan *p, double *partial, int64_t begin, int64_t end)
+{
+    cross_entropy_job job = p->job.cross_entropy;
+
+    job.rows.partial = partial;
+    p->kernel.cross_entropy(&job, begin, end);
+}
+
+static void sigmoid_rows(const plan *p, double *partial, int64_t begin, int64_t end)
+{
+    sigmoid_job job = p->job.sigmoid;
+
+    job.rows.partial = partial;
+    p->kernel.sigmoid(&job, begin, end);
+}
+
+static int label_bytes(ballast_dtype dtype)
+{
+    return dtype == BALLAST_U8 ? 1 : dtype == BALLAST_I32 ? 4 : 8;
+}
+
+static row_terms rows_of(const loss *l, const plan *p)
+{
+    const bool labels = has_labels(l);
+
+    return (row_terms){
+        .labels = labels ? l->labels.data : NULL,
+        .label_bytes = labels ? label_bytes(l->labels.dtype) : 0,
+        .ignore_index = l->ignore_index,
+        .class_weight = l->class_weight,
+        .row_weight = l->row_weight,
+        .grad_rows = l->grad_rows,
+        .grad_scale = p->denominator == 0.0 ? 0.0 : l->grad_scale / p->denominator,
+        .row_loss = l->row_loss,
+        .leaf_rows = p->row_step,
+    };
+}
+
+static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kernels)
+{
+    p->rows = cross_entropy_rows;
+    p->kernel.cross_entropy = kernels->cross_entropy;
+    p->job.cross_entropy = (cross_entropy_job){
+        .rows = rows_of(l, p),
+        .logits = l->logits.data,
+        .logits_stride = l->logits.outer_stride,
+        .grad = l->grad.data,
+        .grad_stride = l->grad.outer_stride,
+        .classes = l->logits.classes,
+    };
+}
+
+static enum target_kind target_kind_of(const loss *l)
+{
+    if (has_labels(l))
+        return TARGET_LABEL;
+    return l->targets.dtype == BALLAST_U8 ? TARGET_U8 : TARGET_DENSE;
+}
+
+static void plan_sigmoid(plan *p, const loss *l, const kernel_table *kernels)
+{
+    const bool alpha = l->kind == SIGMOID_FOCAL && l->alpha >= 0.0;
+
+    p->rows = sigmoid_rows;
+    p->kernel.sigmoid = l->kind == SIGMOID_FOCAL ? kernels->sigmoid_focal
+                                                 : kernels->binary_cross_entropy;
+    p->job.sigmoid = (sigmoid_job){
+        .rows = rows_of(l, p),
+        .logits = l->logits.data,
+        .logits_stride = l->logits.outer_stride,
+        .target_kind = target_kind_of(l),
+        .targets = l->targets.data,
+        .targets_stride = l->targets.outer_stride,
+        .element_loss = l->element_loss.data,
+        .element_loss_stride = l->element_loss.outer_stride,
+        .grad = l->grad.data,
+        .grad_stride = l->grad.outer_stride,
+        .classes = l->logits.classes,
+        .gamma = l->gamma,
+        .alpha_positive = alpha ? l->alpha : 1.0,
+        .alpha_negative = alpha ? 1.0 - l->alpha : 1.0,
+    };
+}
+
+static void plan_loss(plan *p, const loss *l, label_counts counts, const kernel_table *kernels)
+{
+    ballast__plan_rows(p, l->logits.outer, l->logits.classes);
+    if (l->loss)
+        ballast__plan_reduction(p, l->loss, LEAF_LANES);
+    p->reduced = reduced_loss;
+    p->denominator = denominator_of(l, counts);
+    p->empty = l->empty == BALLAST_EMPTY_ZERO ? 0.0 : (double)NAN;
+    if (l->kind == CROSS_ENTROPY)
+        plan_cross_entropy(p, l, kernels);
+    else
+        plan_sigmoid(p, l, kernels);
+}
+
+ballast_status ballast__prepare_loss(arguments *in, const loss *l, plan *p)
+{
+    take_arrays(in, l);
+    const kernel_table *kernels = ballast__kernels_for(in, "logits", l->logits.dtype);
+    check_options(in, l);
+    const label_counts counts = check_values(in, l);
+    if (in->fault.status == BALLAST_OK)
+        plan_loss(p, l, counts, kernels);
+    return ballast__report(in, l->error);
+}

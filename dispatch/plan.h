@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/* The inside of a ballast_plan, and what runs it. */
+#ifndef BALLAST_DISPATCH_PLAN_H
+#define BALLAST_DISPATCH_PLAN_H
+
+#include "arguments.h"
+
+/* A validated problem. Once prepared it is only read, but for `partial`, each leaf of which belongs
+ * to one call of rows(). Nothing in it points into it, so that it may be copied. */
+typedef struct plan {
+    uint64_t mark; /* PREPARED, or anything else */
+    int64_t row_count, row_step;
+    int64_t row_elements; /* how much work a row is */
+
+    /* Runs `kernel` on `job`. partial: where the leaves go; NULL where nothing is reduced. */
+    void (*rows)(const struct plan *, double *partial, int64_t begin, int64_t end);
+    union {
+        void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
+        void (*softmax_backward)(const softmax_backward_job *, int64_t begin, int64_t end);
+        void (*cross_entropy)(const cross_entropy_job *, int64_t begin, int64_t end);
+        void (*sigmoid)(const sigmoid_job *, int64_t begin, int64_t end);
+        void (*reduce)(const reduce_job *, int64_t begin, int64_t end);
+    } kernel;
+    union {
+        softmax_job softmax;
+        softmax_backward_job softmax_backward;
+        cross_entropy_job cross_entropy;
+        sigmoid_job sigmoid;
+        reduce_job reduce;
+    } job;
+
+    double *result; /* the reduced result; NULL where nothing is reduced */
+    double (*reduced)(const struct plan *);
+    double denominator, empty; /* losses: what to divide by, and the result where that is 0 */
+    double (*log_sum_exp_of_parts)(const double *parts, int64_t leaves);
+    double partial[MAX_LEAVES * REDUCE_PARTS];
+} plan;
+
+_Static_assert(sizeof(plan) <= sizeof(ballast_plan), "the public struct holds the plan");
+_Static_assert(_Alignof(plan) <= _Alignof(ballast_plan), "and is aligned for it");
+
+/* Fills the plan from the arguments of one operation; stores and returns what was wrong. `in` has
+ * been begun and knows how to run. `variant` tells operations of one family apart. */
+typedef ballast_status prepare_function(arguments *in, const void *args, plan *p, int variant);
+
+/* An operation: how it is prepared. */
+typedef struct operation {
+    prepare_function *prepare;
+    int variant;
+} operation;
+
+ballast_status ballast__prepare(operation op, const void *args, const ballast_exec *exec,
+                                ballast_plan *out);
+ballast_status ballast__call(operation op, const void *args, const ballast_exec *exec);
+
+/* Starts a plan whose rows are independent of each other, ... */
+void ballast__plan_rows(plan *p, int64_t row_count, int64_t row_elements);
+
+/* ... and makes it one whose rows are reduced, by leaves of a multiple of `unit` rows. What becomes
+ * of the leaves is left to say: `reduced`. */
+void ballast__plan_reduction(plan *p, double *result, int64_t unit);
+
+int64_t ballast__leaf_count(const plan *p);
+
+/* The sum over the leaves of partial[leaf * stride + part]. */
+double ballast__sum_leaves(const plan *p, int stride, int part);
+
+/* The two entry points of an operation. */
+#define DEFINE_OPERATION(name, args_type, prepare, variant)                                       \
+    ballast_status ballast_##name(const args_type *args, const ballast_exec *exec)                \
+    {                                                                                             \
+        return ballast__call((operation){prepare, variant}, args, exec);                          \
+    }                                                                                             \
+    ballast_status ballast_##name##_prepare(const args_type *args, const ballast_exec *exec,      \
+                                            ballast_plan *out)                                    \
+    {                                                                                             \
+        return ballast__prepare((operation){prepare, variant}, args, exec, out);                  \
+    }
+
+#endif

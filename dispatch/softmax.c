@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/* Softmax, log-softmax, log-sum-exp, and the backward of the first two. Rows are independent. */
+#include "plan.h"
+
+enum { SOFTMAX, LOG_SOFTMAX };
+
+/* ---- Forward --------------------------------------------------------------------------------- */
+
+static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t end)
+{
+    (void)partial;
+    p->kernel.softmax(&p->job.softmax, begin, end);
+}
+
+static void plan_softmax(plan *p, const ballast_const_tensor *input, void *output,
+                         int64_t output_stride)
+{
+    ballast__plan_rows(p, input->outer, input->classes);
+    p->rows = softmax_rows;
+    p->job.softmax = (softmax_job){
+        .input = input->data,
+        .input_stride = input->outer_stride,
+        .output = output,
+        .output_stride = output_stride,
+        .classes = input->classes,
+    };
+}
+
+static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, int variant)
+{
+    ballast_softmax_args a = BALLAST_SOFTMAX_ARGS;
+
+    ballast__read_struct(in, "struct_size", &a, sizeof a, offsetof(ballast_softmax_args, output),
+                         args);
+    ballast__take_tensor(in, "input", a.input, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
+    ballast__take_tensor(in, "output", ballast__const_tensor(a.output),
+                         ballast__only(a.input.dtype), NEEDED | WRITTEN | IN_PLACE, &a.input);
+    ballast__check_overlaps(in);
+    const kernel_table *kernels = ballast__kernels_for(in, "input", a.input.dtype);
+    if (in->fault.status == BALLAST_OK) {
+        plan_softmax(p, &a.input, a.output.data, a.output.outer_stride);
+        p->kernel.softmax = variant == SOFTMAX ? kernels->softmax : kernels->log_softmax;
+    }
+    return ballast__report(in, a.error);
+}
+
+DEFINE_OPERATION(softmax, ballast_softmax_args, prepare_softmax, SOFTMAX)
+DEFINE_OPERATION(log_softmax, ballast_softmax_args, prepare_softmax, LOG_SOFTMAX)
+
+/* ---- Log-sum-exp ----------------------------------------------------------------------------- */
+
+static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan *p, int variant)
+{
+    ballast_log_sum_exp_args a = BALLAST_LOG_SUM_EXP_ARGS;
+
+    (void)variant;
+    ballast__read_struct(in, "struct_size", &a, sizeof a,
+                         offsetof(ballast_log_sum_exp_args, output), args);
+    ballast__take_tensor(in, "input", a.input, REAL_DTYPES, NEEDED, NULL);
+    ballast__take_array(in, "output", a.output, a.input.dtype, REAL_DTYPES, a.input.outer,
+                        NEEDED | WRITTEN);
+    ballast__check_overlaps(in);
+    const kernel_table *kernels = ballast__kernels_for(in, "input", a.input.dtype);
+    if (in->fault.status == BALLAST_OK) {
+        plan_softmax(p, &a.input, a.output, 1);
+        p->kernel.softmax = kernels->log_sum_exp;
+    }
+    return ballast__report(in, a.error);
+}
+
+DEFINE_OPERATION(log_sum_exp, ballast_log_sum_exp_args, prepare_log_sum_exp, 0)
+
+/* ---- Backward -------------------------------------------------------------------------------- */
+
+static void backward_rows(const plan *p, double *partial, int64_t begin, int64_t end)
+{
+    (void)partial;
+    p->kernel.softmax_backward(&p->job.softmax_backward, begin, end);
+}
+
+static void plan_backward(plan *p, const ballast_softmax_backward_args *a)
+{
+    ballast__plan_rows(p, a->output.outer, a->output.classes);
+    p->rows = backward_rows;
+    p->job.softmax_backward = (softmax_backward_job){
+        .output = a->output.data,
+        .output_stride = a->output.outer_stride,
+        .grad_output = a->grad_output.data,
+        .grad_output_stride = a->grad_output.outer_stride,
+        .grad_input = a->grad_input.data,
+        .grad_input_stride = a->grad_input.outer_stride,
+        .classes = a->output.classes,
+    };
+}
+
+static ballast_status prepare_backward(arguments *in, const void *args, plan *p, int variant)
+{
+    ballast_softmax_backward_args a = BALLAST_SOFTMAX_BACKWARD_ARGS;
+    const size_t least = offsetof(ballast_softmax_backward_args, grad_input);
+
+    ballast__read_struct(in, "struct_size", &a, sizeof a, least, args);
+    const unsigned dtype = ballast__only(a.output.dtype);
+    ballast__take_tensor(in, "output", a.output, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
+    ballast__take_tensor(in, "grad_output", a.grad_output, dtype, NEEDED | IN_PLACE, &a.output);
+    ballast__take_tensor(in, "grad_input", ballast__const_tensor(a.grad_input), dtype,
+                         NEEDED | WRITTEN | IN_PLACE, &a.output);
+    ballast__check_overlaps(in);
+    const kernel_table *kernels = ballast__kernels_for(in, "output", a.output.dtype);
+    if (in->fault.status == BALLAST_OK) {
+        plan_backward(p, &a);
+        p->kernel.softmax_backward = variant == SOFTMAX ? kernels->softmax_backward
+                                                        : kernels->log_softmax_backward;
+    }
+    return ballast__report(in, a.error);
+}
+
+DEFINE_OPERATION(softmax_backward, ballast_softmax_backward_args, prepare_backward, SOFTMAX)
+DEFINE_OPERATION(log_softmax_backward, ballast_softmax_backward_args, prepare_backward, LOG_SOFTMAX)
