@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+#include "measure.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define SHORTEST_RUN 50e-6
+
+double measure_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* A dependent integer addition takes one cycle on every CPU that Ballast has kernels for. */
+double measure_cycle(void)
+{
+    enum { STEPS = 4000, ADDS = 8 };
+    uint64_t sum = 1;
+    const double start = measure_now();
+    for (int i = 0; i < STEPS; i++)
+        for (int k = 0; k < ADDS; k++)
+#if defined(__x86_64__)
+            __asm__ volatile("add $1, %0" : "+r"(sum));
+#elif defined(__aarch64__)
+            __asm__ volatile("add %0, %0, #1" : "+r"(sum));
+#else
+            __asm__ volatile("" : "+r"(++sum));
+#endif
+    return (measure_now() - start) / (STEPS * ADDS);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int64_t count)
+{
+    qsort(values, (size_t)count, sizeof *values, by_size);
+    return values[count / 2];
+}
+
+typedef struct rounds {
+    double seconds[MEASURE_CONTENDERS][MEASURE_ROUNDS];
+    double cycles[MEASURE_CONTENDERS][MEASURE_ROUNDS];
+} rounds;
+
+/* The faster of the clock before and after: a pause in the measurement of the clock must not make
+ * the work look cheaper. */
+static void run_once(const contender *c, int64_t repeats, double *seconds, double *cycles)
+{
+    const double cycle_before = measure_cycle();
+    const double start = measure_now();
+    for (int64_t i = 0; i < repeats; i++)
+        c->run(c->context);
+    *seconds = (measure_now() - start) / (double)repeats;
+    *cycles = *seconds / fmin(cycle_before, measure_cycle());
+}
+
+static int64_t repeats_of(const contender *c)
+{
+    c->run(c->context); /* warm */
+    const double start = measure_now();
+    c->run(c->context);
+    const double once = measure_now() - start;
+    return once >= SHORTEST_RUN ? 1 : (int64_t)ceil(SHORTEST_RUN / fmax(once, 1e-8));
+}
+
+static void summarise(rounds *r, int k, int64_t count, double *ratios, measurement *out)
+{
+    for (int64_t i = 0; i < count; i++)
+        ratios[i] = r->seconds[k][i] / r->seconds[0][i];
+    qsort(ratios, (size_t)count, sizeof *ratios, by_size);
+    /* the order statistics between which the median lies with 95 % */
+    const int64_t half = (int64_t)ceil(0.98 * sqrt((double)count));
+    const int64_t low = count / 2 - half, high = count / 2 + half;
+    out->ratio = ratios[count / 2];
+    out->ratio_low = ratios[low < 0 ? 0 : low];
+    out->ratio_high = ratios[high >= count ? count - 1 : high];
+    out->rounds = count;
+}
+
+void measure_in_turn(const contender *contenders, int count, double budget, measurement *out)
+{
+    int64_t repeats[MEASURE_CONTENDERS], done = 0;
+    rounds *r = malloc(sizeof *r);
+    double *ratios = malloc(MEASURE_ROUNDS * sizeof *ratios);
+    if (!r || !ratios)
+        abort();
+    for (int k = 0; k < count; k++)
+        repeats[k] = repeats_of(&contenders[k]);
+    const double end = measure_now() + budget;
+    while (done < MEASURE_ROUNDS && (done < 3 || measure_now() < end)) {
+        for (int i = 0; i < count; i++) {
+            const int k = done % 2 ? count - 1 - i : i;
+            run_once(&contenders[k], repeats[k], &r->seconds[k][done], &r->cycles[k][done]);
+        }
+        done++;
+    }
+    for (int k = 0; k < count; k++)
+        summarise(r, k, done, ratios, &out[k]);
+    for (int k = 0; k < count; k++) {
+        out[k].seconds = median(r->seconds[k], done);
+        out[k].cycles = median(r->cycles[k], done);
+    }
+    free(ratios);
+    free(r);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* Times contenders in turn, in one process, with the clock measured beside each run: what the tool
+ * and the tuner call. Machines are shared and change speed, so results are compared pair by pair. */
+#ifndef BALLAST_BENCH_MEASURE_H
+#define BALLAST_BENCH_MEASURE_H
+
+#include <stdint.h>
+
+enum { MEASURE_CONTENDERS = 8, MEASURE_ROUNDS = 1001 };
+
+/* Does the work once. */
+typedef struct contender {
+    void (*run)(void *context);
+    void *context;
+} contender;
+
+typedef struct measurement {
+    double seconds, cycles; /* of one run: median over the rounds */
+    double ratio;           /* time over the first contender's, pair by pair: median */
+    double ratio_low, ratio_high; /* its 95 % interval, from the order of the pairs */
+    int64_t rounds;
+} measurement;
+
+/* Monotonic time in seconds. */
+double measure_now(void);
+
+/* Seconds of one cycle, from a chain of dependent additions that takes a few microseconds. */
+double measure_cycle(void);
+
+/* Runs contenders A B C, C B A, A B C ... until `budget` seconds or MEASURE_ROUNDS rounds are over,
+ * three rounds at least. A run that is shorter than 50 microseconds is repeated within a round. */
+void measure_in_turn(const contender *contenders, int count, double budget, measurement *out);
+
+#endif

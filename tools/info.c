@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT */
+/* ballast info: the machine, and what the library makes of it. */
+#include "info.h"
+
+#include "../dispatch/cpu.h"
+#include "ballast/ballast.h"
+#include "json.h"
+#include "options.h"
+#include "pool.h"
+#include "quota.h"
+#include "topology.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const option_spec specs[] = {{NULL, NULL, NULL, 0}};
+
+static const char *const examples[] = {
+    "ballast info",
+    "BALLAST_ISA=avx2 ballast info --json",
+    NULL,
+};
+
+static const command_spec spec = {
+    .name = "info",
+    .operands = "",
+    .about = "The CPU and its features, which implementation of the kernels is used and why, why "
+             "the others are not, caches, cores and the CPU quota of this process. The environment "
+             "variable BALLAST_ISA can lower the implementation (scalar, avx2, avx512, neon).",
+    .options = specs,
+    .examples = examples,
+    .operand_count = 0,
+};
+
+static const struct {
+    uint64_t bit;
+    const char *name;
+} features[] = {
+    {BALLAST__CPU_SSE3, "sse3"},         {BALLAST__CPU_SSSE3, "ssse3"},
+    {BALLAST__CPU_SSE4_1, "sse4.1"},     {BALLAST__CPU_SSE4_2, "sse4.2"},
+    {BALLAST__CPU_POPCNT, "popcnt"},     {BALLAST__CPU_CX16, "cx16"},
+    {BALLAST__CPU_LAHF, "lahf"},         {BALLAST__CPU_AVX, "avx"},
+    {BALLAST__CPU_AVX2, "avx2"},         {BALLAST__CPU_FMA, "fma"},
+    {BALLAST__CPU_F16C, "f16c"},         {BALLAST__CPU_BMI1, "bmi1"},
+    {BALLAST__CPU_BMI2, "bmi2"},         {BALLAST__CPU_LZCNT, "lzcnt"},
+    {BALLAST__CPU_MOVBE, "movbe"},       {BALLAST__CPU_OSXSAVE, "osxsave"},
+    {BALLAST__CPU_AVX512F, "avx512f"},   {BALLAST__CPU_AVX512BW, "avx512bw"},
+    {BALLAST__CPU_AVX512CD, "avx512cd"}, {BALLAST__CPU_AVX512DQ, "avx512dq"},
+    {BALLAST__CPU_AVX512VL, "avx512vl"},
+};
+
+enum { FEATURES = sizeof features / sizeof features[0], REASON_SIZE = 256 };
+
+typedef struct facts {
+    ballast__cpu cpu;
+    topology machine;
+    quota q;
+    int64_t threads;
+    bool f64;
+    const char *chosen, *variable;
+} facts;
+
+/* Asked of the library itself: only it knows what it was built with. */
+static bool has_f64(void)
+{
+    double x = 0.0, y = 0.0;
+    ballast_softmax_args a = BALLAST_SOFTMAX_ARGS;
+    a.input = ballast_const_matrix_f64(&x, 1, 1);
+    a.output = ballast_matrix_f64(&y, 1, 1);
+    return ballast_softmax(&a, NULL) == BALLAST_OK;
+}
+
+static void gather(facts *f, int64_t threads)
+{
+    ballast__cpu_read(NULL, &f->cpu);
+    topology_read(&f->machine);
+    quota_read("", &f->q);
+    pool p;
+    pool_open(&p, threads);
+    f->threads = p.parallel.threads;
+    pool_close(&p);
+    f->f64 = has_f64();
+    f->chosen = ballast_implementation_name(ballast_implementation_default(NULL, 0));
+    f->variable = getenv("BALLAST_ISA");
+}
+
+static const char *arch_name(ballast__arch arch)
+{
+    if (arch == BALLAST__ARCH_X86_64)
+        return "x86-64";
+    return arch == BALLAST__ARCH_ARM64 ? "arm64" : "other";
+}
+
+/* One implementation of all that Ballast has, built into this library or not. */
+typedef struct implementation_fact {
+    const char *name;
+    bool built, runs, used;
+    char reason[REASON_SIZE];
+} implementation_fact;
+
+static void examine(const facts *f, int isa, implementation_fact *i)
+{
+    i->name = ballast__isa_name((ballast__isa)isa);
+    const ballast_implementation *implementation = ballast_implementation_find(i->name);
+    i->built = implementation != NULL;
+    i->used = strcmp(i->name, f->chosen) == 0;
+    snprintf(i->reason, sizeof i->reason, "not built into this library");
+    i->runs = i->built &&
+              ballast_implementation_supported(implementation, i->reason, sizeof i->reason);
+    if (i->used)
+        ballast_implementation_default(i->reason, sizeof i->reason);
+    else if (i->runs)
+        snprintf(i->reason, sizeof i->reason, "runs here, but %s is used", f->chosen);
+}
+
+/* ---- Text ------------------------------------------------------------------------------------ */
+
+enum { LABEL_WIDTH = 17 };
+
+static void head(const char *text)
+{
+    printf("%s%s%s\n", output_style(stdout, STYLE_HEAD), text, output_style(stdout, STYLE_PLAIN));
+}
+
+static void line(const char *name, const char *text)
+{
+    printf("  %-*s", LABEL_WIDTH - 2, name);
+    output_wrap(stdout, text, LABEL_WIDTH, LABEL_WIDTH);
+}
+
+static const char *or_unknown(const char *text) { return *text ? text : "unknown"; }
+
+static void print_cpu(const ballast__cpu *cpu)
+{
+    char text[512] = "";
+    head("CPU");
+    line("architecture", arch_name(cpu->arch));
+    line("vendor", or_unknown(cpu->vendor));
+    line("name", or_unknown(cpu->name));
+    if (cpu->arch != BALLAST__ARCH_X86_64)
+        return;
+    snprintf(text, sizeof text, "family %u, model %u, stepping %u", cpu->family, cpu->model,
+             cpu->stepping);
+    line("signature", text);
+    text[0] = '\0';
+    for (int i = 0; i < FEATURES; i++)
+        if (cpu->features & features[i].bit) {
+            size_t used = strlen(text);
+            snprintf(text + used, sizeof text - used, "%s%s", used ? " " : "", features[i].name);
+        }
+    line("features", or_unknown(text));
+    snprintf(text, sizeof text, "XCR0 = 0x%" PRIx64, cpu->xcr0);
+    line("saved state", text);
+}
+
+static void print_implementations(const facts *f)
+{
+    implementation_fact i;
+    head("Implementations");
+    for (int isa = 0; isa < BALLAST__ISA_COUNT; isa++) {
+        char text[REASON_SIZE + 16];
+        examine(f, isa, &i);
+        fputs(output_style(stdout, i.used ? STYLE_GOOD : STYLE_DIM), stdout);
+        snprintf(text, sizeof text, "%s%s", i.used ? "used: " : "", i.reason);
+        line(i.name, text);
+        fputs(output_style(stdout, STYLE_PLAIN), stdout);
+    }
+    line("BALLAST_ISA", f->variable ? f->variable : "not set");
+    line("f64 tensors", f->f64 ? "yes" : "not built into this library");
+}
+
+static void format_size(char *text, size_t size, int64_t bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    int unit = 0;
+    for (; value >= 1024.0 && unit < 4; unit++)
+        value /= 1024.0;
+    snprintf(text, size, "%.4g %s", value, units[unit]);
+}
+
+static void cache_name(const topology_cache *c, char text[16])
+{
+    snprintf(text, 16, "L%d%s", c->level, c->kind == 'd' ? "d" : c->kind == 'i' ? "i" : "");
+}
+
+static void print_machine(const topology *t)
+{
+    char text[256], size[32], name[16];
+    head("Machine");
+    format_size(size, sizeof size, t->memory);
+    snprintf(text, sizeof text, "%d package%s, %d core%s, %d hardware thread%s", t->packages,
+             t->packages == 1 ? "" : "s", t->cores, t->cores == 1 ? "" : "s", t->cpus,
+             t->cpus == 1 ? "" : "s");
+    line("cores", text);
+    snprintf(text, sizeof text, "%s in %d NUMA node%s", size, t->numa_nodes,
+             t->numa_nodes == 1 ? "" : "s");
+    line("memory", text);
+    for (int i = 0; i < t->cache_count; i++) {
+        const topology_cache *c = &t->caches[i];
+        cache_name(c, name);
+        format_size(size, sizeof size, c->bytes);
+        snprintf(text, sizeof text, "%d x %s, lines of %d bytes", c->count, size, c->line);
+        line(name, text);
+    }
+    line("source", t->source);
+}
+
+static void print_share(const facts *f)
+{
+    char text[512];
+    head("This process");
+    snprintf(text, sizeof text, "%d hardware thread%s of %d core%s", f->q.cpus,
+             f->q.cpus == 1 ? "" : "s", f->q.cores, f->q.cores == 1 ? "" : "s");
+    line("may use", text);
+    snprintf(text, sizeof text, "%g CPUs, set by control group %s", f->q.limit, f->q.group);
+    line("CPU quota", f->q.limit > 0.0 ? text : "none");
+    snprintf(text, sizeof text, "%" PRId64 " (thread pool: %s)", f->threads, pool_kind());
+    line("threads", text);
+}
+
+static void print_text(const facts *f)
+{
+    printf("%sBallast %s%s\n\n", output_style(stdout, STYLE_HEAD), ballast_version(),
+           output_style(stdout, STYLE_PLAIN));
+    print_cpu(&f->cpu);
+    putchar('\n');
+    print_implementations(f);
+    putchar('\n');
+    print_machine(&f->machine);
+    putchar('\n');
+    print_share(f);
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
+static const char *or_null(const char *text) { return *text ? text : NULL; }
+
+static void write_cpu(json *j, const ballast__cpu *cpu)
+{
+    json_object(j, "cpu");
+    json_text(j, "architecture", arch_name(cpu->arch));
+    json_text(j, "vendor", or_null(cpu->vendor));
+    json_text(j, "name", or_null(cpu->name));
+    json_integer(j, "family", cpu->family);
+    json_integer(j, "model", cpu->model);
+    json_integer(j, "stepping", cpu->stepping);
+    json_integer(j, "xcr0", (int64_t)cpu->xcr0);
+    json_array(j, "features");
+    for (int i = 0; i < FEATURES; i++)
+        if (cpu->features & features[i].bit)
+            json_text(j, NULL, features[i].name);
+    json_end(j);
+    json_end(j);
+}
+
+static void write_implementations(json *j, const facts *f)
+{
+    implementation_fact i;
+    json_text(j, "isa", f->chosen);
+    json_text(j, "ballast_isa", f->variable);
+    json_bool(j, "f64", f->f64);
+    json_array(j, "implementations");
+    for (int isa = 0; isa < BALLAST__ISA_COUNT; isa++) {
+        examine(f, isa, &i);
+        json_object(j, NULL);
+        json_text(j, "name", i.name);
+        json_bool(j, "built", i.built);
+        json_bool(j, "runs", i.runs);
+        json_bool(j, "used", i.used);
+        json_text(j, "reason", i.reason);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+static void write_machine(json *j, const topology *t)
+{
+    json_object(j, "machine");
+    json_text(j, "source", t->source);
+    json_integer(j, "packages", t->packages);
+    json_integer(j, "cores", t->cores);
+    json_integer(j, "hardware_threads", t->cpus);
+    json_integer(j, "numa_nodes", t->numa_nodes);
+    json_integer(j, "memory", t->memory);
+    json_array(j, "caches");
+    for (int i = 0; i < t->cache_count; i++) {
+        char name[16];
+        cache_name(&t->caches[i], name);
+        json_object(j, NULL);
+        json_text(j, "name", name);
+        json_integer(j, "bytes", t->caches[i].bytes);
+        json_integer(j, "line", t->caches[i].line);
+        json_integer(j, "count", t->caches[i].count);
+        json_end(j);
+    }
+    json_end(j);
+    json_end(j);
+}
+
+static void write_share(json *j, const facts *f)
+{
+    json_object(j, "process");
+    json_integer(j, "hardware_threads", f->q.cpus);
+    json_integer(j, "cores", f->q.cores);
+    if (f->q.limit > 0.0)
+        json_real(j, "cpu_quota", f->q.limit);
+    else
+        json_text(j, "cpu_quota", NULL);
+    json_integer(j, "threads", f->threads);
+    json_text(j, "thread_pool", pool_kind());
+    json_end(j);
+}
+
+static void print_json(const facts *f)
+{
+    json j;
+    json_begin(&j, stdout);
+    json_text(&j, "version", ballast_version());
+    write_cpu(&j, &f->cpu);
+    write_implementations(&j, f);
+    write_machine(&j, &f->machine);
+    write_share(&j, f);
+    json_end(&j);
+}
+
+int info_main(int argc, char **argv)
+{
+    options o;
+    options_begin(&o, &spec, argc, argv);
+    if (options_next(&o) == OPTIONS_STOP)
+        return o.exit_code;
+    facts *f = calloc(1, sizeof *f);
+    if (!f)
+        return complain("no memory");
+    gather(f, o.threads);
+    if (o.json)
+        print_json(f);
+    else
+        print_text(f);
+    free(f);
+    return EXIT_GOOD;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/* The options of a sub-command, told once: read with getopt_long, and printed by --help. */
+#ifndef BALLAST_TOOLS_OPTIONS_H
+#define BALLAST_TOOLS_OPTIONS_H
+
+#include "output.h"
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct option_spec {
+    const char *name;  /* without the dashes; NULL ends the list */
+    const char *value; /* what --help calls its value; NULL: it takes none */
+    const char *help;
+    int id; /* > 0, below OPTION_COMMON */
+} option_spec;
+
+typedef struct command_spec {
+    const char *name;     /* "loss" */
+    const char *operands; /* "LOGITS.npy LABELS.npy"; "" for none */
+    const char *about;
+    const option_spec *options; /* with the common ones at most OPTIONS_MAX */
+    const char *const *examples; /* NULL ends the list */
+    int operand_count;           /* exactly */
+} command_spec;
+
+enum { OPTIONS_END = 0, OPTIONS_STOP = -1, OPTION_COMMON = 1000, OPTIONS_MAX = 40 };
+
+typedef struct options {
+    /* Of every sub-command. */
+    bool json, quiet;
+    int64_t threads; /* 0: as many as there are usable cores */
+
+    /* After options_next. */
+    const char *name;  /* of the option that was read */
+    const char *value; /* its value; NULL for none */
+    char **operands;   /* at the end: spec->operand_count of them */
+    int exit_code;     /* at OPTIONS_STOP */
+
+    const command_spec *spec; /* private */
+    int argc;
+    char **argv;
+    struct option table[OPTIONS_MAX + 1];
+} options;
+
+/* argv[0] is the name of the sub-command. */
+void options_begin(options *o, const command_spec *spec, int argc, char **argv);
+
+/* The next option's id. OPTIONS_END after the last, if the number of operands is right.
+ * OPTIONS_STOP where there is nothing to do but to return exit_code: help was printed, or something
+ * was wrong and a line about it was printed. */
+int options_next(options *o);
+
+/* The value of the option just read. False where it is wrong; the line is printed. */
+bool options_real(const options *o, double *out);
+bool options_integer(const options *o, int64_t smallest, int64_t largest, int64_t *out);
+bool options_choice(const options *o, const char *const *names, int *out); /* NULL ends the names */
+
+/* Of `names`, the one that was probably meant; NULL where none is near. */
+const char *suggestion(const char *text, const char *const *names);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+#include "pool.h"
+
+#include "quota.h"
+
+#include <stddef.h>
+
+static void run_serially(void *context, int64_t tasks, void (*task)(void *arg, int64_t index),
+                         void *arg)
+{
+    (void)context;
+    for (int64_t i = 0; i < tasks; i++)
+        task(arg, i);
+}
+
+static int64_t wanted_threads(int64_t threads)
+{
+    quota q;
+    if (threads > 0)
+        return threads;
+    quota_read("", &q);
+    return quota_threads(&q);
+}
+
+#if HAVE_PTHREADPOOL
+#include <pthreadpool.h>
+
+typedef struct call {
+    void (*task)(void *arg, int64_t index);
+    void *arg;
+} call;
+
+static void run_one(void *context, size_t index)
+{
+    const call *c = context;
+    c->task(c->arg, (int64_t)index);
+}
+
+/* Workers sleep after the call instead of spinning: between slices the tool waits for the disk. */
+static void run_in_pool(void *context, int64_t tasks, void (*task)(void *arg, int64_t index),
+                        void *arg)
+{
+    call c = {task, arg};
+    pthreadpool_parallelize_1d(context, run_one, &c, (size_t)tasks, PTHREADPOOL_FLAG_YIELD_WORKERS);
+}
+
+void pool_open(pool *p, int64_t threads)
+{
+    threads = wanted_threads(threads);
+    p->handle = threads > 1 ? pthreadpool_create((size_t)threads) : NULL;
+    p->parallel.context = p->handle;
+    p->parallel.run = p->handle ? run_in_pool : run_serially;
+    p->parallel.threads = p->handle ? (int64_t)pthreadpool_get_threads_count(p->handle) : 1;
+}
+
+void pool_close(pool *p)
+{
+    if (p->handle)
+        pthreadpool_destroy(p->handle);
+    p->handle = NULL;
+}
+
+const char *pool_kind(void) { return "pthreadpool"; }
+
+#else
+
+void pool_open(pool *p, int64_t threads)
+{
+    (void)wanted_threads(threads);
+    p->handle = NULL;
+    p->parallel = (ballast_parallel){NULL, run_serially, 1};
+}
+
+void pool_close(pool *p) { (void)p; }
+
+const char *pool_kind(void) { return "none"; }
+
+#endif

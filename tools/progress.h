@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* How far long work is, on stderr: a line that renews itself on a terminal, elsewhere a line for
+ * each quarter.  Work that is done soon shows nothing. */
+#ifndef BALLAST_TOOLS_PROGRESS_H
+#define BALLAST_TOOLS_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct progress {
+    const char *what;
+    int64_t total, done; /* bytes */
+    bool on, terminal, shown;
+    int quarters;        /* told so far */
+    double begin, last;  /* seconds */
+} progress;
+
+/* `what` is shown, such as a file name. */
+void progress_begin(progress *p, const char *what, int64_t total, bool quiet);
+void progress_update(progress *p, int64_t done);
+
+/* Clears the line of a terminal. Must come before anything else is written to stderr. */
+void progress_end(progress *p);
+
+/* Seconds of a clock that never goes back. */
+double monotonic_seconds(void);
+
+#endif

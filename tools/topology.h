@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* What the machine is made of: from hwloc where the tool is built with it, else from /sys. */
+#ifndef BALLAST_TOOLS_TOPOLOGY_H
+#define BALLAST_TOOLS_TOPOLOGY_H
+
+#include <stdint.h>
+
+enum { TOPOLOGY_CACHES = 8 };
+
+typedef struct topology_cache {
+    int level;
+    char kind; /* 'd' data, 'i' instructions, 'u' both */
+    int64_t bytes;
+    int line;  /* bytes; 0: unknown */
+    int count; /* such caches in the machine; those of unlike size count apart */
+} topology_cache;
+
+/* Numbers are 0 where unknown. */
+typedef struct topology {
+    char source[16]; /* "hwloc" or "/sys" */
+    int packages, cores, cpus, numa_nodes;
+    int64_t memory; /* bytes */
+    int cache_count;
+    topology_cache caches[TOPOLOGY_CACHES];
+} topology;
+
+/* With hwloc this costs some 10 ms. */
+void topology_read(topology *t);
+
+#endif
