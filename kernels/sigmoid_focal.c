@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/* Sigmoid focal loss. With q = sigmoid(z), p = 1 - q and S = softplus(z) = log(1 + exp(z)):
+ *
+ *   f = a q^gamma S          df/dz = a q^gamma (gamma p S + q)
+ *
+ * In terms of e = exp(-|z|), with (P, Q) = (e, 1) for z >= 0 and (1, e) below, p and q are P and Q
+ * over 1 + e, and S = max(z, 0) + log(1 + e). The bracket is F / (1 + e), F = gamma P S + Q, a sum
+ * of terms of one sign:
+ *
+ *   gamma 1/2   w = Q       f = a sqrt(w / (1 + e)) S       f' = a sqrt(w / (1 + e)^3) F
+ *   gamma 1     w = Q       f = a w S / (1 + e)             f' = a w F / (1 + e)^2
+ *   gamma 2     w = Q^2     f = a w S / (1 + e)^2           f' = a w F / (1 + e)^3
+ *   any gamma   w = exp(-gamma softplus(-z))    f = a w S    f' = a w F / (1 + e)
+ *
+ * gamma 0 is binary cross-entropy times a; a gamma below 2^-32 is taken as 0, which loses no digit.
+ *
+ * For z < 0 both go down as e^(gamma + 1): an error of e counts gamma + 1 times. For gamma 1 and 2,
+ * e is therefore held in two words; for any gamma, exp(gamma z) is formed from z, not from e. Where
+ * the gradient would be below 2^-125 (for gamma above 20: gamma 2^-125), w is exactly 0.
+ *
+ * Error in ULP, alpha off or 0.25 (gamma 1/2, 1 and 2: all floats from 2^-7 to 24 in magnitude):
+ *
+ *   gamma   loss, witness z          gradient, witness z
+ *   0       2.82  -0x1.3d09bp-4      3.36  -0x1.2395f4p+2
+ *   1/4     3.95  -0x1.59b6bcp+0     5.02  -0x1.62caeep+0
+ *   1/2     4.60  -0x1.e1f49p+3      4.67  -0x1.4da312p+2
+ *   1       4.20  -0x1.b2617ap+2     5.13  -0x1.362eccp+2
+ *   3/2     3.96  -0x1.260a26p+2     5.28  -0x1.07f388p+2
+ *   2       4.81  -0x1.211dd8p+2     5.22  -0x1.1ae9f4p+2
+ *   3       4.44  0x1.0ca77ap-2      5.73  0x1.3604dep-2
+ *   5       7.17  0x1.9eaeccp-3      8.65  0x1.e8e49ep-5 */
+#include "sigmoid_row.h"
+
+enum focal_path { GAMMA_0, GAMMA_HALF, GAMMA_1, GAMMA_2, GAMMA_ANY };
+
+/* F needs no larger S: beyond it P S is 0 or negligible, and P = 0 times infinity would be NaN. */
+#define LARGEST_S 128.0f
+
+/* exp(-|z|) = e + low, |low| <= ULP(e) / 2; both exactly 0 below about 2^(n - 125.5). unit is 2^n.
+ *
+ *   -|z| = m ln 2 + r      2 unit exp(r) = (a + b) + c,  a = 2 unit,  b = a r,  c = unit r^2 g(r)
+ *
+ * b is exact; s + t = a + b is, by FastTwoSum; t + c is small, and so is its rounding; e + low is
+ * s + (t + c), by FastTwoSum again, times 2^(m - n - 1), which is 0 at the clamp as in vexp_scaled.
+ * Error of e + low 0.29 ULP(e), witness z = -0x1.76aa6ep+2.
+ * Cost 12 FMA-class operations a block. */
+LANES void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blocks, float n, float unit)
+{
+    const exp_scale scale = exp_scale_of(n);
+    const vf a = vset1(2.0f * unit);
+    vf r[BLOCKS_IN_FLIGHT], power[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], g[BLOCKS_IN_FLIGHT];
+    vf s[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) r[k] = vmax(scale.floor, vor(z[k], vset1(-0.0f)));
+    FOR_BLOCKS(k, blocks) power[k] = vfma(r[k], vset1(LOG2_E), scale.rounder);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(power[k], scale.rounder);
+    FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], vset1(LN2_HIGH), r[k]);
+    FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], vset1(LN2_LOW), r[k]);
+    FOR_BLOCKS(k, blocks) {
+        const vf b = vmul(a, r[k]);
+        s[k] = vadd(a, b);
+        t[k] = vsub(b, vsub(s[k], a));
+    }
+    FOR_BLOCKS(k, blocks)
+        g[k] = vfma(vset1(unit * exp_coefficient[EXP_DEGREE]), r[k],
+                    vset1(unit * exp_coefficient[EXP_DEGREE - 1]));
+    UNROLL for (int j = EXP_DEGREE - 2; j >= 2; j--)
+        FOR_BLOCKS(k, blocks) g[k] = vfma(g[k], r[k], vset1(unit * exp_coefficient[j]));
+    FOR_BLOCKS(k, blocks) t[k] = vfma(g[k], vmul(r[k], r[k]), t[k]);
+    FOR_BLOCKS(k, blocks) e[k] = vadd(s[k], t[k]);
+    FOR_BLOCKS(k, blocks) low[k] = vsub(t[k], vsub(e[k], s[k]));
+    FOR_BLOCKS(k, blocks) power[k] = vshl_bits(power[k], 23);
+    FOR_BLOCKS(k, blocks) e[k] = vmul(e[k], power[k]);
+    FOR_BLOCKS(k, blocks) low[k] = vmul(low[k], power[k]);
+}
+
+/* w = q^gamma = exp(-y),  y = gamma softplus(-z) = gamma (u + l),  u = max(-z, 0),  l = log(1 + e)
+ *
+ * y goes up to 87 and may not be rounded. gamma u = h + its fma remainder; h and gamma l are
+ * reduced by multiples n and m - n of ln 2 of their own, so each is small before it is rounded:
+ *
+ *   y = m ln 2 + r     r = (h - n ln 2) + (gamma l - (m - n) ln 2) + low
+ *
+ * gamma is two words, for y magnifies the rounding of gamma itself. w is 0 below about 2^-125, and
+ * where z < cut: there the gradient is below 2^-125, and w F might be subnormal.
+ * What is left is the error of gamma l and of the exponential.  Cost 20 FMA-class operations. */
+LANES void modulator(const sigmoid_row *r, const vf *z, const vf *l, int blocks, vf *w)
+{
+    const vf zero = vset1(0.0f), rounder = vset1(ROUNDER), biased = vset1(ROUNDER + 126.0f);
+    const vf gamma = vset1(r->gamma), log2_e = vset1(LOG2_E), ln2_high = vset1(LN2_HIGH);
+    vf h[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT];
+    vf n[BLOCKS_IN_FLIGHT], y[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) {
+        const vf u = vmax(vneg(z[k]), zero);
+        h[k] = vmul(gamma, u);
+        low[k] = vfma(vset1(r->gamma_low), vadd(u, l[k]), vfms(gamma, u, h[k]));
+    }
+    FOR_BLOCKS(k, blocks) y[k] = vmin(vset1(126.0f * LN2), vfma(gamma, l[k], h[k]));
+    FOR_BLOCKS(k, blocks) t[k] = vfnma(y[k], log2_e, biased);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(biased, t[k]);
+    FOR_BLOCKS(k, blocks) n[k] = vsub(vfma(h[k], log2_e, rounder), rounder);
+    FOR_BLOCKS(k, blocks) low[k] = vfnma(m[k], vset1(LN2_LOW), low[k]);
+    FOR_BLOCKS(k, blocks) m[k] = vmul(vsub(m[k], n[k]), ln2_high);
+    FOR_BLOCKS(k, blocks) h[k] = vfnma(n[k], ln2_high, h[k]);
+    FOR_BLOCKS(k, blocks) h[k] = vadd(vadd(h[k], vfms(gamma, l[k], m[k])), low[k]);
+    FOR_BLOCKS(k, blocks) h[k] = vneg(vmin(vset1(1.0f), h[k])); /* finite, where y was clamped */
+    FOR_BLOCKS(k, blocks)
+        w[k] = vfma(vset1(exp_coefficient[EXP_DEGREE]), h[k],
+                    vset1(exp_coefficient[EXP_DEGREE - 1]));
+    UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
+        FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], h[k], vset1(exp_coefficient[j]));
+    FOR_BLOCKS(k, blocks) {
+        w[k] = vmul(w[k], vshl_bits(t[k], 23));
+        w[k] = vsign_select(vsub(z[k], vset1(r->cut)), zero, w[k]);
+    }
+}
+
+/* e, S and w of the head of this file. */
+LANES void focal_parts(const sigmoid_row *r, int path, const vf *z, int blocks, vf *e, vf *s, vf *w)
+{
+    const vf zero = vset1(0.0f), one = vset1(1.0f), half = vset1(0.5f);
+    vf l[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT];
+    if (path == GAMMA_ANY) {
+        exp_of_minus_abs(z, e, blocks);
+        log1p_of_fraction(e, l, blocks);
+        modulator(r, z, l, blocks, w);
+    } else if (path == GAMMA_HALF) {
+        FOR_BLOCKS(k, blocks) e[k] = vor(z[k], vset1(-0.0f));
+        vexp_scaled(e, e, blocks, exp_scale_of(41.0f)); /* 0 below 2^-84 */
+        FOR_BLOCKS(k, blocks) e[k] = vmul(e[k], vset1(0x1p41f));
+        log1p_of_fraction(e, l, blocks);
+        FOR_BLOCKS(k, blocks) w[k] = vsign_select(z[k], e[k], one);
+    } else {
+        if (path == GAMMA_1)
+            exp_of_minus_abs_two_words(z, e, low, blocks, 62.0f, 0x1p62f);
+        else
+            exp_of_minus_abs_two_words(z, e, low, blocks, 83.0f, 0x1p83f);
+        /* log(1 + e + low) = log(1 + e) + low / (1 + e), and 1 / (1 + e) is 1 - e / 2, nearly. The
+         * square takes the same share, for the powers of 1 + e are not corrected. */
+        FOR_BLOCKS(k, blocks) low[k] = vmul(low[k], vfnma(e[k], half, one));
+        log1p_bend(e, l, blocks);
+        FOR_BLOCKS(k, blocks) l[k] = vadd(e[k], vfma(l[k], e[k], low[k]));
+        FOR_BLOCKS(k, blocks) {
+            const vf square = vfma(e[k], e[k], vmul(e[k], vadd(low[k], low[k])));
+            w[k] = vsign_select(z[k], path == GAMMA_1 ? e[k] : square, one);
+        }
+    }
+    FOR_BLOCKS(k, blocks) s[k] = vadd(l[k], vmax(z[k], zero));
+}
+
+/* (1 + e)^power, correctly rounded but for the inner sums, which are small against it. */
+LANES vf power_of_one_plus(vf e, int power)
+{
+    const vf one = vset1(1.0f), two = vset1(2.0f), three = vset1(3.0f);
+    if (power == 1)
+        return vadd(one, e);
+    if (power == 2)
+        return vfma(e, vadd(e, two), one);
+    return vfma(e, vfma(e, vadd(e, three), three), one);
+}
+
+LANES void element_terms(const sigmoid_row *r, int path, enum step_targets targets, int out,
+                         const vf *x, const vf *target, int blocks, vf *loss, vf *grad)
+{
+    if (path == GAMMA_0) {
+        binary_terms(r, 1, targets, out, x, target, blocks, loss, grad);
+        return;
+    }
+    const vf zero = vset1(0.0f), one = vset1(1.0f);
+    const int power = path == GAMMA_1 ? 1 : path == GAMMA_2 ? 2 : 0; /* of 1 + e, below w in f */
+    const vf gamma = vset1(path == GAMMA_HALF ? 0.5f : path == GAMMA_ANY ? r->gamma : (float)power);
+    vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], s[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+    signed_logits(targets, x, target, blocks, z);
+    focal_parts(r, path, z, blocks, e, s, w);
+    if (out & OUT_LOSS)
+        FOR_BLOCKS(k, blocks) {
+            const vf a = factor_of(targets, target[k], r->alpha_negative, r->alpha_positive);
+            const vf u = path == GAMMA_HALF ? vsqrt(vdiv(w[k], vadd(one, e[k]))) : w[k];
+            loss[k] = vmul(vmul(u, a), vmin(vset1(r->loss_limit), s[k]));
+            if (power)
+                loss[k] = vdiv(loss[k], power_of_one_plus(e[k], power));
+        }
+    if (out & OUT_GRAD) {
+        vf f[BLOCKS_IN_FLIGHT];
+        FOR_BLOCKS(k, blocks) {
+            const vf gamma_p = vsign_select(z[k], gamma, vmul(gamma, e[k]));
+            const vf q = vsign_select(z[k], e[k], one);
+            f[k] = vfma(gamma_p, vmin(vset1(LARGEST_S), s[k]), q);
+        }
+        if (path == GAMMA_HALF)
+            FOR_BLOCKS(k, blocks) w[k] = vsqrt(vdiv(w[k], power_of_one_plus(e[k], 3)));
+        FOR_BLOCKS(k, blocks) {
+            const vf scale = factor_of(targets, target[k], r->scale_negative, r->scale_positive);
+            grad[k] = vmul(vfma(w[k], scale, zero), f[k]);
+        }
+        if (path != GAMMA_HALF)
+            FOR_BLOCKS(k, blocks) grad[k] = vdiv(grad[k], power_of_one_plus(e[k], power + 1));
+    }
+}
+
+#define FOCAL_ROWS(name, path)                                                                    \
+    ROW_FUNCTIONS(name##_loss, path, OUT_LOSS, HARD)                                              \
+    ROW_FUNCTIONS(name##_both, path, OUT_BOTH, HARD)
+FOCAL_ROWS(gamma_0, GAMMA_0)
+FOCAL_ROWS(gamma_half, GAMMA_HALF)
+FOCAL_ROWS(gamma_1, GAMMA_1)
+FOCAL_ROWS(gamma_2, GAMMA_2)
+FOCAL_ROWS(gamma_any, GAMMA_ANY)
+
+LANES enum focal_path path_of(double gamma)
+{
+    if (gamma < 0x1p-32)
+        return GAMMA_0;
+    if (gamma == 0.5)
+        return GAMMA_HALF;
+    if (gamma == 1.0)
+        return GAMMA_1;
+    return gamma == 2.0 ? GAMMA_2 : GAMMA_ANY;
+}
+
+/* Loss, or loss and gradient: most of the work is in both. */
+void KERNEL(sigmoid_focal)(const sigmoid_job *job, int64_t begin, int64_t end)
+{
+    static row_function *const *const functions[][2] = {
+        [GAMMA_0] = {gamma_0_loss, gamma_0_both},
+        [GAMMA_HALF] = {gamma_half_loss, gamma_half_both},
+        [GAMMA_1] = {gamma_1_loss, gamma_1_both},
+        [GAMMA_2] = {gamma_2_loss, gamma_2_both},
+        [GAMMA_ANY] = {gamma_any_loss, gamma_any_both},
+    };
+    const double gamma = job->gamma < 0x1p100 ? job->gamma : 0x1p100; /* q^gamma is 0 or 1 there */
+    sigmoid_row r = sigmoid_row_of(job);
+    r.alpha_negative = (float)job->alpha_negative;
+    r.alpha_positive = (float)job->alpha_positive;
+    if (r.alpha_negative == 0.0f || r.alpha_positive == 0.0f)
+        r.loss_limit = LARGEST_FLOAT;
+    r.gamma = (float)gamma;
+    r.gamma_low = (float)(gamma - (double)r.gamma);
+    /* for z < 0, f' < (gamma + 1) e^(gamma + 1); and log(gamma + 1) / (gamma + 1) < 0.37 */
+    r.cut = (float)(-87.4 / (gamma + 1.0) - 0.37);
+    row_function *const *const rows = functions[path_of(gamma)][job->grad != NULL];
+    sigmoid_rows(job, &r, rows[job->target_kind], begin, end);
+}
