@@ -32,7 +32,8 @@ LANES vf finish_losses(const pending_losses *p)
                              vfma(n, vset1(LN2_LOW), log_sum));
     const vm is_near = vle(vset1(SMALLEST_LABEL_TERM), label_term);
     const vf loss = vselect(vmask_or(is_near, vnan(others)), near_loss, far_loss);
-    return vcanonical(vmul(vload_f32(p->weight), loss));
+    const vf weight = vload_f32(p->weight);
+    return vcanonical(vmul(weight, vmin(limit_for_weight(weight), loss)));
 }
 
 LANES void set_pending(pending_losses *p, int64_t j, float others, float label_term, float weight)

@@ -192,10 +192,12 @@ LANES void step(const sigmoid_row *r, int path, int out, enum target_kind kind,
     if (out & OUT_GRAD)
         FOR_BLOCKS(k, blocks)
             vstore_tail(r->grad + at + BLOCK * k, left - BLOCK * k, grad[k]);
-    if (out & OUT_LOSS && r->element_loss)
+    if (out & OUT_LOSS && r->element_loss) {
+        const vf weight = vset1(r->weight), limit = limit_for_weight(weight);
         FOR_BLOCKS(k, blocks)
             vstore_tail(r->element_loss + at + BLOCK * k, left - BLOCK * k,
-                        vmul(loss[k], vset1(r->weight)));
+                        vmul(weight, vmin(limit, loss[k])));
+    }
 }
 
 /* Up to a group from column `at` on, of any length and with any targets: the row's end, and the
@@ -301,7 +303,7 @@ LANES double sigmoid_row_loss(const sigmoid_job *job, sigmoid_row *r, row_functi
         if (r->grad)
             make_nan_canonical(r->grad, r->classes);
     }
-    return (double)r->weight * sum;
+    return r->weight == 0.0f && sum == sum ? 0.0 : (double)r->weight * sum;
 }
 
 LANES float canonical_float(double x)

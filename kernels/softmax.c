@@ -16,6 +16,8 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
         const row_sum row = sum_row(x, classes, LEAVE_NOTHING, kept, &chunks);
         if (row_is_special(row))
             store_fill(out, classes, LANE_NAN);
+        else if (classes == 1)
+            store_one(out, 1.0f); /* e (1 / e) could be the number below 1 */
         else
             write_row(x, classes, row, &chunks, 1.0 / row.others, kept, out);
     }

@@ -237,11 +237,12 @@ LANES row_sum sum_row(const storage *x, int64_t classes, int64_t left_out, float
 
 LANES int keeps_exponentials(int64_t classes) { return classes <= (int64_t)KEPT_CHUNKS * CHUNK; }
 
-/* out = e h, and exactly 0 where that is below the normal range. e >= 0; out may be e. */
+/* out = e h, and exactly 0 where that is below the normal range, or e is 0. e >= 0; out may be e. */
 LANES void scale_exponentials(const float *e, storage *out, int64_t n, float h)
 {
+    const float size = h < 0.0f ? -h : h;
     const vf scale = vset1(h);
-    const vf least = vset1(SMALLEST_NORMAL / (h < 0.0f ? -h : h));
+    const vf least = vset1(size > 1.0f ? SMALLEST_NORMAL : SMALLEST_NORMAL / size);
     int64_t i = 0;
     for (; i + GROUP <= n; i += GROUP) {
         vf v[GROUP_BLOCKS];

@@ -34,7 +34,9 @@
  *              class_stride other than 1; f64 in a library built without it), and for `exec` _ISA,
  *              _NULL, _OPTION and _STRUCT_SIZE ("exec.implementation", "exec.parallel.run", ...).
  *   NaN        a NaN result is the quiet NaN 0x7fc00000 (f64: 0x7ff8000000000000).
- *   Tiny       f32 results below about 2^-125 in magnitude may be returned as 0.
+ *   Tiny       f32: an exponential below about 2^-125 of the largest of its row counts as 0, and so
+ *              may a result below 2^-125. Factors so large that f32 overflows give inf or NaN.
+ *   Stack      a call needs at most 32 KiB, 17 of them for its plan.
  *   Overlap    outputs must not overlap inputs or each other, except a gradient (or softmax output)
  *              that is exactly the tensor it is computed from: "in place".
  *   Alignment  data must be aligned to its element, no more.
@@ -409,8 +411,8 @@ BALLAST_API ballast_status ballast_log_sum_exp_prepare(const ballast_log_sum_exp
  * loss          one double, for SUM and MEAN; NULL: not wanted
  * row_loss      [rows], same dtype as the weights; never divided by D; NULL: not wanted
  * grad          [rows, classes], dtype of the logits; may be the logits; data NULL: not wanted
- * Special       x = -inf: probability 0. x_iy = -inf: loss +inf, gradient finite. A row with NaN or
- *               +inf, or of -inf only: loss and gradient NaN in that row.
+ * Special       x = -inf: probability 0. x_iy = -inf: loss +inf (0 where the row's weight is 0),
+ *               gradient finite. A row with NaN or +inf, or of -inf only: NaN in that row only.
  * Accuracy      within 4 ULP for unweighted loss and gradient, also where p_y rounds to 1 (f32)
  * Cost          one read and one write of memory for rows that fit in cache; loss alone: one read
  * Returns       BALLAST_OK, _STRUCT_SIZE, _NULL, _DTYPE, _SHAPE, _STRIDE, _ALIGNMENT, _OVERLAP,
