@@ -216,8 +216,8 @@ struct case_reference {
     long double *terms[CASE_OUTPUTS]; /* read where of_terms */
     int of_terms[CASE_OUTPUTS];
     unsigned unknown; /* a bit for each output without a reference in this row */
-    /* f32: by how much a result may be off because exponentials below 2^-125 are 0, before they are
-     * multiplied; and that of a sum of them */
+    /* by how much a result may be off because tiny exponentials are 0 or subnormal before they are
+     * multiplied; and a sum of them */
     long double tiny, tiny_sum;
     int64_t sum_column; /* of matrices, the column that is a sum; -1: none, ALL_COLUMNS */
     double *x, *y;    /* room for a row */

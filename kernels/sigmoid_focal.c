@@ -175,7 +175,7 @@ LANES void element_terms(const sigmoid_row *r, int path, enum step_targets targe
         FOR_BLOCKS(k, blocks) {
             const vf a = factor_of(targets, target[k], r->alpha_negative, r->alpha_positive);
             const vf u = path == GAMMA_HALF ? vsqrt(vdiv(w[k], vadd(one, e[k]))) : w[k];
-            loss[k] = vmul(vmul(u, a), vmin(vset1(r->loss_limit), s[k]));
+            loss[k] = vmul(vmul(u, a), vmin(loss_limit(r, targets, target[k]), s[k]));
             if (power)
                 loss[k] = vdiv(loss[k], power_of_one_plus(e[k], power));
         }
@@ -231,8 +231,10 @@ void KERNEL(sigmoid_focal)(const sigmoid_job *job, int64_t begin, int64_t end)
     sigmoid_row r = sigmoid_row_of(job);
     r.alpha_negative = (float)job->alpha_negative;
     r.alpha_positive = (float)job->alpha_positive;
-    if (r.alpha_negative == 0.0f || r.alpha_positive == 0.0f)
-        r.loss_limit = LARGEST_FLOAT;
+    if (r.alpha_negative == 0.0f)
+        r.limit_negative = LARGEST_FLOAT;
+    if (r.alpha_positive == 0.0f)
+        r.limit_positive = LARGEST_FLOAT;
     r.gamma = (float)gamma;
     r.gamma_low = (float)(gamma - (double)r.gamma);
     /* for z < 0, f' < (gamma + 1) e^(gamma + 1); and log(gamma + 1) / (gamma + 1) < 0.37 */

@@ -52,7 +52,7 @@ typedef struct sigmoid_row {
     float weight;
     float alpha_negative, alpha_positive;
     float scale_negative, scale_positive; /* of the gradient; alpha is in it */
-    float loss_limit;                     /* inf; the largest number where an alpha is 0 */
+    float limit_negative, limit_positive; /* of the loss before alpha: inf, or finite for alpha 0 */
     float gamma, gamma_low, cut;          /* of the focal loss, see there */
 } sigmoid_row;
 
@@ -110,12 +110,17 @@ LANES vf factor_of(enum step_targets targets, vf target, float negative, float p
     return vsign_select(target, vset1(positive), vset1(negative));
 }
 
+LANES vf loss_limit(const sigmoid_row *r, enum step_targets targets, vf target)
+{
+    return factor_of(targets, target, r->limit_negative, r->limit_positive);
+}
+
 /* Binary cross-entropy against hard targets, times alpha (1 where the loss has none):
  *
  *   loss = max(z, 0) + log(1 + e)      df/dz = (z >= 0 ? 1 : e) / (1 + e)
  *
  * z = +0 and -0 give the same: e is 1. Where alpha is 0, so is the loss, at infinity too: that is
- * what loss_limit does.
+ * what the limits do.
  * Error, without alpha: loss 2.17 ULP, witness z = 0x1.0317c2p-7; gradient 2.41 ULP, witness
  * z = -0x1.b853fp+1. An alpha that is no power of two adds up to 0.6 and 1.
  * Cost 23 FMA-class operations a block, and a division. */
@@ -143,7 +148,7 @@ LANES void binary_terms(const sigmoid_row *r, int with_alpha, enum step_targets 
         FOR_BLOCKS(k, blocks) {
             loss[k] = vadd(l[k], vmax(z[k], zero));
             if (with_alpha)
-                loss[k] = vmul(vmin(vset1(r->loss_limit), loss[k]),
+                loss[k] = vmul(vmin(loss_limit(r, targets, target[k]), loss[k]),
                                factor_of(targets, target[k], r->alpha_negative, r->alpha_positive));
         }
     }
@@ -339,7 +344,7 @@ LANES sigmoid_row sigmoid_row_of(const sigmoid_job *job)
     sigmoid_row r = {0};
     r.classes = job->classes;
     r.target_kind = job->target_kind;
-    r.loss_limit = LANE_INFINITY;
+    r.limit_negative = r.limit_positive = LANE_INFINITY;
     return r;
 }
 

@@ -34,8 +34,9 @@
  *              class_stride other than 1; f64 in a library built without it), and for `exec` _ISA,
  *              _NULL, _OPTION and _STRUCT_SIZE ("exec.implementation", "exec.parallel.run", ...).
  *   NaN        a NaN result is the quiet NaN 0x7fc00000 (f64: 0x7ff8000000000000).
- *   Tiny       f32: an exponential below about 2^-125 of the largest of its row counts as 0, and so
- *              may a result below 2^-125. Factors so large that f32 overflows give inf or NaN.
+ *   Tiny       f32: an exponential below about 2^-125 of the largest of its row counts as 0 (so that
+ *              what is left of a sum may be wrong by classes * 2^-125), and so may a result below
+ *              2^-125, before weights. Factors so large that f32 overflows give inf or NaN.
  *   Stack      a call needs at most 32 KiB, 17 of them for its plan.
  *   Overlap    outputs must not overlap inputs or each other, except a gradient (or softmax output)
  *              that is exactly the tensor it is computed from: "in place".
