@@ -1560,7 +1560,7 @@ enum {
     FOCAL_GRAD_ULP = 6,
     STEEP_FOCAL_ULP = 10,
     FACTOR_ULP = 2,
-    WEIGHT_SUM_ULP = 45 /* f64: 1e-14, of weights added one after the other */
+    WEIGHT_SUM_ULP = 2 /* f64: of the denominator */
 };
 
 double case_bound(const problem *p, int k)

@@ -109,11 +109,12 @@ static double weight_of(const loss *l, const void *weights, int64_t index)
     return weights ? ballast__real_at(weights, l->logits.dtype, index) : 1.0;
 }
 
-/* In index order, in double. Without weights it is a count, and so exact. */
+/* In index order, in double; what each addition rounds away is summed beside (Knuth's TwoSum), so
+ * that the error does not grow with the rows. Without weights it is a count, and so exact. */
 static double weight_sum(const loss *l, label_counts counts)
 {
     const bool labels = has_labels(l);
-    double sum = 0.0;
+    double sum = 0.0, lost = 0.0;
 
     if (!l->class_weight && !l->row_weight)
         return (double)counts.counted;
@@ -123,9 +124,12 @@ static double weight_sum(const loss *l, label_counts counts)
         if (labels && label == l->ignore_index)
             continue;
         const double class_weight = label >= 0 ? weight_of(l, l->class_weight, label) : 1.0;
-        sum += class_weight * weight_of(l, l->row_weight, i);
+        const double weight = class_weight * weight_of(l, l->row_weight, i);
+        const double next = sum + weight, added = next - sum;
+        lost += (sum - (next - added)) + (weight - added);
+        sum = next;
     }
-    return sum;
+    return sum + lost;
 }
 
 static double denominator_of(const loss *l, label_counts counts)
