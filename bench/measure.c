@@ -106,6 +106,7 @@ void measure_in_turn(const contender *contenders, int count, double budget, meas
     for (int k = 0; k < count; k++) {
         out[k].seconds = median(r->seconds[k], done);
         out[k].cycles = median(r->cycles[k], done);
+        out[k].least_cycles = r->cycles[k][done / 20]; /* median() sorted them */
     }
     free(ratios);
     free(r);

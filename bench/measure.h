@@ -16,6 +16,7 @@ typedef struct contender {
 
 typedef struct measurement {
     double seconds, cycles; /* of one run: median over the rounds */
+    double least_cycles;    /* 5th percentile: what a core does when nobody else slows it down */
     double ratio;           /* time over the first contender's, pair by pair: median */
     double ratio_low, ratio_high; /* its 95 % interval, from the order of the pairs */
     int64_t rounds;

@@ -28,7 +28,9 @@ static const command_spec spec = {
     .name = "bench",
     .operands = "",
     .about = "Time, cycles and traffic of each implementation that this CPU runs, one thread, "
-             "measured in turn; the clock is measured beside each run. Cycles are per element.",
+             "measured in turn; the clock is measured beside each run. Cycles are per element: "
+             "the median, and the 5th percentile for machines that are shared. Time is over "
+             "the first implementation's, pair by pair.",
     .options = specs,
     .examples = examples,
     .operand_count = 0,
@@ -139,8 +141,8 @@ static int measure_problem(const char *text, double seconds, row *rows)
 
 static void print_heads(void)
 {
-    printf("%s%-14s %12s %12s %10s %8s  %s%s\n", output_style(stdout, STYLE_HEAD), "implementation",
-           "ns/element", "cycles/elem", "GB/s", "time", "95 % interval",
+    printf("%s%-14s %10s %8s %8s %8s %7s  %s%s\n", output_style(stdout, STYLE_HEAD), "implementation",
+           "ns/element", "cycles", "least", "GB/s", "time", "95 % interval",
            output_style(stdout, STYLE_PLAIN));
 }
 
@@ -149,9 +151,9 @@ static void print_rows(const row *rows, int count)
     printf("%s\n", rows[0].problem);
     for (int i = 0; i < count; i++) {
         const measurement *m = &rows[i].m;
-        printf("  %-12s %12.3f %12.3f %10.2f %8.3f  %.3f to %.3f\n", rows[i].implementation,
+        printf("  %-12s %10.3f %8.3f %8.3f %8.2f %7.3f  %.3f to %.3f\n", rows[i].implementation,
                1e9 * m->seconds / rows[i].elements, m->cycles / rows[i].elements,
-               1e-9 * rows[i].bytes / m->seconds, m->ratio, m->ratio_low, m->ratio_high);
+               m->least_cycles / rows[i].elements, 1e-9 * rows[i].bytes / m->seconds, m->ratio, m->ratio_low, m->ratio_high);
     }
     fflush(stdout);
 }
@@ -165,6 +167,7 @@ static void write_json(json *j, const row *rows, int count)
         json_text(j, "implementation", rows[i].implementation);
         json_real(j, "ns_per_element", 1e9 * m->seconds / rows[i].elements);
         json_real(j, "cycles_per_element", m->cycles / rows[i].elements);
+        json_real(j, "least_cycles_per_element", m->least_cycles / rows[i].elements);
         json_real(j, "gigabytes_per_second", 1e-9 * rows[i].bytes / m->seconds);
         json_real(j, "time_ratio", m->ratio);
         json_integer(j, "rounds", m->rounds);
@@ -192,7 +195,7 @@ static int measure_all(const settings *s, bool as_json)
         json_begin(&j, stdout);
         json_array(&j, "cases");
     } else {
-        printf("one thread; clock %.2f GHz; time: over the first implementation's, pair by pair\n",
+        printf("one thread; clock %.2f GHz\n",
                1e-9 / measure_cycle());
         print_heads();
     }
