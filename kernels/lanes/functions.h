@@ -55,7 +55,7 @@ static const float exp_coefficient[EXP_DEGREE + 1] = {
  * 2^(m - n - 1). x is clamped at `floor`, where the field is 0, so the product is +0 without a
  * compare. max's operand order lets NaN pass.
  * Needs x <= n ln 2 + 1.  Error 0.87 ULP for |x| <= 65536, 1.04 up to 2^18.
- * Cost 11 FMA-class operations a block. */
+ * Cost 10 FMA-class operations a block. */
 LANES void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
 {
     for (int first = 0; first < blocks; first += BLOCKS_IN_FLIGHT) {
