@@ -37,7 +37,7 @@ LANES row_factors row_factors_of(const row_terms *t, int64_t row, int64_t label)
  * other. Use as vmul(weight, vmin(limit, loss)), which lets NaN pass. */
 LANES vf limit_for_weight(vf weight)
 {
-    return vselect(veq(weight, vset1(0.0f)), vset1(0x1.fffffep+127f), vset1(LANE_INFINITY));
+    return vselect(veq(weight, vset1(0.0f)), vset1(LARGEST_FLOAT), vset1(LANE_INFINITY));
 }
 
 #endif

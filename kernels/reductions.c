@@ -49,8 +49,6 @@ LANES const storage *whole(const storage *x, int64_t left, int64_t n, float fill
     return copy;
 }
 
-LANES vf fold_blocks(const vf *a) { return vadd(vadd(a[0], a[2]), vadd(a[1], a[3])); }
-
 /* ---- sums ------------------------------------------------------------------------------------ */
 
 LANES vf four_blocks(const storage *x)

@@ -26,9 +26,7 @@
 
 #include "loss_rows.h"
 
-enum { ACCUMULATORS = 4, GROUP = 64, SPAN = 256 };
-
-#define LARGEST_FLOAT 0x1.fffffep127f
+enum { ACCUMULATORS = GROUP_BLOCKS, SPAN = 256 };
 
 /* What a row function is compiled for. */
 enum { OUT_LOSS = 1, OUT_GRAD = 2, OUT_BOTH = 3 };
@@ -239,7 +237,7 @@ LANES double row_of(const sigmoid_row *r, int path, int out, enum target_kind ki
                     step(r, path, out, kind, targets, at + BLOCK * first, GROUP, BLOCKS_IN_FLIGHT,
                          partial + first);
         }
-        total = vd_add(total, vadd(vadd(partial[0], partial[2]), vadd(partial[1], partial[3])));
+        total = vd_add(total, fold_blocks(partial));
     }
     return vd_across(total);
 }

@@ -99,7 +99,7 @@ LANES double sum_products(const storage *a, const storage *b, int64_t n)
             if (b)
                 t[k] = vmul(t[k], vload_tail(b + i + BLOCK * k, n - i - BLOCK * k, 0.0f));
         }
-        total = vd_add(total, vadd(vadd(t[0], t[2]), vadd(t[1], t[3])));
+        total = vd_add(total, fold_blocks(t));
     }
     return vd_across(total);
 }

@@ -23,7 +23,7 @@
 
 #include "storage.h"
 
-enum { GROUP_BLOCKS = 4, GROUP = 64, CHUNK = 2048, KEPT_CHUNKS = 128 };
+enum { CHUNK = 2048, KEPT_CHUNKS = 128 };
 
 #define DIRECT_BOUND 65536.0f
 

@@ -36,6 +36,9 @@ DECLARE(weighted_log_sum_exp, reduce_job);
 double KERNEL(log_sum_exp_of_parts)(const double *, int64_t);
 #undef DECLARE
 
+/* The step of a loop over a row, and the accumulators of a sum. */
+enum { GROUP_BLOCKS = 4, GROUP = GROUP_BLOCKS * BLOCK };
+
 typedef float storage_f32;
 #define storage PASTE(storage_, BALLAST_STORAGE)
 #define vload PASTE(vload_, BALLAST_STORAGE)

@@ -365,13 +365,6 @@ static void faults_and_messages(void **state)
     }
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    make_problems();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -381,5 +374,5 @@ int main(void)
         cmocka_unit_test(faults_and_messages),
     };
 
-    return cmocka_run_group_tests_name("environment", tests, setup, NULL);
+    return cmocka_run_group_tests_name("environment", tests, make_problems, NULL);
 }

@@ -142,7 +142,7 @@ static void parallel_calls(void **state)
     ballast_exec exec = BALLAST_EXEC;
 
     (void)state;
-    make_problems();
+    make_problems(NULL);
     exec.parallel = &parallel;
     for (const problem *p = problems; p < problems + PROBLEMS; p++) {
         memset(&problem_out, 0, sizeof problem_out);

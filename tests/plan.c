@@ -251,13 +251,6 @@ static void any_number_of_threads(void **state)
     }
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    make_problems();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,5 +260,5 @@ int main(void)
         cmocka_unit_test(any_number_of_threads),
     };
 
-    return cmocka_run_group_tests_name("plan", tests, setup, NULL);
+    return cmocka_run_group_tests_name("plan", tests, make_problems, NULL);
 }

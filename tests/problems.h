@@ -25,11 +25,12 @@ typedef struct results {
 
 static results problem_out;
 
-/* Tiny weights and logits are subnormal: what flush-to-zero would change. */
-static inline void make_problems(void)
+/* Tiny weights and logits are subnormal: what flush-to-zero would change. A set-up of cmocka's. */
+static inline int make_problems(void **state)
 {
     uint32_t random = 1;
 
+    (void)state;
     for (int i = 0; i < MAX_ELEMENTS; i++) {
         random = random * 1664525u + 1013904223u;
         problem_x[i] = (float)(int32_t)random * 0x1p-28f;
@@ -44,6 +45,7 @@ static inline void make_problems(void)
     }
     for (int i = 0; i < MAX_CLASSES; i++)
         problem_class_weight[i] = 0.3f * (float)(i + 1);
+    return 0;
 }
 
 /* A problem is run by `run`: with plan, prepares it; without, makes the whole call. */

@@ -2,15 +2,13 @@
 /* ballast: the sub-commands. */
 #include "ballast/ballast.h"
 #include "bench.h"
+#include "check.h"
 #include "info.h"
 #include "loss.h"
 #include "options.h"
 #include "output.h"
 #include "weights.h"
 
-#if HAVE_CHECK
-#include "check.h"
-#endif
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,9 +24,7 @@ static const struct {
     {"info", info_main, "what the CPU can do, and which implementation is used"},
     {"weights", weights_main, "class-balanced weights of a data set"},
     {"loss", loss_main, "losses and gradients of logits in a file"},
-#if HAVE_CHECK
     {"check", check_main, "check this machine's results against those expected"},
-#endif
     {"bench", bench_main, "time and cycles of each implementation"},
 };
 

@@ -17,9 +17,13 @@
 /* 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits. */
 #define ROUNDER 0x1.8p23f
 #define SMALLEST_NORMAL 0x1p-126f
+#define LARGEST_FLOAT 0x1.fffffep+127f
 
 /* Breadth first: a step of a polynomial is taken for all blocks in flight before the next step. */
 #define FOR_BLOCKS(k, blocks) UNROLL for (int k = 0; k < (blocks); k++)
+
+/* Four accumulators become one. */
+LANES vf fold_blocks(const vf *a) { return vadd(vadd(a[0], a[2]), vadd(a[1], a[3])); }
 
 /* ---- exp -------------------------------------------------------------------------------------- */
 
