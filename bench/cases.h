@@ -10,9 +10,9 @@
  * row: not on strides, offsets, outputs or the machine. They are made of integers, powers of two
  * and single roundings, so that they are the same bits wherever the program is compiled.
  *
- * To add an operation: an entry in `operations` (cases.c) and the three functions that make its
- * inputs, run it and say what its results should be. To add a key: an entry in `keys`
- * (problem.c). */
+ * To add an operation: a file with its entry and the three functions that make its inputs, run it
+ * and say what its results should be, and a line in `operations` (cases.c). To add a key: an entry
+ * in `keys` (problem.c). */
 #ifndef BALLAST_BENCH_CASES_H
 #define BALLAST_BENCH_CASES_H
 

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#include "arrays.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GUARD = 256, ALIGNMENT = 64 };
+
+void *allocate(size_t bytes)
+{
+    const size_t whole = (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
+    void *memory = aligned_alloc(ALIGNMENT, whole);
+
+    if (!memory) {
+        fprintf(stderr, "no memory for %zu bytes\n", bytes);
+        exit(2);
+    }
+    return memory;
+}
+
+static case_array make_strided(const problem *p, const char *name, ballast_dtype dtype,
+                               int64_t rows, int64_t columns, int64_t stride)
+{
+    const size_t elements = rows > 0 ? (size_t)((rows - 1) * stride + columns) : 0;
+    case_array a = {name, dtype, rows, columns, stride, rows == p->rows, NULL, NULL, 0};
+
+    a.bytes = 2 * GUARD + ((size_t)p->offset + elements) * size_of(dtype);
+    a.memory = allocate(a.bytes);
+    a.data = (char *)a.memory + GUARD + (size_t)p->offset * size_of(dtype);
+    memset(a.memory, FILL, a.bytes);
+    return a;
+}
+
+case_array make_array(const problem *p, const char *name, ballast_dtype dtype, int64_t rows,
+                      int64_t columns)
+{
+    return make_strided(p, name, dtype, rows, columns, columns);
+}
+
+case_array make_matrix(const problem *p, const char *name, ballast_dtype dtype)
+{
+    return make_strided(p, name, dtype, p->rows, p->classes, p->stride ? p->stride : p->classes);
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* The arrays of a case: memory with a pattern around what is used, and elements of every dtype. */
+#ifndef BALLAST_BENCH_ARRAYS_H
+#define BALLAST_BENCH_ARRAYS_H
+
+#include "cases.h"
+
+#include <string.h>
+
+/* What memory holds where nothing was written: every byte. */
+enum { FILL = 0xA5 };
+
+/* Ends the program where there is no memory. To be freed. */
+void *allocate(size_t bytes);
+
+case_array make_array(const problem *p, const char *name, ballast_dtype dtype, int64_t rows,
+                      int64_t columns);
+
+/* Of the problem's rows, classes and stride. */
+case_array make_matrix(const problem *p, const char *name, ballast_dtype dtype);
+
+static inline size_t size_of(ballast_dtype dtype)
+{
+    switch (dtype) {
+    case BALLAST_U8:
+        return 1;
+    case BALLAST_F32:
+    case BALLAST_I32:
+        return 4;
+    default:
+        return 8;
+    }
+}
+
+static inline void *at(const case_array *a, int64_t row, int64_t column)
+{
+    return (char *)a->data + (size_t)(row * a->stride + column) * size_of(a->dtype);
+}
+
+static inline double real_at(const case_array *a, int64_t row, int64_t column)
+{
+    const void *p = at(a, row, column);
+
+    return a->dtype == BALLAST_F32 ? (double)*(const float *)p : *(const double *)p;
+}
+
+/* A factor that is 1 where it is not given. */
+static inline double factor_at(const case_array *a, int64_t row, int64_t column)
+{
+    return a->data ? real_at(a, row, column) : 1.0;
+}
+
+static inline int64_t integer_at(const case_array *a, int64_t row, int64_t column)
+{
+    const void *p = at(a, row, column);
+
+    switch (a->dtype) {
+    case BALLAST_U8:
+        return *(const uint8_t *)p;
+    case BALLAST_I32:
+        return *(const int32_t *)p;
+    default:
+        return *(const int64_t *)p;
+    }
+}
+
+static inline void load_row(const case_array *a, int64_t row, double *to)
+{
+    for (int64_t c = 0; c < a->columns; c++)
+        to[c] = real_at(a, row, c);
+}
+
+static inline void store_real(ballast_dtype dtype, void *row, int64_t column, double value)
+{
+    if (dtype == BALLAST_F32)
+        ((float *)row)[column] = (float)value;
+    else
+        ((double *)row)[column] = value;
+}
+
+/* Bits, so that no signalling NaN passes through a register that would make it quiet. */
+static inline void store_bits(ballast_dtype dtype, void *row, int64_t column, uint64_t bits)
+{
+    const uint32_t low = (uint32_t)bits;
+
+    if (dtype == BALLAST_F32)
+        memcpy((char *)row + column * 4, &low, 4);
+    else
+        memcpy((char *)row + column * 8, &bits, 8);
+}
+
+static inline void store_integer(const case_array *a, int64_t row, int64_t value)
+{
+    void *p = at(a, row, 0);
+
+    if (a->dtype == BALLAST_U8)
+        *(uint8_t *)p = (uint8_t)value;
+    else if (a->dtype == BALLAST_I32)
+        *(int32_t *)p = (int32_t)value;
+    else
+        *(int64_t *)p = value;
+}
+
+#endif
