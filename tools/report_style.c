@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/* The style sheet. Colours of contenders are those of Okabe and Ito, darker on white and lighter on
+ * black, and each has a marker of its own; levels of memory run from cold to warm. */
+#include "report_parts.h"
+
+static const char *const lines[] = {
+    ":root{color-scheme:light dark;--page:#fff;--ink:#1c1d20;--quiet:#5d6069;--rule:#dfe1e6;",
+    "--soft:#f4f5f7;--ballast:#0063b2;--fast-math:#c94f00;--sleef:#007a5a;--onednn:#a8488a;",
+    "--scalar:#8a6a00;--other:#44464d;--limit:#85888f;",
+    "--level0:#4b3fa0;--level1:#0a7abf;--level2:#0a8a5f;--level3:#b5480b}",
+    "@media screen and (prefers-color-scheme:dark){:root{--page:#131417;--ink:#e8e9ec;",
+    "--quiet:#a3a6ae;--rule:#34363c;--soft:#1e2024;--ballast:#56b4e9;--fast-math:#ff8c42;",
+    "--sleef:#2bcf9c;--onednn:#e59ac8;--scalar:#e0c030;--other:#c6c8ce;--limit:#8d9098;",
+    "--level0:#b3a6ff;--level1:#56b4e9;--level2:#2bcf9c;--level3:#ff9d5c}}",
+    "*{box-sizing:border-box}",
+    "body{margin:0 auto;padding:1.5rem 1.25rem 4rem;max-width:66rem;background:var(--page);",
+    "color:var(--ink);font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,",
+    "'Liberation Sans',sans-serif;",
+    "font-variant-numeric:tabular-nums}",
+    "h1{font-size:1.75rem;line-height:1.2;margin:0}header p{margin:.25rem 0 0}",
+    "h2{font-size:1.25rem;margin:2.75rem 0 .5rem;padding-top:.5rem;",
+    "border-top:2px solid var(--ink)}",
+    "h3{font-size:1.05rem;margin:2rem 0 .25rem}p,li{max-width:46rem}p{margin:.5rem 0}",
+    "ul{padding-left:1.2rem;margin:.5rem 0}",
+    "code,pre{font-family:ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace;",
+    "font-size:.86em}code{overflow-wrap:anywhere}",
+    "pre{background:var(--soft);padding:.6rem .75rem;margin:.5rem 0;white-space:pre-wrap;",
+    "border-radius:4px}",
+    ".quiet{color:var(--quiet);font-weight:400}",
+    /* facts */
+    "dl{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr));",
+    "gap:0 2rem;margin:.5rem 0}",
+    "dl div{display:grid;grid-template-columns:6rem 1fr;padding:.2rem 0;",
+    "border-bottom:1px solid var(--rule)}",
+    "dt{color:var(--quiet)}dd{margin:0;overflow-wrap:anywhere}",
+    /* tables */
+    "table{border-collapse:collapse}th{text-align:left;font-weight:400}",
+    ".wide{overflow-x:auto;margin:.5rem 0}",
+    ".numbers{width:100%;font-size:.87rem}",
+    ".numbers td,.numbers th{padding:.2rem .55rem;vertical-align:baseline;",
+    "border-bottom:1px solid var(--rule)}",
+    ".numbers td,.numbers thead th{text-align:right;white-space:nowrap}",
+    ".numbers .text{text-align:left}",
+    ".numbers thead th{color:var(--quiet);vertical-align:bottom;line-height:1.25;",
+    "border-bottom:1px solid var(--ink)}",
+    ".long tbody th{min-width:15rem}.numbers .own{font-weight:600}",
+    ".all{font-size:.78rem}.all td,.all th{padding:.2rem .4rem}",
+    ".numbers .own code{font-weight:600}",
+    /* bars: a grid for each row, so that a phone can move the bar below its name */
+    ".bars{display:block;width:100%}.bars thead,.bars tbody{display:block}",
+    ".bars tbody{padding-bottom:.6rem;break-inside:avoid}",
+    ".bars tr{display:grid;grid-template-columns:9rem 1fr 5.5rem 11.5rem;column-gap:.75rem;",
+    "align-items:center}",
+    ".bars td{padding:0;text-align:right;white-space:nowrap}.bars thead{color:var(--quiet);",
+    "font-size:.87rem}",
+    ".bars .problem{display:block;margin:.3rem 0 .15rem}.bars .problem code{font-size:.9em}",
+    ".bars th{padding:0;overflow-wrap:anywhere}.bars .problem th{display:block}",
+    ".bars .c-ballast th,.bars .c-ballast td{font-weight:700}.bars .c-limit{color:var(--quiet)}",
+    ".bar{display:block;width:100%;height:14px;overflow:hidden}",
+    ".bar rect{fill:var(--c);opacity:.62}.c-ballast .bar rect{opacity:1}",
+    ".c-limit .bar rect{fill:none;stroke:var(--c);stroke-width:2;opacity:1}",
+    ".bar .least{stroke:var(--page);stroke-width:1.5}.c-limit .bar .least{stroke:var(--c)}",
+    ".cut{stroke:var(--page);stroke-width:3;fill:none}",
+    /* plots */
+    ".plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,27rem),1fr));",
+    "gap:1.5rem 1.5rem;align-items:end}",
+    "figure{margin:0;break-inside:avoid}figcaption{font-size:.9rem;margin-bottom:.35rem}",
+    "sup{line-height:0;font-size:.75em}",
+    ".plot{display:block;width:100%;height:auto;font-size:11.5px}.wide .plot{min-width:660px}",
+    ".plot text{fill:var(--ink)}.plot .tick,.plot .name{fill:var(--quiet)}",
+    ".plot .end{text-anchor:end}.plot .middle{text-anchor:middle}",
+    ".grid{stroke:var(--rule);stroke-width:1}.edge{stroke:var(--quiet);stroke-width:1}",
+    ".one{stroke:var(--ink);stroke-width:1.2}.median{stroke:var(--ink);stroke-width:2.5}",
+    ".leader{stroke:var(--quiet);stroke-width:.7;stroke-dasharray:1.5 1.5}",
+    ".curve{fill:none;stroke:var(--c);stroke-width:1.5}.curve.c-ballast{stroke-width:2.6}",
+    ".curve.threads{stroke-dasharray:6 3}.curve.c-limit{stroke-dasharray:1.5 2.5}",
+    ".mark{fill:var(--c);stroke:var(--page);stroke-width:.8}.mark.c-limit{opacity:0}",
+    ".mark.threads{fill:var(--page);stroke:var(--c);stroke-width:1.4}.faint{opacity:.7}",
+    ".plot .label{fill:var(--c,var(--ink));paint-order:stroke;stroke:var(--page);stroke-width:3px;",
+    "stroke-linejoin:round}.plot .label.c-ballast{font-weight:700}",
+    ".roof{stroke:var(--c,var(--ink));stroke-width:1.6}",
+    ".c-ballast{--c:var(--ballast)}.c-fast-math{--c:var(--fast-math)}.c-sleef{--c:var(--sleef)}",
+    ".c-onednn{--c:var(--onednn)}.c-scalar{--c:var(--scalar)}.c-other{--c:var(--other)}",
+    ".c-limit{--c:var(--limit)}",
+    ".level0{--c:var(--level0)}.level1{--c:var(--level1)}.level2{--c:var(--level2)}",
+    ".level3{--c:var(--level3)}",
+    "@media (max-width:40rem){body{padding:1rem .9rem 3rem}",
+    ".bars thead{font-size:.78rem}.bars tr{grid-template-columns:1fr 4.6rem 10rem;",
+    "row-gap:.1rem;margin-bottom:.3rem}",
+    ".bars .drawn{grid-column:1/-1;grid-row:2}.bars thead .drawn{display:none}",
+    ".long tbody th{min-width:13rem}}",
+    /* on paper: no scroll bars, two small plots a line, colours kept */
+    "@media print{:root{color-scheme:light;font-size:11px}",
+    "body{max-width:none;padding:0;font-size:11px;",
+    "print-color-adjust:exact;-webkit-print-color-adjust:exact}.wide{overflow:visible}",
+    ".wide .plot{min-width:0}h2,h3,h2+p,.bars thead{break-after:avoid}",
+    ".plots{grid-template-columns:1fr 1fr}tr{break-inside:avoid}",
+    ".all{font-size:7.5px}.all td,.all th{padding:.1rem .25rem}.long tbody th{min-width:0}}",
+};
+
+void report_style(FILE *out)
+{
+    fputs("<style>\n", out);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        fprintf(out, "%s\n", lines[i]);
+    fputs("</style>\n", out);
+}
