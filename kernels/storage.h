@@ -42,6 +42,8 @@ enum { GROUP_BLOCKS = 4, GROUP = GROUP_BLOCKS * BLOCK };
 typedef float storage_f32;
 #define storage PASTE(storage_, BALLAST_STORAGE)
 #define vload PASTE(vload_, BALLAST_STORAGE)
+#define vload_columns PASTE(vload_columns_, BALLAST_STORAGE)
+#define vstore_columns PASTE(vstore_columns_, BALLAST_STORAGE)
 #define vload_n PASTE(vload_n_, BALLAST_STORAGE)
 #define vstore PASTE(vstore_, BALLAST_STORAGE)
 #define vstore_n PASTE(vstore_n_, BALLAST_STORAGE)

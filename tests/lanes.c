@@ -594,6 +594,46 @@ static void check_load_u8(const uint8_t *p, int n)
         check_lane(i, bits_of_float(result[i]), i < n && p[i] ? 0x80000000u : 0);
 }
 
+/* Four columns of sixteen rows, `first` elements into a page. */
+static void check_load_columns(const float *p, int stride, uint32_t first)
+{
+    vf column[4];
+    float result[BLOCK];
+
+    vload_columns_f32(p, stride, column);
+    for (int k = 0; k < 4; k++) {
+        vstore_f32(result, column[k]);
+        for (int i = 0; i < BLOCK; i++)
+            check_lane(i, bits_of_float(result[i]),
+                       0x7f800001u + first + (uint32_t)(i * stride + k));
+    }
+}
+
+static void check_store_columns(float *page, size_t floats, size_t first, int stride)
+{
+    vf column[4];
+    float values[BLOCK];
+
+    for (int k = 0; k < 4; k++) {
+        for (int i = 0; i < BLOCK; i++)
+            values[i] = float_of_bits(0x7f800001u + (uint32_t)(4 * i + k));
+        column[k] = vload_f32(values);
+    }
+    memset(page, 0xa5, floats * sizeof *page);
+    vstore_columns_f32(page + first, stride, column);
+    for (size_t i = 0; i < floats; i++) {
+        const size_t at = i - first, row = at / (size_t)stride, k = at % (size_t)stride;
+        const int stored = i >= first && row < BLOCK && k < 4;
+        uint32_t got;
+
+        memcpy(&got, page + i, sizeof got);
+        check_lane((int)at, got, stored ? 0x7f800001u + (uint32_t)(4 * row + k) : 0xa5a5a5a5);
+    }
+}
+
+static const int strides[] = {4, 5, 7, 8, 10, 33};
+enum { STRIDES = sizeof strides / sizeof *strides };
+
 static void test_memory(void **unused)
 {
     const struct sigaction on_fault = {.sa_handler = fault};
@@ -641,6 +681,15 @@ static void test_memory(void **unused)
         }
     }
 
+    for (k = 0; k < STRIDES; k++) {
+        const size_t span = (size_t)(BLOCK - 1) * (size_t)strides[k] + 4;
+
+        touch("vstore_columns_f32", strides[k], "start");
+        check_store_columns(f, floats, 0, strides[k]);
+        touch("vstore_columns_f32", strides[k], "end");
+        check_store_columns(f, floats, floats - span, strides[k]);
+    }
+
     for (i = 0; i < floats; i++) {
         const uint32_t bits = 0x7f800001u + (uint32_t)i;
 
@@ -654,6 +703,15 @@ static void test_memory(void **unused)
         }
         touch(n < BLOCK ? "vload_n_f32" : "vload_f32", n, "end");
         check_load(f + floats - n, n, (uint32_t)(floats - (size_t)n));
+    }
+
+    for (k = 0; k < STRIDES; k++) {
+        const size_t span = (size_t)(BLOCK - 1) * (size_t)strides[k] + 4;
+
+        touch("vload_columns_f32", strides[k], "start");
+        check_load_columns(f, strides[k], 0);
+        touch("vload_columns_f32", strides[k], "end");
+        check_load_columns(f + floats - span, strides[k], (uint32_t)(floats - span));
     }
 
     for (k = 0; k < 20; k++) {
@@ -827,6 +885,25 @@ static void test_double_lanes(void **unused)
         check_across("vd_across", x, bits_of_double(vd_across(all)), bits_of_double(sum), 0);
         check_across("vd_add, one lane", alone, bits_of_double(vd_across(one)),
                      bits_of_double(want[lane]), 0);
+    }
+    for (k = 0; k < RANDOM_BLOCKS; k++) { /* lane by lane, without a fold */
+        double widened[BLOCK], summed[BLOCK];
+        float y[BLOCK];
+
+        for (i = 0; i < BLOCK; i++) {
+            x[i] = float_of_bits(k % 2 ? special[next_below(&state, SPECIALS)]
+                                       : around(&state, -60, 60));
+            y[i] = float_of_bits(around(&state, -60, 60));
+        }
+        vd_store(widened, vd_widen(vload_f32(x)));
+        vd_store(summed, vd_plus(vd_widen(vload_f32(x)), vd_widen(vload_f32(y))));
+        for (i = 0; i < BLOCK; i++) {
+            check_across("vd_widen, vd_store", x, bits_of_double(widened[i]),
+                         bits_of_double((double)x[i]), isnan(x[i]) && isnan(widened[i]));
+            check_across("vd_plus", x, bits_of_double(summed[i]),
+                         bits_of_double((double)x[i] + (double)y[i]),
+                         isnan(x[i]) && isnan(summed[i]));
+        }
     }
     if (other_sums < RANDOM_BLOCKS / 4 && failed())
         printf("lanes %s: the double sums do not tell one order from another (%d of %d)\n", ISA,

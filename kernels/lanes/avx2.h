@@ -13,6 +13,10 @@ typedef struct { __m256d a, b, c, d; } vd;
 
 #define INT(x) _mm256_castps_si256(x)
 #define FLOAT(x) _mm256_castsi256_ps(x)
+#define LOW_PAIRS(x, y)                                                                           \
+    _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(x), _mm256_castps_pd(y)))
+#define HIGH_PAIRS(x, y)                                                                          \
+    _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(x), _mm256_castps_pd(y)))
 #define EACH1(f, x) {f((x).a), f((x).b)}
 #define EACH2(f, x, y) {f((x).a, (y).a), f((x).b, (y).b)}
 #define EACH3(f, x, y, z) {f((x).a, (y).a, (z).a), f((x).b, (y).b, (z).b)}
@@ -53,6 +57,43 @@ LANES void vstore_n_f32(float *p, int n, vf x)
 {
     _mm256_maskstore_ps(p, first8(n), x.a);
     _mm256_maskstore_ps(p + 8, first8(n - 8), x.b);
+}
+/* In each half, four rows of four become four columns; its own inverse. */
+LANES void transpose4(__m256 *q)
+{
+    const __m256 a = _mm256_unpacklo_ps(q[0], q[1]), b = _mm256_unpackhi_ps(q[0], q[1]);
+    const __m256 c = _mm256_unpacklo_ps(q[2], q[3]), d = _mm256_unpackhi_ps(q[2], q[3]);
+    q[0] = LOW_PAIRS(a, c);
+    q[1] = HIGH_PAIRS(a, c);
+    q[2] = LOW_PAIRS(b, d);
+    q[3] = HIGH_PAIRS(b, d);
+}
+LANES void load8x4(const float *p, int64_t stride, __m256 *q)
+{
+    UNROLL for (int r = 0; r < 4; r++)
+        q[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + r * stride)),
+                                    _mm_loadu_ps(p + (r + 4) * stride), 1);
+    transpose4(q);
+}
+LANES void store8x4(float *p, int64_t stride, __m256 x, __m256 y, __m256 z, __m256 w)
+{
+    __m256 q[4] = {x, y, z, w};
+    transpose4(q);
+    UNROLL for (int r = 0; r < 4; r++) _mm_storeu_ps(p + r * stride, _mm256_castps256_ps128(q[r]));
+    UNROLL for (int r = 0; r < 4; r++)
+        _mm_storeu_ps(p + (r + 4) * stride, _mm256_extractf128_ps(q[r], 1));
+}
+LANES void vload_columns_f32(const float *p, int64_t stride, vf *x)
+{
+    __m256 a[4], b[4];
+    load8x4(p, stride, a);
+    load8x4(p + 8 * stride, stride, b);
+    UNROLL for (int k = 0; k < 4; k++) x[k] = (vf){a[k], b[k]};
+}
+LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
+{
+    store8x4(p, stride, x[0].a, x[1].a, x[2].a, x[3].a);
+    store8x4(p + 8 * stride, stride, x[0].b, x[1].b, x[2].b, x[3].b);
 }
 LANES vf vload_positive_u8(const uint8_t *p)
 {
@@ -156,6 +197,25 @@ LANES vd vd_add(vd s, vf x)
                 _mm256_add_pd(s.c, _mm256_cvtps_pd(_mm256_castps256_ps128(x.b))),
                 _mm256_add_pd(s.d, _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1)))};
 }
+LANES vd vd_widen(vf x)
+{
+    return (vd){_mm256_cvtps_pd(_mm256_castps256_ps128(x.a)),
+                _mm256_cvtps_pd(_mm256_extractf128_ps(x.a, 1)),
+                _mm256_cvtps_pd(_mm256_castps256_ps128(x.b)),
+                _mm256_cvtps_pd(_mm256_extractf128_ps(x.b, 1))};
+}
+LANES vd vd_plus(vd s, vd t)
+{
+    return (vd){_mm256_add_pd(s.a, t.a), _mm256_add_pd(s.b, t.b), _mm256_add_pd(s.c, t.c),
+                _mm256_add_pd(s.d, t.d)};
+}
+LANES void vd_store(double *p, vd s)
+{
+    _mm256_storeu_pd(p, s.a);
+    _mm256_storeu_pd(p + 4, s.b);
+    _mm256_storeu_pd(p + 8, s.c);
+    _mm256_storeu_pd(p + 12, s.d);
+}
 LANES double vd_across(vd s)
 {
     __m256d q = _mm256_add_pd(_mm256_add_pd(s.a, s.c), _mm256_add_pd(s.b, s.d));
@@ -165,6 +225,8 @@ LANES double vd_across(vd s)
 
 #undef INT
 #undef FLOAT
+#undef LOW_PAIRS
+#undef HIGH_PAIRS
 #undef EACH1
 #undef EACH2
 #undef EACH3

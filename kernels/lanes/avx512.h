@@ -13,6 +13,10 @@ typedef struct { __m512d a, b; } vd;
 
 #define INT(x) _mm512_castps_si512(x)
 #define FLOAT(x) _mm512_castsi512_ps(x)
+#define LOW_PAIRS(x, y)                                                                           \
+    _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)))
+#define HIGH_PAIRS(x, y)                                                                          \
+    _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)))
 
 LANES vm vmask_first(int n) { return (vm)_bzhi_u32(0xffff, (unsigned)n); }
 LANES vm vmask_without(int k) { return (vm)~((unsigned)((unsigned)k < BLOCK) << (k & 15)); }
@@ -25,6 +29,40 @@ LANES vf vload_n_f32(const float *p, int n, float fill)
     return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), vmask_first(n), p);
 }
 LANES void vstore_n_f32(float *p, int n, vf x) { _mm512_mask_storeu_ps(p, vmask_first(n), x); }
+/* In each quarter, four rows of four become four columns; its own inverse. */
+LANES void transpose4(const vf *x, vf *y)
+{
+    const vf a = _mm512_unpacklo_ps(x[0], x[1]), b = _mm512_unpackhi_ps(x[0], x[1]);
+    const vf c = _mm512_unpacklo_ps(x[2], x[3]), d = _mm512_unpackhi_ps(x[2], x[3]);
+    y[0] = LOW_PAIRS(a, c);
+    y[1] = HIGH_PAIRS(a, c);
+    y[2] = LOW_PAIRS(b, d);
+    y[3] = HIGH_PAIRS(b, d);
+}
+/* Rows r, r + 4, r + 8, r + 12 in one register, so that columns come out in the order of rows. The
+ * masked broadcasts are loads: no shuffle. */
+LANES void vload_columns_f32(const float *p, int64_t stride, vf *x)
+{
+    vf q[4];
+    UNROLL for (int r = 0; r < 4; r++, p += stride) {
+        q[r] = _mm512_castps128_ps512(_mm_loadu_ps(p));
+        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0x00f0, _mm_loadu_ps(p + 4 * stride));
+        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0x0f00, _mm_loadu_ps(p + 8 * stride));
+        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0xf000, _mm_loadu_ps(p + 12 * stride));
+    }
+    transpose4(q, x);
+}
+LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
+{
+    vf q[4];
+    transpose4(x, q);
+    UNROLL for (int r = 0; r < 4; r++, p += stride) {
+        _mm_storeu_ps(p, _mm512_castps512_ps128(q[r]));
+        _mm_storeu_ps(p + 4 * stride, _mm512_extractf32x4_ps(q[r], 1));
+        _mm_storeu_ps(p + 8 * stride, _mm512_extractf32x4_ps(q[r], 2));
+        _mm_storeu_ps(p + 12 * stride, _mm512_extractf32x4_ps(q[r], 3));
+    }
+}
 LANES vf positive16(__m128i bytes)
 {
     __m512i minus = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(bytes));
@@ -95,6 +133,17 @@ LANES vd vd_add(vd s, vf x)
     return (vd){_mm512_add_pd(s.a, _mm512_cvtps_pd(_mm512_castps512_ps256(x))),
                 _mm512_add_pd(s.b, _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)))};
 }
+LANES vd vd_widen(vf x)
+{
+    return (vd){_mm512_cvtps_pd(_mm512_castps512_ps256(x)),
+                _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1))};
+}
+LANES vd vd_plus(vd s, vd t) { return (vd){_mm512_add_pd(s.a, t.a), _mm512_add_pd(s.b, t.b)}; }
+LANES void vd_store(double *p, vd s)
+{
+    _mm512_storeu_pd(p, s.a);
+    _mm512_storeu_pd(p + 8, s.b);
+}
 LANES double vd_across(vd s)
 {
     __m512d o = _mm512_add_pd(s.a, s.b);
@@ -103,6 +152,8 @@ LANES double vd_across(vd s)
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
 }
 
+#undef LOW_PAIRS
+#undef HIGH_PAIRS
 #undef INT
 #undef FLOAT
 

@@ -24,6 +24,8 @@
  * The words ("m" is a mask, "d" sixteen double lanes)
  *   vf   vload_f32(p)  vload_n_f32(p, n, fill)  vset1(x)
  *   void vstore_f32(p, v)  vstore_n_f32(p, n, v)
+ *   void vload_columns_f32(p, stride, c)    c[k] lane j = p[j stride + k] for k = 0 to 3: four columns
+ *   void vstore_columns_f32(p, stride, c)   of sixteen rows, and the inverse
  *   vf   vload_positive_u8(p)  vload_n_positive_u8(p, n)   sign bit set where p[i] != 0, else +0
  *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)
  *   vf   vfma(a, b, c) = a b + c      vfnma(a, b, c) = c - a b      vfms(a, b, c) = a b - c
@@ -39,6 +41,7 @@
  *   int  vany(m)   vfirst(m)          the lowest lane set; 16 for none
  *   f32  vmax_across(v)   vadd_across(v)
  *   d    vd_zero()   vd_add(d, v)     each lane widened, then added in double
+ *   d    vd_widen(v)   vd_plus(d, d)  void vd_store(double *p, d)
  *   f64  vd_across(d)
  *
  * BLOCKS_IN_FLIGHT (1, 2 or 4): how many blocks an ISA's registers carry through a polynomial side by

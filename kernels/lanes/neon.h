@@ -14,6 +14,7 @@ typedef struct { float64x2_t a, b, c, d, e, f, g, h; } vd;
 #define INT(x) vreinterpretq_s32_f32(x)
 #define BITS(x) vreinterpretq_u32_f32(x)
 #define FLOAT(x) vreinterpretq_f32_u32(x)
+#define PAIRS(x) vreinterpretq_f64_f32(x)
 #define EACH1(f, x) {f((x).a), f((x).b), f((x).c), f((x).d)}
 #define EACH2(f, x, y) {f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d)}
 #define EACH3(f, x, y, z)                                                                         \
@@ -73,6 +74,44 @@ LANES void vstore_n_f32(float *p, int n, vf x)
     store_n4(p + 4, n - 4, x.b);
     store_n4(p + 8, n - 8, x.c);
     store_n4(p + 12, n - 12, x.d);
+}
+/* Four rows of four become four columns; its own inverse. */
+LANES void transpose4(float32x4_t *q)
+{
+    const float64x2_t a = PAIRS(vzip1q_f32(q[0], q[1])), b = PAIRS(vzip2q_f32(q[0], q[1]));
+    const float64x2_t c = PAIRS(vzip1q_f32(q[2], q[3])), d = PAIRS(vzip2q_f32(q[2], q[3]));
+    q[0] = vreinterpretq_f32_f64(vzip1q_f64(a, c));
+    q[1] = vreinterpretq_f32_f64(vzip2q_f64(a, c));
+    q[2] = vreinterpretq_f32_f64(vzip1q_f64(b, d));
+    q[3] = vreinterpretq_f32_f64(vzip2q_f64(b, d));
+}
+LANES void load4x4(const float *p, int64_t stride, float32x4_t *q)
+{
+    UNROLL for (int r = 0; r < 4; r++) q[r] = vld1q_f32(p + r * stride);
+    transpose4(q);
+}
+LANES void store4x4(float *p, int64_t stride, float32x4_t x, float32x4_t y, float32x4_t z,
+                    float32x4_t w)
+{
+    float32x4_t q[4] = {x, y, z, w};
+    transpose4(q);
+    UNROLL for (int r = 0; r < 4; r++) vst1q_f32(p + r * stride, q[r]);
+}
+LANES void vload_columns_f32(const float *p, int64_t stride, vf *x)
+{
+    float32x4_t a[4], b[4], c[4], d[4];
+    load4x4(p, stride, a);
+    load4x4(p + 4 * stride, stride, b);
+    load4x4(p + 8 * stride, stride, c);
+    load4x4(p + 12 * stride, stride, d);
+    UNROLL for (int k = 0; k < 4; k++) x[k] = (vf){a[k], b[k], c[k], d[k]};
+}
+LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
+{
+    store4x4(p, stride, x[0].a, x[1].a, x[2].a, x[3].a);
+    store4x4(p + 4 * stride, stride, x[0].b, x[1].b, x[2].b, x[3].b);
+    store4x4(p + 8 * stride, stride, x[0].c, x[1].c, x[2].c, x[3].c);
+    store4x4(p + 12 * stride, stride, x[0].d, x[1].d, x[2].d, x[3].d);
 }
 LANES vf vload_positive_u8(const uint8_t *p)
 {
@@ -223,6 +262,28 @@ LANES vd vd_add(vd s, vf x)
                 vaddq_f64(s.e, low_d(x.c)), vaddq_f64(s.f, high_d(x.c)),
                 vaddq_f64(s.g, low_d(x.d)), vaddq_f64(s.h, high_d(x.d))};
 }
+LANES vd vd_widen(vf x)
+{
+    return (vd){low_d(x.a), high_d(x.a), low_d(x.b), high_d(x.b),
+                low_d(x.c), high_d(x.c), low_d(x.d), high_d(x.d)};
+}
+LANES vd vd_plus(vd s, vd t)
+{
+    return (vd){vaddq_f64(s.a, t.a), vaddq_f64(s.b, t.b), vaddq_f64(s.c, t.c),
+                vaddq_f64(s.d, t.d), vaddq_f64(s.e, t.e), vaddq_f64(s.f, t.f),
+                vaddq_f64(s.g, t.g), vaddq_f64(s.h, t.h)};
+}
+LANES void vd_store(double *p, vd s)
+{
+    vst1q_f64(p, s.a);
+    vst1q_f64(p + 2, s.b);
+    vst1q_f64(p + 4, s.c);
+    vst1q_f64(p + 6, s.d);
+    vst1q_f64(p + 8, s.e);
+    vst1q_f64(p + 10, s.f);
+    vst1q_f64(p + 12, s.g);
+    vst1q_f64(p + 14, s.h);
+}
 LANES double vd_across(vd s)
 {
     float64x2_t p = vaddq_f64(vaddq_f64(s.a, s.e), vaddq_f64(s.c, s.g));
@@ -234,6 +295,7 @@ LANES double vd_across(vd s)
 #undef INT
 #undef BITS
 #undef FLOAT
+#undef PAIRS
 #undef EACH1
 #undef EACH2
 #undef EACH3

@@ -51,6 +51,45 @@ LANES void vstore_n_f32(float *p, int n, vf v)
     for (int i = 0; i < n; i++)
         p[i] = t[i];
 }
+/* Four rows of four become four columns; its own inverse. */
+LANES void transpose4(f4 *q)
+{
+    const f4 a = __builtin_shufflevector(q[0], q[1], 0, 4, 1, 5);
+    const f4 b = __builtin_shufflevector(q[0], q[1], 2, 6, 3, 7);
+    const f4 c = __builtin_shufflevector(q[2], q[3], 0, 4, 1, 5);
+    const f4 d = __builtin_shufflevector(q[2], q[3], 2, 6, 3, 7);
+    q[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    q[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    q[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    q[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+}
+LANES void load4x4(const float *p, int64_t stride, f4 *q)
+{
+    UNROLL for (int r = 0; r < 4; r++) memcpy(q + r, p + r * stride, sizeof *q);
+    transpose4(q);
+}
+LANES void store4x4(float *p, int64_t stride, f4 x, f4 y, f4 z, f4 w)
+{
+    f4 q[4] = {x, y, z, w};
+    transpose4(q);
+    UNROLL for (int r = 0; r < 4; r++) memcpy(p + r * stride, q + r, sizeof *q);
+}
+LANES void vload_columns_f32(const float *p, int64_t stride, vf *x)
+{
+    f4 a[4], b[4], c[4], d[4];
+    load4x4(p, stride, a);
+    load4x4(p + 4 * stride, stride, b);
+    load4x4(p + 8 * stride, stride, c);
+    load4x4(p + 12 * stride, stride, d);
+    UNROLL for (int k = 0; k < 4; k++) x[k] = (vf){a[k], b[k], c[k], d[k]};
+}
+LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
+{
+    store4x4(p, stride, x[0].a, x[1].a, x[2].a, x[3].a);
+    store4x4(p + 4 * stride, stride, x[0].b, x[1].b, x[2].b, x[3].b);
+    store4x4(p + 8 * stride, stride, x[0].c, x[1].c, x[2].c, x[3].c);
+    store4x4(p + 12 * stride, stride, x[0].d, x[1].d, x[2].d, x[3].d);
+}
 LANES vf vload_n_positive_u8(const uint8_t *p, int n)
 {
     float t[BLOCK];
@@ -204,6 +243,13 @@ LANES vd vd_zero(void)
     const d4 zero = {0, 0, 0, 0};
     return (vd){zero, zero, zero, zero};
 }
+LANES vd vd_widen(vf x)
+{
+    return (vd){__builtin_convertvector(x.a, d4), __builtin_convertvector(x.b, d4),
+                __builtin_convertvector(x.c, d4), __builtin_convertvector(x.d, d4)};
+}
+LANES vd vd_plus(vd s, vd t) { return (vd){s.a + t.a, s.b + t.b, s.c + t.c, s.d + t.d}; }
+LANES void vd_store(double *p, vd s) { memcpy(p, &s, sizeof s); }
 LANES vd vd_add(vd s, vf x)
 {
     return (vd){s.a + __builtin_convertvector(x.a, d4), s.b + __builtin_convertvector(x.b, d4),
