@@ -9,7 +9,7 @@
  * The exponentials wait in the gradient's row until S is known, and leave scaled. Losses are finished
  * sixteen rows at a time: log1p is latency bound, and sixteen lanes cost what one does. */
 #include "loss_rows.h"
-#include "softmax_row.h"
+#include "softmax_tile.h"
 
 /* Sixteen rows on their way to their losses. */
 typedef struct pending_losses {
@@ -27,11 +27,14 @@ LANES vf finish_losses(const pending_losses *p)
     const vf others = vload_f32(p->others), label_term = vload_f32(p->label_term);
     const vf n = vload_f32(p->n), minus_logit = vload_f32(p->shift_minus_logit);
     const vf near_loss = vlog1p(vdiv(others, label_term));
-    const vf log_sum = vlog1p(vsub(vadd(others, label_term), vset1(1.0f)));
-    const vf far_loss = vadd(vfma(n, vset1(LN2_HIGH), minus_logit),
-                             vfma(n, vset1(LN2_LOW), log_sum));
     const vm is_near = vle(vset1(SMALLEST_LABEL_TERM), label_term);
-    const vf loss = vselect(vmask_or(is_near, vnan(others)), near_loss, far_loss);
+    vf loss = near_loss;
+    if (vany(vlt(label_term, vset1(SMALLEST_LABEL_TERM)))) {
+        const vf log_sum = vlog1p(vsub(vadd(others, label_term), vset1(1.0f)));
+        const vf far_loss = vadd(vfma(n, vset1(LN2_HIGH), minus_logit),
+                                 vfma(n, vset1(LN2_LOW), log_sum));
+        loss = vselect(vmask_or(is_near, vnan(others)), near_loss, far_loss);
+    }
     const vf weight = vload_f32(p->weight);
     return vcanonical(vmul(weight, vmin(limit_for_weight(weight), loss)));
 }
@@ -77,25 +80,173 @@ LANES void cross_entropy_row(const cross_entropy_job *job, int64_t i, pending_lo
     }
 }
 
+/* ---- sixteen rows at once --------------------------------------------------------------------- */
+
+/* What a tile's rows come to, between the steps. */
+typedef struct cross_entropy_tile {
+    float max[BLOCK], n[BLOCK], factor[BLOCK], label_gradient[BLOCK];
+    double others[BLOCK], gradient[BLOCK];
+    int32_t label[BLOCK];
+    int64_t begin, count;
+    pending_losses pending;
+} cross_entropy_tile;
+
+/* A row that is ignored, or missing, weighs nothing: its loss and gradient come out as 0 whatever its
+ * label, which is set to 0. Loops without branches, for a compiler to vectorise: with few classes they
+ * would cost more than the exponentials. */
+LANES void weigh_rows(const row_terms *rows, cross_entropy_tile *t)
+{
+    int64_t room[BLOCK];
+    const int64_t *label = labels_at(rows, t->begin, t->count, room);
+    float weight[BLOCK];
+    double gradient[BLOCK];
+    int64_t ignored[BLOCK]; /* of the width of a double: one kind of lanes in a loop */
+    for (int j = 0; j < BLOCK; j++)
+        ignored[j] = label[j] == rows->ignore_index;
+    for (int j = 0; j < BLOCK; j++)
+        t->label[j] = ignored[j] ? 0 : (int32_t)label[j];
+    if (rows->class_weight || rows->row_weight || rows->grad_rows) {
+        for (int64_t j = 0; j < BLOCK; j++) {
+            const int64_t row = t->begin + (j < t->count ? j : 0);
+            const row_factors w = row_factors_of(rows, row, t->label[j]);
+            weight[j] = w.loss;
+            gradient[j] = w.gradient;
+        }
+    } else {
+        for (int j = 0; j < BLOCK; j++) {
+            weight[j] = 1.0f;
+            gradient[j] = rows->grad_scale;
+        }
+    }
+    for (int j = 0; j < BLOCK; j++)
+        t->pending.weight[j] = ignored[j] ? 0.0f : weight[j];
+    for (int j = 0; j < BLOCK; j++)
+        t->gradient[j] = ignored[j] ? 0.0 : gradient[j];
+}
+
+/* What finish_losses needs of rows whose e_y is too small to divide by. */
+LANES void set_label_logits(const cross_entropy_job *job, cross_entropy_tile *t)
+{
+    const storage *x = (const storage *)job->logits + t->begin * job->logits_stride;
+    for (int64_t j = 0; j < t->count; j++)
+        t->pending.shift_minus_logit[j] = 0.0f - load_one(x + j * job->logits_stride + t->label[j]);
+}
+
+/* From the sums to what the gradients are scaled with. */
+LANES void scale_rows(cross_entropy_tile *t)
+{
+    for (int j = 0; j < BLOCK; j++) {
+        const double h = t->gradient[j] / (t->others[j] + (double)t->pending.label_term[j]);
+        t->factor[j] = narrowed(h);
+        t->label_gradient[j] = narrowed(-(t->others[j] * h)) + 0.0f; /* never -0 */
+        t->pending.others[j] = (float)t->others[j];
+    }
+}
+
+LANES int is_irregular(const cross_entropy_tile *t)
+{
+    const vf sum = vadd(vload_f32(t->pending.others), vload_f32(t->pending.label_term));
+    return tile_is_irregular(vload_f32(t->max), sum);
+}
+
+LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
+{
+    vstore_f32(t->pending.n, vload_f32(t->n));
+    vstore_f32(t->pending.shift_minus_logit, vset1(0.0f));
+    if (vany(vlt(vload_f32(t->pending.label_term), vset1(SMALLEST_LABEL_TERM))))
+        set_label_logits(job, t);
+    return finish_losses(&t->pending);
+}
+
+LANES void write_tile(const cross_entropy_job *job, const cross_entropy_tile *t, float *e)
+{
+    storage *grad = (storage *)job->grad + t->begin * job->grad_stride;
+    store_rows(e, product_with(vload_f32(t->factor)), t->count, job->classes, grad,
+               job->grad_stride);
+    for (int64_t j = 0; j < t->count; j++)
+        store_one(grad + j * job->grad_stride + t->label[j], t->label_gradient[j]);
+}
+
+/* `count` rows from `begin` on, one at a time. */
+static __attribute__((noinline)) vf cross_entropy_rows(const cross_entropy_job *job, int64_t begin,
+                                                       int64_t count)
+{
+    pending_losses pending;
+    row_chunks chunks;
+    for (int64_t j = 0; j < count; j++)
+        cross_entropy_row(job, begin + j, &pending, j, &chunks);
+    for (int64_t j = count; j < BLOCK; j++)
+        set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
+    return finish_losses(&pending);
+}
+
+LANES vd add_losses(const row_terms *rows, int64_t begin, int64_t count, vf loss, vd total)
+{
+    if (rows->row_loss)
+        vstore_tail_f32((float *)rows->row_loss + begin, count, loss);
+    return vd_add(total, loss);
+}
+
+/* Rows [begin, end) of a leaf, begin at a multiple of BLOCK in it. Tiles go side by side through each
+ * step. Gradients are written last, for they may lie over logits that an irregular tile reads again;
+ * the losses beside them, for log1p is latency bound and storing is not. */
+static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
+                                                        int64_t end, vd total)
+{
+    const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
+    float e[TILE_CLASSES * BLOCK];
+    cross_entropy_tile tile[MAX_TILES];
+    while (begin < end) {
+        int64_t tiles = 0;
+        for (; tiles < most && begin < end; tiles++, begin += BLOCK) {
+            cross_entropy_tile *t = tile + tiles;
+            float *x = e + tiles * size;
+            t->begin = begin;
+            t->count = end - begin < BLOCK ? end - begin : BLOCK;
+            weigh_rows(&job->rows, t);
+            load_rows((const storage *)job->logits + begin * job->logits_stride, job->logits_stride,
+                      t->count, classes, x);
+            const vf max = max_of_tile(x, classes);
+            vstore_f32(t->max, max);
+            vstore_f32(t->n, exponents_of(max));
+        }
+        for (int64_t k = 0; k < tiles; k++)
+            exp_tile(e + k * size, e + k * size, classes, vload_f32(tile[k].n));
+        for (int64_t k = 0; k < tiles; k++)
+            leave_out(e + k * size, tile[k].label, tile[k].pending.label_term);
+        for (int64_t k = 0; k < tiles; k++)
+            sum_tile(e + k * size, classes, tile[k].others);
+        for (int64_t k = 0; k < tiles; k++)
+            scale_rows(tile + k);
+        for (int64_t k = 0; k < tiles; k++) {
+            cross_entropy_tile *t = tile + k;
+            vf loss;
+            if (__builtin_expect(is_irregular(t), 0)) {
+                loss = cross_entropy_rows(job, t->begin, t->count);
+            } else {
+                loss = losses_of_tile(job, t);
+                if (job->grad)
+                    write_tile(job, t, e + k * size);
+            }
+            total = add_losses(&job->rows, t->begin, t->count, loss, total);
+        }
+    }
+    return total;
+}
+
 void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const row_terms *rows = &job->rows;
     const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
-    row_chunks chunks;
     for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
         const int64_t leaf_end = end - leaf < leaf_rows ? end : leaf + leaf_rows;
+        int64_t i = end_of_tiles(leaf, leaf_end, job->classes);
         vd total = vd_zero();
-        for (int64_t i = leaf; i < leaf_end; i += BLOCK) {
-            pending_losses pending;
+        if (i > leaf)
+            total = cross_entropy_tiles(job, leaf, i, total);
+        for (; i < leaf_end; i += BLOCK) {
             const int64_t count = leaf_end - i < BLOCK ? leaf_end - i : BLOCK;
-            for (int64_t j = 0; j < count; j++)
-                cross_entropy_row(job, i + j, &pending, j, &chunks);
-            for (int64_t j = count; j < BLOCK; j++)
-                set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
-            const vf loss = finish_losses(&pending);
-            if (rows->row_loss)
-                vstore_tail_f32((float *)rows->row_loss + i, count, loss);
-            total = vd_add(total, loss);
+            total = add_losses(rows, i, count, cross_entropy_rows(job, i, count), total);
         }
         if (rows->partial)
             rows->partial[leaf / leaf_rows] = vd_across(total);

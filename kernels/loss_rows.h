@@ -17,6 +17,20 @@ LANES int64_t label_at(const row_terms *t, int64_t row)
     }
 }
 
+/* The labels of sixteen rows: where they stand, or in `room`. Rows beyond `count` are ignored ones. */
+LANES const int64_t *labels_at(const row_terms *t, int64_t row, int64_t count, int64_t *room)
+{
+    if (count == BLOCK && t->label_bytes == 8)
+        return (const int64_t *)t->labels + row;
+    if (count == BLOCK && t->label_bytes == 4)
+        for (int j = 0; j < BLOCK; j++)
+            room[j] = ((const int32_t *)t->labels)[row + j];
+    else
+        for (int64_t j = 0; j < BLOCK; j++)
+            room[j] = j < count ? label_at(t, row + j) : t->ignore_index;
+    return room;
+}
+
 /* The two factors of a row, each rounded to f32 once: of its loss, and of its gradient. */
 typedef struct row_factors {
     float loss;

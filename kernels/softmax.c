@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Softmax, log-softmax, log-sum-exp, and the gradients of the first two. */
-#include "softmax_row.h"
+#include "softmax_tile.h"
 
-/* ---- forward ---------------------------------------------------------------------------------- */
+/* ---- forward, row by row ---------------------------------------------------------------------- */
 
 /* output_c = e_c / S. The exponentials wait in the output row until S is known. */
-void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
+static __attribute__((noinline)) void softmax_rows(const softmax_job *job, int64_t begin, int64_t end)
 {
     const int64_t classes = job->classes;
     row_chunks chunks;
@@ -31,7 +31,8 @@ LANES vf log_of_sum_over_max(row_sum row)
 }
 
 /* output_c = (x_c - max) - log(S / e_max): both terms are <= 0, so nothing cancels. */
-void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
+static __attribute__((noinline)) void log_softmax_rows(const softmax_job *job, int64_t begin,
+                                                       int64_t end)
 {
     const int64_t classes = job->classes;
     row_chunks chunks;
@@ -68,7 +69,8 @@ LANES int has_nan(const storage *x, int64_t n)
 }
 
 /* output = max + log(S / e_max). */
-void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
+static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, int64_t begin,
+                                                       int64_t end)
 {
     const int64_t classes = job->classes;
     row_chunks chunks;
@@ -83,6 +85,120 @@ void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
             lse = row.ref.max + vmax_across(log_of_sum_over_max(row));
         store_one(out, lse);
     }
+}
+
+/* ---- forward, sixteen rows at once ------------------------------------------------------------ */
+
+enum forward { SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP };
+
+/* What a tile's rows come to, between the steps. */
+typedef struct forward_tile {
+    float max[BLOCK], n[BLOCK], left_out[BLOCK];
+    double others[BLOCK];
+} forward_tile;
+
+/* Sums without the maximum, and with it as a second term, but for softmax. */
+LANES void sum_forward_tile(const float *x, float *e, int64_t classes, const enum forward what,
+                            forward_tile *t)
+{
+    if (what == SOFTMAX) {
+        vstore_f32(t->left_out, vset1(0.0f));
+    } else {
+        int32_t first[BLOCK];
+        first_maxima(x, classes, vload_f32(t->max), first);
+        leave_out(e, first, t->left_out);
+    }
+    sum_tile(e, classes, t->others);
+}
+
+LANES int forward_is_irregular(const forward_tile *t)
+{
+    float others[BLOCK];
+    for (int j = 0; j < BLOCK; j++)
+        others[j] = (float)t->others[j];
+    return tile_is_irregular(vload_f32(t->max), vadd(vload_f32(others), vload_f32(t->left_out)));
+}
+
+/* 1 / S, or log(S / e_max), of each row. */
+LANES vf finish_forward_tile(const forward_tile *t, const enum forward what)
+{
+    float v[BLOCK];
+    if (what == SOFTMAX) {
+        for (int j = 0; j < BLOCK; j++)
+            v[j] = narrowed(1.0 / t->others[j]);
+        return vload_f32(v);
+    }
+    for (int j = 0; j < BLOCK; j++)
+        v[j] = (float)(t->others[j] / (double)t->left_out[j]);
+    return vlog1p(vload_f32(v));
+}
+
+LANES void write_forward_tile(const softmax_job *job, int64_t begin, int64_t count, float *x, float *e,
+                              const forward_tile *t, const enum forward what)
+{
+    const vf max = vload_f32(t->max), v = finish_forward_tile(t, what);
+    storage *out = (storage *)job->output + begin * job->output_stride;
+    if (what == SOFTMAX)
+        store_rows(e, product_with(v), count, job->classes, out, job->output_stride);
+    else if (what == LOG_SOFTMAX)
+        store_rows(x, less_by(max, v), count, job->classes, out, job->output_stride);
+    else
+        vstore_tail((storage *)job->output + begin, count, vadd(max, v));
+}
+
+/* The tiles of rows [begin, end), and then the rest row by row. Outputs are written last, for they may
+ * lie over inputs that an irregular tile reads again. */
+LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enum forward what,
+                   void (*rows)(const softmax_job *, int64_t, int64_t))
+{
+    const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
+    const int64_t tiles_end = end_of_tiles(begin, end, classes);
+    float x[TILE_CLASSES * BLOCK], fresh[TILE_CLASSES * BLOCK];
+    float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
+    forward_tile tile[MAX_TILES];
+    while (begin < tiles_end) {
+        const int64_t first = begin;
+        int64_t tiles = 0;
+        for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
+            const int64_t count = end - begin < BLOCK ? end - begin : BLOCK;
+            load_rows((const storage *)job->input + begin * job->input_stride, job->input_stride,
+                      count, classes, x + tiles * size);
+            const vf max = max_of_tile(x + tiles * size, classes);
+            vstore_f32(tile[tiles].max, max);
+            vstore_f32(tile[tiles].n, exponents_of(max));
+        }
+        for (int64_t k = 0; k < tiles; k++)
+            exp_tile(x + k * size, e + k * size, classes, vload_f32(tile[k].n));
+        for (int64_t k = 0; k < tiles; k++)
+            sum_forward_tile(x + k * size, e + k * size, classes, what, tile + k);
+        for (int64_t k = 0; k < tiles; k++) {
+            const int64_t row = first + k * BLOCK, count = end - row < BLOCK ? end - row : BLOCK;
+            if (__builtin_expect(forward_is_irregular(tile + k), 0))
+                rows(job, row, row + count);
+            else
+                write_forward_tile(job, row, count, x + k * size, e + k * size, tile + k, what);
+        }
+    }
+    if (begin < end)
+        rows(job, begin, end);
+}
+
+void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
+{
+    if (job->classes == 1) /* 1, exactly */
+        softmax_rows(job, begin, end);
+    else
+        forward(job, begin, end, SOFTMAX, softmax_rows);
+}
+
+void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
+{
+    forward(job, begin, end, LOG_SOFTMAX, log_softmax_rows);
+}
+
+void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
+{
+    forward(job, begin, end, LOG_SUM_EXP, log_sum_exp_rows);
 }
 
 /* ---- backward --------------------------------------------------------------------------------- */
