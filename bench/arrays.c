@@ -4,13 +4,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { GUARD = 256, ALIGNMENT = 64 };
+enum { GUARD = 256, ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+
+static enum case_pages pages_wanted = PAGES_OF_SYSTEM;
+
+void case_use_pages(enum case_pages pages) { pages_wanted = pages; }
+
+/* Huge pages are 2 MiB: what is smaller stands on small ones. */
+static void *allocate_pages(size_t bytes)
+{
+    const size_t whole = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    void *memory = aligned_alloc(HUGE_PAGE, whole);
+
+    if (memory)
+        madvise(memory, whole, pages_wanted == PAGES_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    return memory;
+}
 
 void *allocate(size_t bytes)
 {
     const size_t whole = (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT;
-    void *memory = aligned_alloc(ALIGNMENT, whole);
+    const int by_page = pages_wanted != PAGES_OF_SYSTEM && bytes >= HUGE_PAGE;
+    void *memory = by_page ? allocate_pages(bytes) : aligned_alloc(ALIGNMENT, whole);
 
     if (!memory) {
         fprintf(stderr, "no memory for %zu bytes\n", bytes);

@@ -137,7 +137,7 @@ static const case_array *replaced_input(const case_data *c, const case_array *ou
     return &c->in[is_backward && c->p.inplace == 1 ? IN_GRAD : IN_X];
 }
 
-static void reset(const case_data *c, case_results *r)
+void case_results_reset(const case_data *c, case_results *r)
 {
     for (int k = 0; k < CASE_OUTPUTS; k++) {
         case_array *out = &r->out[k];
@@ -157,7 +157,7 @@ ballast_status case_run(const case_data *c, const ballast_implementation *implem
 
     exec.implementation = implementation;
     exec.parallel = parallel;
-    reset(c, out);
+    case_results_reset(c, out);
     return c->p.operation->run(c, out, &exec);
 }
 

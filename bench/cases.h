@@ -154,6 +154,11 @@ struct case_results {
     int is_view;
 };
 
+/* What large arrays stand on from now on. A CPU translates addresses page by page: figures of work
+ * that leaves the caches depend on it. Memory is written to, and so there, before it is used. */
+enum case_pages { PAGES_OF_SYSTEM, PAGES_4K, PAGES_HUGE };
+void case_use_pages(enum case_pages pages);
+
 /* Makes the inputs. Ends the program where there is no memory. case_free gives it back. */
 void case_make(const problem *p, case_data *c);
 void case_free(case_data *c);
@@ -162,6 +167,9 @@ void case_free(case_data *c);
  * the inputs (outputs, in place, reduction, pieces, ...), and results be made for that. */
 void case_results_make(const case_data *c, case_results *out);
 void case_results_free(case_results *out);
+
+/* Fills results with the pattern, and with the inputs that they replace. */
+void case_results_reset(const case_data *c, case_results *out);
 
 /* Rows [begin, end) of a case or of results, in the same memory. */
 void case_rows(const case_data *c, int64_t begin, int64_t end, case_data *view);

@@ -665,6 +665,98 @@ class BadLoss(ToolTest):
 
 # ---- Streams, colours, signals, size -------------------------------------------------------------
 
+class Bench(ToolTest):
+    CASE = "cross_entropy:f32:rows=20,classes=50"
+
+    def benchmarks(self, *args):
+        return json.loads(self.good("bench", "--seconds", 0, "--json", *args))["benchmarks"]
+
+    def contenders(self, *args):
+        return [b["contender"] for b in self.benchmarks(*args)]
+
+    def test_contenders(self):
+        found = self.contenders("--problem", self.CASE)
+        self.assertEqual(found[0], "ballast")
+        self.assertLessEqual({"ballast", "fast-math", "copy"}, set(found))
+        self.assertNotIn("fast-math", self.contenders("--problem", self.CASE, "--baselines", "off"))
+        self.assertIn("scale", self.contenders("--problem", self.CASE + ",inplace=1"))
+        self.assertIn("read", self.contenders("--problem", "dot:f32:count=1000"))
+
+    def test_numbers(self):
+        for b in self.benchmarks("--problem", self.CASE):
+            self.assertEqual(b["name"].split("/")[0], self.CASE)
+            self.assertEqual(b["time_unit"], "ns")
+            self.assertGreater(b["real_time"], 0)
+            self.assertLessEqual(b["least_cycles_per_element"], b["cycles_per_element"])
+            self.assertLessEqual(b["ratio_low"], b["ratio"])
+            self.assertLessEqual(b["ratio"], b["ratio_high"])
+            self.assertAlmostEqual(b["real_time"] / 1000, b["ns_per_element"])
+        first = self.benchmarks("--problem", self.CASE)[0]
+        bytes = 20 * (2 * 4 * 50 + 8 + 4) + 8  # logits, gradient; label and loss of a row; loss
+        self.assertAlmostEqual(first["bytes_per_second"] * first["real_time"] * 1e-9, bytes)
+        self.assertEqual(first["ratio"], 1)
+
+    def test_context(self):
+        context = json.loads(self.good("bench", "--seconds", 0, "--json", "--problem",
+                                       self.CASE))["context"]
+        self.assertRegex(context["date"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d$")
+        self.assertGreater(context["num_cpus"], 0)
+        self.assertGreater(context["mhz_per_cpu"], 0)
+        self.assertTrue(os.path.samefile(context["executable"], TOOL))
+
+    def test_json_to_a_file(self):
+        for option in (["--json", "out.json"], ["--json=out.json"]):
+            text = self.good("bench", "--seconds", 0, "--problem", self.CASE, *option)
+            self.assertIn(self.CASE, text)
+            with open(self.path("out.json")) as f:
+                self.assertEqual(json.load(f)["benchmarks"][0]["contender"], "ballast")
+            os.remove(self.path("out.json"))
+
+    def test_table(self):
+        text = self.good("bench", "--seconds", 0, "--problem", self.CASE)
+        self.assertRegex(text, r"clock \d+\.\d\d GHz; inputs of seed \d+; 4k pages")
+        self.assertRegex(text, r"(?m)^%s$" % re.escape(self.CASE))
+        self.assertRegex(text, r"(?m)^  ballast +\S+( +[\d.]+){4} +\d+ % +1\.000")
+        self.assertIn("huge pages", self.good("bench", "--seconds", 0, "--problem", self.CASE,
+                                              "--pages", "huge"))
+
+    def test_isa_and_threads(self):
+        found = self.benchmarks("--problem", self.CASE, "--isa", "scalar", "--baselines", "off")
+        self.assertEqual({b["isa"] for b in found if b["contender"] == "ballast"}, {"scalar"})
+        found = self.benchmarks("--problem", self.CASE, "--threads", 2)
+        self.assertEqual({b["threads"] for b in found}, {2})
+        self.assertTrue(all("threads=2" in b["problem"] for b in found))
+
+    def test_list(self):
+        every = self.good("bench", "--list", "--suite", "all").split()
+        names = ("quick", "cache", "memory", "growth")
+        self.assertEqual(every, sum((self.good("bench", "--list", "--suite", n).split()
+                                     for n in names), []))
+        some = self.good("bench", "--list", "--suite", "all", "--filter", "classes=8142").split()
+        self.assertTrue(some)
+        self.assertEqual(some, [p for p in every if "classes=8142" in p])
+
+    def test_refusals(self):
+        for option, value, message in (
+                ("suite", "every", "'every' is none of quick, cache, memory, growth, all"),
+                ("pages", "8k", "'8k' is none of 4k, huge (did you mean '4k'?)"),
+                ("baselines", "maybe", "'maybe' is none of off, on"),
+                ("seconds", "-1", "-1 is outside [0, 3600]"),
+                ("seconds", "nan", "nan is outside [0, 3600]")):
+            self.bad("--%s: %s" % (option, message), "bench", "--" + option, value)
+        self.bad("--isa 'mmx': not in this library", "bench", "--isa", "mmx")
+        self.bad("--filter 'nobody': no case has it", "bench", "--filter", "nobody")
+        self.bad("--problem 'sum:f32': sum: no such operation", "bench", "--problem", "sum:f32")
+        self.bad("'softmax:f32:rows=0' has no elements to measure", "bench", "--problem",
+                 "softmax:f32:rows=0")
+        self.bad("no/where.json: cannot be written", "bench", "--json", "no/where.json")
+        large = "softmax:f32:rows=1000000,classes=1000000000"
+        r = self.run_tool("bench", "--problem", large)
+        self.assertEqual((r.code, r.out), (2, ""))
+        self.assertRegex(r.err, r"^ballast: '%s' needs 1\.2e\+07 GB, and \S+ GB of memory are "
+                                r"free\n$" % large)
+
+
 class Streams(ToolTest):
     def test_full_disk(self):
         if not os.path.exists("/dev/full"):

@@ -1,231 +1,392 @@
 /* SPDX-License-Identifier: MIT */
-/* ballast bench: time and cycles of every implementation, measured in turn in one process. */
+/* ballast bench: Ballast, what others would write or call, and the machine's limits, measured in
+ * turn in one process. */
 #include "bench.h"
 
-#include "../bench/cases.h"
-#include "../bench/measure.h"
-#include "json.h"
+#include "../bench/contest.h"
+#include "../bench/suites.h"
+#include "bench_output.h"
 #include "options.h"
+#include "pool.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { OPT_PROBLEM = 1, OPT_SECONDS, MAX_PROBLEMS = 64 };
+enum {
+    OPT_PROBLEM = 1, OPT_SUITE, OPT_FILTER, OPT_ISA, OPT_BASELINES, OPT_PAGES, OPT_SECONDS,
+    OPT_LIST, OPT_JSON, MAX_PROBLEMS = 256
+};
 
 static const option_spec specs[] = {
     {"problem", "PROBLEM", "measure this case, such as cross_entropy:f32:rows=50,classes=1000 (may "
-                           "be repeated; default: a list for L1 and L2)", OPT_PROBLEM},
+                           "be repeated)", OPT_PROBLEM},
+    {"suite", "NAME", "these cases: quick (the default), cache, memory, growth, or all", OPT_SUITE},
+    {"filter", "TEXT", "only cases whose problem has this text in it", OPT_FILTER},
+    {"isa", "NAME", "this implementation alone (default: the fastest, and the others beside it)",
+     OPT_ISA},
+    {"baselines", "WHICH", "on or off: what others would write or call (default on)",
+     OPT_BASELINES},
+    {"pages", "SIZE", "4k or huge: what arrays stand on (default 4k)", OPT_PAGES},
     {"seconds", "S", "time for each case (default 1)", OPT_SECONDS},
+    {"list", NULL, "print the cases that would be measured", OPT_LIST},
+    {"json", "[FILE]", "Google Benchmark's JSON, to FILE or instead of the table", OPT_JSON},
     {NULL, NULL, NULL, 0},
 };
 
 static const char *const examples[] = {
     "ballast bench",
-    "ballast bench --problem sigmoid_focal:f32:rows=50,classes=1000,gamma=0.5",
+    "ballast bench --suite memory --filter cross_entropy --threads 2",
+    "ballast bench --problem sigmoid_focal:f32:rows=50,classes=1000,gamma=0.5 --json focal.json",
     NULL,
 };
 
 static const command_spec spec = {
     .name = "bench",
     .operands = "",
-    .about = "Time, cycles and traffic of each implementation that this CPU runs, one thread, "
-             "measured in turn; the clock is measured beside each run. Cycles are per element: "
-             "the median, and the 5th percentile for machines that are shared. Time is over "
-             "the first implementation's, pair by pair.",
+    .about = "Measures contenders in turn, A B C, C B A, in one process: Ballast's "
+             "implementations; loops compiled with -ffast-math for the building machine; SLEEF; "
+             "oneDNN; and limits: a copy of the same bytes, and Ballast on rows that stay in L2. "
+             "A baseline whose result differs from Ballast's by more than 0.1 % is left out. "
+             "Cycles are per element, the clock is measured beside each run: the median, and the "
+             "5th percentile for machines that are shared. GB/s counts every input and output "
+             "once. Roof is the share of the bandwidth that the fastest of the copies attained. "
+             "Time is over Ballast's, pair by pair, with the interval in which its median lies "
+             "with 95 %. One thread, unless --threads or the problem says otherwise.",
     .options = specs,
     .examples = examples,
     .operand_count = 0,
 };
 
-static const char *const default_problems[] = {
-    "cross_entropy:f32:rows=50,classes=1000",
-    "cross_entropy:f32:rows=6,classes=8192",
-    "cross_entropy:f32:rows=500,classes=100",
-    "cross_entropy:f32:rows=5000,classes=10",
-    "cross_entropy:f32:rows=50,classes=1000,outputs=loss",
-    "log_softmax:f32:rows=50,classes=1000",
-    "softmax:f32:rows=50,classes=1000",
-    "binary_cross_entropy:f32:rows=50,classes=1000,targets=u8,outputs=loss+grad",
-    "sigmoid_focal:f32:rows=50,classes=1000,targets=u8,gamma=2,outputs=loss+grad",
-    "sigmoid_focal:f32:rows=50,classes=1000,targets=u8,gamma=0.5,outputs=loss+grad",
-    "sigmoid_focal:f32:rows=50,classes=1000,targets=u8,gamma=1.7,outputs=loss+grad",
-    "weighted_sum:f32:count=4000,weights=none",
-    "dot:f32:count=3000",
-    NULL,
-};
-
 typedef struct settings {
-    const char *problems[MAX_PROBLEMS + 1];
-    int count;
+    const char *named[MAX_PROBLEMS]; /* by --problem */
+    int named_count;
+    const char *suite, *filter, *json_path;
+    const ballast_implementation *implementation;
     double seconds;
+    int64_t threads; /* 0: as the problem says */
+    bool baselines, huge, list, json, quiet;
 } settings;
 
-/* ---- One case ---------------------------------------------------------------------------------- */
+/* ---- Which cases ----------------------------------------------------------------------------- */
 
-typedef struct row {
-    const char *problem, *implementation;
-    double elements, bytes;
-    measurement m;
-} row;
-
-typedef struct run {
-    const case_data *data;
-    case_results *results;
-    ballast_exec exec;
-    ballast_status status;
-} run;
-
-static void run_case(void *context)
-{
-    run *r = context;
-    r->status = r->data->p.operation->run(r->data, r->results, &r->exec);
-}
-
-/* What must cross between memory and registers: every input and output once. */
-static double traffic(const case_data *data, const case_results *results)
-{
-    double bytes = 0.0;
-    for (int i = 0; i < CASE_INPUTS; i++)
-        if (data->in[i].data)
-            bytes += (double)data->in[i].bytes;
-    for (int i = 0; i < CASE_OUTPUTS; i++)
-        if (results->out[i].data)
-            bytes += (double)results->out[i].bytes;
-    return bytes;
-}
-
-/* Fastest implementation last, as the library lists them. Returns how many rows were filled in. */
-static int measure_problem(const char *text, double seconds, row *rows)
-{
+typedef struct chosen {
+    const char *suite; /* "" where named */
     problem p;
-    case_data data;
-    case_results results;
-    char message[PROBLEM_TEXT];
-    run runs[MEASURE_CONTENDERS];
-    contender contenders[MEASURE_CONTENDERS];
-    measurement measured[MEASURE_CONTENDERS];
-    int count = 0;
+    char text[PROBLEM_TEXT];
+} chosen;
 
-    if (!problem_parse(text, &p, message, sizeof message)) {
+typedef struct choice {
+    chosen cases[MAX_PROBLEMS];
+    int count;
+} choice;
+
+static bool choose(const settings *s, const char *suite_name, const char *text, choice *out)
+{
+    char message[PROBLEM_TEXT];
+    chosen *c = &out->cases[out->count];
+
+    if (!problem_parse(text, &c->p, message, sizeof message)) {
         complain("--problem '%s': %s", text, message);
+        return false;
+    }
+    c->suite = suite_name;
+    snprintf(c->text, sizeof c->text, "%s", text);
+    if (s->threads > 0 && s->threads != c->p.threads && c->p.operation->keys & KEY(KEY_THREADS)) {
+        c->p.threads = s->threads;
+        problem_format(&c->p, c->text, sizeof c->text);
+    }
+    if (s->filter && !strstr(text, s->filter) && !strstr(c->text, s->filter))
+        return true;
+    if (++out->count == MAX_PROBLEMS) {
+        complain("%d cases at most", MAX_PROBLEMS - 1);
+        return false;
+    }
+    return true;
+}
+
+static bool is_wanted(const settings *s, const suite *it)
+{
+    return strcmp(s->suite, "all") == 0 || strcmp(s->suite, it->name) == 0;
+}
+
+static bool choose_suite(const settings *s, const suite *it, choice *out)
+{
+    for (const char *const *p = it->problems; *p; p++)
+        if (!choose(s, it->name, *p, out))
+            return false;
+    return true;
+}
+
+static bool choose_all(const settings *s, choice *out)
+{
+    bool good = true;
+
+    for (int i = 0; i < s->named_count && good; i++)
+        good = choose(s, "", s->named[i], out);
+    for (int i = 0; suite_at(i) && !s->named_count && good; i++)
+        if (is_wanted(s, suite_at(i)))
+            good = choose_suite(s, suite_at(i), out);
+    if (good && out->count == 0) {
+        complain("--filter '%s': no case has it", s->filter);
+        return false;
+    }
+    return good;
+}
+
+/* ---- One case -------------------------------------------------------------------------------- */
+
+static bool shows_progress(const settings *s) { return !s->quiet && isatty(STDERR_FILENO); }
+
+/* Before anything else is written. */
+static void clear_progress(const settings *s)
+{
+    if (shows_progress(s))
+        fputs("\r\033[K", stderr);
+}
+
+static void show_progress(const settings *s, const choice *all, int i)
+{
+    clear_progress(s);
+    if (shows_progress(s))
+        fprintf(stderr, "%d of %d: %s", i + 1, all->count, all->cases[i].text);
+    fflush(stderr);
+}
+
+/* The best bandwidth of the copies; 0 where none was measured. */
+static double best_bandwidth(const contest *c, const measurement *m)
+{
+    double best = 0.0;
+
+    for (int i = 0; i < c->count; i++)
+        if (c->entrants[i].is_limit && !*c->entrants[i].isa)
+            best = fmax(best, c->entrants[i].bytes / m[i].seconds);
+    return best;
+}
+
+static bench_result result_of(const chosen *c, const entrant *e, const measurement *m,
+                              const char *pages, double bandwidth)
+{
+    return (bench_result){
+        .suite = c->suite,
+        .problem = c->text,
+        .operation = c->p.operation->name,
+        .dtype = c->p.dtype == BALLAST_F32 ? "f32" : "f64",
+        .contender = e->name,
+        .isa = e->isa,
+        .pages = pages,
+        .threads = (int)c->p.threads,
+        .rows = (double)c->p.rows,
+        .classes = (double)c->p.classes,
+        .elements = e->elements,
+        .bytes = e->bytes,
+        .ns_per_element = 1e9 * m->seconds / e->elements,
+        .cycles_per_element = m->cycles / e->elements,
+        .least_cycles_per_element = m->least_cycles / e->elements,
+        .gigabytes_per_second = 1e-9 * e->bytes / m->seconds,
+        .roofline = bandwidth > 0.0 ? e->bytes / m->seconds / bandwidth : 0.0,
+        .ratio = m->ratio,
+        .ratio_low = m->ratio_low,
+        .ratio_high = m->ratio_high,
+        .is_roofline = e->is_limit,
+    };
+}
+
+/* Per element, where the work is not as large as the first contender's. */
+static void scale_ratio(bench_result *r, double elements)
+{
+    const double factor = elements / r->elements;
+
+    r->ratio *= factor;
+    r->ratio_low *= factor;
+    r->ratio_high *= factor;
+}
+
+/* Returns how many results there are; -1 where it cannot be measured, with a line about it. */
+static int measure_case(const settings *s, const chosen *c, const pool *p, bench_result *results)
+{
+    static contest it; /* large */
+    static measurement m[MEASURE_CONTENDERS];
+    char message[PROBLEM_TEXT];
+    const contest_options o = {s->implementation, &p->parallel, s->baselines, 1};
+
+    if (!contest_open(&c->p, &o, &it, message, sizeof message)) {
+        clear_progress(s);
+        complain("'%s' %s", c->text, message);
         return -1;
     }
-    case_make(&p, &data);
-    case_results_make(&data, &results);
-    const ballast_implementation *implementation;
-    for (int i = 0; (implementation = ballast_implementation_at(i)) != NULL; i++) {
-        if (!ballast_implementation_supported(implementation, NULL, 0))
-            continue;
-        runs[count] = (run){&data, &results, BALLAST_EXEC, BALLAST_OK};
-        runs[count].exec.implementation = implementation;
-        contenders[count] = (contender){run_case, &runs[count]};
-        rows[count] = (row){.problem = text,
-                            .implementation = ballast_implementation_name(implementation),
-                            .elements = (double)p.rows * (problem_is_vector(&p) ? 1.0 : (double)p.classes),
-                            .bytes = traffic(&data, &results)};
-        count++;
+    if (it.note_count > 0)
+        clear_progress(s);
+    for (int i = 0; i < it.note_count; i++)
+        complain("'%s': %s", c->text, it.notes[i]);
+    measure_in_turn(it.contenders, it.count, s->seconds, m);
+    const double bandwidth = best_bandwidth(&it, m);
+    for (int i = 0; i < it.count; i++) {
+        results[i] = result_of(c, &it.entrants[i], &m[i], s->huge ? "huge" : "4k", bandwidth);
+        scale_ratio(&results[i], it.entrants[0].elements);
     }
-    measure_in_turn(contenders, count, seconds, measured);
-    for (int i = 0; i < count; i++) {
-        rows[i].m = measured[i];
-        if (runs[i].status != BALLAST_OK) {
-            complain("--problem '%s': %s", text, ballast_status_name(runs[i].status));
-            count = -1;
-        }
-    }
-    case_results_free(&results);
-    case_free(&data);
+    const int count = it.count;
+    contest_close(&it);
     return count;
 }
 
-/* ---- Output ------------------------------------------------------------------------------------ */
-
-static void print_heads(void)
+/* Threads are started once for the cases that follow each other with as many. */
+static void adapt_pool(pool *p, int64_t threads)
 {
-    printf("%s%-14s %10s %8s %8s %8s %7s  %s%s\n", output_style(stdout, STYLE_HEAD), "implementation",
-           "ns/element", "cycles", "least", "GB/s", "time", "95 % interval",
-           output_style(stdout, STYLE_PLAIN));
+    if (p->parallel.threads == threads)
+        return;
+    pool_close(p);
+    pool_open(p, threads);
 }
 
-static void print_rows(const row *rows, int count)
+static int measure_all(const settings *s, const choice *all, bench_result *results)
 {
-    printf("%s\n", rows[0].problem);
-    for (int i = 0; i < count; i++) {
-        const measurement *m = &rows[i].m;
-        printf("  %-12s %10.3f %8.3f %8.3f %8.2f %7.3f  %.3f to %.3f\n", rows[i].implementation,
-               1e9 * m->seconds / rows[i].elements, m->cycles / rows[i].elements,
-               m->least_cycles / rows[i].elements, 1e-9 * rows[i].bytes / m->seconds, m->ratio, m->ratio_low, m->ratio_high);
+    const bool print = !s->json || s->json_path;
+    pool p;
+    int count = 0, refused = 0;
+
+    pool_open(&p, 1);
+    for (int i = 0; i < all->count; i++) {
+        const chosen *c = &all->cases[i];
+        show_progress(s, all, i);
+        adapt_pool(&p, c->p.threads);
+        const int got = measure_case(s, c, &p, results + count);
+        clear_progress(s);
+        refused += got < 0;
+        if (print && got > 0 && count == 0)
+            bench_print_heads(c->p.seed, s->huge ? "huge" : "4k");
+        if (print && got > 0)
+            bench_print(results + count, got);
+        count += got > 0 ? got : 0;
     }
-    fflush(stdout);
+    pool_close(&p);
+    return refused && s->named_count ? -1 : count;
 }
 
-static void write_json(json *j, const row *rows, int count)
+/* ---- Options --------------------------------------------------------------------------------- */
+
+static bool read_isa(const options *o, settings *s)
 {
-    for (int i = 0; i < count; i++) {
-        const measurement *m = &rows[i].m;
-        json_object(j, NULL);
-        json_text(j, "problem", rows[i].problem);
-        json_text(j, "implementation", rows[i].implementation);
-        json_real(j, "ns_per_element", 1e9 * m->seconds / rows[i].elements);
-        json_real(j, "cycles_per_element", m->cycles / rows[i].elements);
-        json_real(j, "least_cycles_per_element", m->least_cycles / rows[i].elements);
-        json_real(j, "gigabytes_per_second", 1e-9 * rows[i].bytes / m->seconds);
-        json_real(j, "time_ratio", m->ratio);
-        json_integer(j, "rounds", m->rounds);
-        json_end(j);
+    char reason[128] = "not in this library";
+
+    s->implementation = ballast_implementation_find(o->value);
+    if (s->implementation
+        && ballast_implementation_supported(s->implementation, reason, sizeof reason))
+        return true;
+    complain("--isa '%s': %s", o->value, reason);
+    return false;
+}
+
+static bool read_seconds(const options *o, settings *s)
+{
+    if (!options_real(o, &s->seconds))
+        return false;
+    if (s->seconds >= 0.0 && s->seconds <= 3600.0)
+        return true;
+    complain("--seconds: %s is outside [0, 3600]", o->value);
+    return false;
+}
+
+static bool add_problem(const options *o, settings *s)
+{
+    if (s->named_count == MAX_PROBLEMS - 1) {
+        complain("--problem: %d at most", MAX_PROBLEMS - 1);
+        return false;
     }
+    s->named[s->named_count++] = o->value;
+    return true;
+}
+
+/* The value may be missing, or be the next argument. */
+static void read_json(const options *o, settings *s)
+{
+    s->json = true;
+    s->json_path = o->value;
+    if (!o->value && optind < o->argc && o->argv[optind][0] != '-')
+        s->json_path = o->argv[optind++];
 }
 
 static bool apply(const options *o, settings *s, int id)
 {
-    if (id == OPT_SECONDS)
-        return options_real(o, &s->seconds);
-    if (s->count == MAX_PROBLEMS) {
-        complain("--problem: %d at most", (int)MAX_PROBLEMS);
-        return false;
+    static const char *const switches[] = {"off", "on", NULL};
+    static const char *const sizes[] = {"4k", "huge", NULL};
+    static const char *const names[] = {"quick", "cache", "memory", "growth", "all", NULL};
+    int value = 0;
+    bool good = true;
+
+    switch (id) {
+    case OPT_PROBLEM: return add_problem(o, s);
+    case OPT_ISA: return read_isa(o, s);
+    case OPT_SECONDS: return read_seconds(o, s);
+    case OPT_FILTER: s->filter = o->value; return true;
+    case OPT_LIST: s->list = true; return true;
+    case OPT_JSON: read_json(o, s); return true;
+    case OPT_SUITE: good = options_choice(o, names, &value); s->suite = o->value; return good;
+    case OPT_PAGES: good = options_choice(o, sizes, &value); s->huge = value == 1; return good;
+    default: good = options_choice(o, switches, &value); s->baselines = value == 1; return good;
     }
-    s->problems[s->count++] = o->value;
-    return true;
 }
 
-static int measure_all(const settings *s, bool as_json)
+static int list_cases(const choice *all)
 {
-    const char *const *problems = s->count ? s->problems : default_problems;
-    json j;
-    if (as_json) {
-        json_begin(&j, stdout);
-        json_array(&j, "cases");
-    } else {
-        printf("one thread; clock %.2f GHz\n",
-               1e-9 / measure_cycle());
-        print_heads();
-    }
-    for (int i = 0; problems[i]; i++) {
-        row rows[MEASURE_CONTENDERS];
-        const int count = measure_problem(problems[i], s->seconds, rows);
-        if (count < 0)
-            return EXIT_BAD_INPUT;
-        if (as_json)
-            write_json(&j, rows, count);
-        else
-            print_rows(rows, count);
-    }
-    if (as_json) {
-        json_end(&j);
-        json_end(&j);
-    }
+    for (int i = 0; i < all->count; i++)
+        puts(all->cases[i].text);
+    return output_finish(EXIT_GOOD);
+}
+
+/* Where the JSON goes; before anything is measured, which may take long. */
+static FILE *json_file(const settings *s)
+{
+    FILE *out = s->json_path ? fopen(s->json_path, "w") : stdout;
+
+    if (!out)
+        complain("%s: cannot be written", s->json_path);
+    return out;
+}
+
+static int write_json(const settings *s, FILE *out, const bench_result *results, int count)
+{
+    bench_write_json(out, results, count);
+    if (s->json_path && (ferror(out) | fclose(out)))
+        return complain("%s: cannot be written", s->json_path);
     return EXIT_GOOD;
+}
+
+static int run(const settings *s, const choice *all)
+{
+    bench_result *results = calloc((size_t)all->count * MEASURE_CONTENDERS, sizeof *results);
+    FILE *out = s->json ? json_file(s) : NULL;
+
+    if (!results)
+        return complain("no memory");
+    if (s->json && !out)
+        return EXIT_BAD_INPUT;
+    case_use_pages(s->huge ? PAGES_HUGE : PAGES_4K);
+    const int count = measure_all(s, all, results);
+    int code = count < 0 ? EXIT_BAD_INPUT : EXIT_GOOD;
+    if (code == EXIT_GOOD && s->json)
+        code = write_json(s, out, results, count);
+    free(results);
+    return output_finish(code);
 }
 
 int bench_main(int argc, char **argv)
 {
-    settings s = {.seconds = 1.0};
+    static choice all; /* large */
+    settings s = {.seconds = 1.0, .suite = "quick", .baselines = true};
     options o;
     int id;
+
     options_begin(&o, &spec, argc, argv);
     while ((id = options_next(&o)) > 0)
         if (!apply(&o, &s, id))
             return EXIT_BAD_INPUT;
     if (id == OPTIONS_STOP)
         return o.exit_code;
-    return measure_all(&s, o.json);
+    s.threads = o.threads;
+    s.quiet = o.quiet;
+    if (!choose_all(&s, &all))
+        return EXIT_BAD_INPUT;
+    return s.list ? list_cases(&all) : run(&s, &all);
 }

@@ -64,9 +64,19 @@ const char *suggestion(const char *text, const char *const *names)
 
 /* ---- Help ------------------------------------------------------------------------------------ */
 
-static void print_options(const option_spec *list)
+static bool is_own(const command_spec *spec, const option_spec *o)
+{
+    for (const option_spec *own = spec->options; own->name; own++)
+        if (own != o && strcmp(own->name, o->name) == 0)
+            return true;
+    return false;
+}
+
+static void print_options(const command_spec *spec, const option_spec *list)
 {
     for (; list->name; list++) {
+        if (is_own(spec, list))
+            continue;
         int column = printf("  --%s%s%s", list->name, list->value ? " " : "",
                             list->value ? list->value : "");
         if (column + 2 > HELP_COLUMN) {
@@ -92,9 +102,9 @@ static void print_help(const command_spec *spec)
     output_wrap(stdout, spec->about, 0, 0);
     if (spec->options[0].name)
         print_head("Options");
-    print_options(spec->options);
+    print_options(spec, spec->options);
     print_head("Common options");
-    print_options(common);
+    print_options(spec, common);
     print_head("Examples");
     for (const char *const *e = spec->examples; *e; e++)
         printf("  %s\n", *e);
@@ -130,7 +140,9 @@ void options_begin(options *o, const command_spec *spec, int argc, char **argv)
     for (int i = 0; i < option_total(o); i++) {
         const option_spec *s = option_at(o, i);
         o->table[i].name = s->name;
-        o->table[i].has_arg = s->value ? required_argument : no_argument;
+        o->table[i].has_arg = !s->value            ? no_argument
+                              : s->value[0] == '[' ? optional_argument
+                                                   : required_argument;
         o->table[i].val = s->id;
     }
     opterr = 0;

@@ -11,7 +11,7 @@
 
 typedef struct option_spec {
     const char *name;  /* without the dashes; NULL ends the list */
-    const char *value; /* what --help calls its value; NULL: it takes none */
+    const char *value; /* what --help calls its value; NULL: it takes none; "[...]": it may */
     const char *help;
     int id; /* > 0, below OPTION_COMMON */
 } option_spec;
@@ -20,7 +20,8 @@ typedef struct command_spec {
     const char *name;     /* "loss" */
     const char *operands; /* "LOGITS.npy LABELS.npy"; "" for none */
     const char *about;
-    const option_spec *options; /* with the common ones at most OPTIONS_MAX */
+    const option_spec *options; /* with the common ones at most OPTIONS_MAX; one that has the
+                                 * name of a common one replaces it */
     const char *const *examples; /* NULL ends the list */
     int operand_count;           /* exactly */
 } command_spec;
