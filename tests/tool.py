@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 TOOL = os.environ.get("BALLAST_TOOL", "")
 FORMATS = {"<f4": "f", "<f8": "d", "<i4": "i", "<i8": "q", "|u1": "B"}
@@ -736,6 +737,14 @@ class Bench(ToolTest):
         self.assertTrue(some)
         self.assertEqual(some, [p for p in every if "classes=8142" in p])
 
+    def test_html(self):
+        self.good("bench", "--seconds", 0, "--problem", self.CASE, "--html", "out.html")
+        with open(self.path("out.html"), encoding="utf-8") as f:
+            page = f.read()
+        xml.etree.ElementTree.fromstring(page[page.index("<html"):])
+        for text in (self.CASE, "fast-math", "FMA-class", "ballast bench --seconds 0"):
+            self.assertIn(text, page)
+
     def test_refusals(self):
         for option, value, message in (
                 ("suite", "every", "'every' is none of quick, cache, memory, growth, all"),
@@ -749,7 +758,8 @@ class Bench(ToolTest):
         self.bad("--problem 'sum:f32': sum: no such operation", "bench", "--problem", "sum:f32")
         self.bad("'softmax:f32:rows=0' has no elements to measure", "bench", "--problem",
                  "softmax:f32:rows=0")
-        self.bad("no/where.json: cannot be written", "bench", "--json", "no/where.json")
+        for option in ("json", "html"):
+            self.bad("no/where: cannot be written", "bench", "--" + option, "no/where")
         large = "softmax:f32:rows=1000000,classes=1000000000"
         r = self.run_tool("bench", "--problem", large)
         self.assertEqual((r.code, r.out), (2, ""))

@@ -5,6 +5,7 @@
 
 #include "../bench/contest.h"
 #include "../bench/suites.h"
+#include "bench_machine.h"
 #include "bench_output.h"
 #include "options.h"
 #include "pool.h"
@@ -16,7 +17,7 @@
 
 enum {
     OPT_PROBLEM = 1, OPT_SUITE, OPT_FILTER, OPT_ISA, OPT_BASELINES, OPT_PAGES, OPT_SECONDS,
-    OPT_LIST, OPT_JSON, MAX_PROBLEMS = 256
+    OPT_LIST, OPT_JSON, OPT_HTML, MAX_PROBLEMS = 256
 };
 
 static const option_spec specs[] = {
@@ -32,6 +33,7 @@ static const option_spec specs[] = {
     {"seconds", "S", "time for each case (default 1)", OPT_SECONDS},
     {"list", NULL, "print the cases that would be measured", OPT_LIST},
     {"json", "[FILE]", "Google Benchmark's JSON, to FILE or instead of the table", OPT_JSON},
+    {"html", "FILE", "a page with plots, that needs nothing else", OPT_HTML},
     {NULL, NULL, NULL, 0},
 };
 
@@ -62,7 +64,7 @@ static const command_spec spec = {
 typedef struct settings {
     const char *named[MAX_PROBLEMS]; /* by --problem */
     int named_count;
-    const char *suite, *filter, *json_path;
+    const char *suite, *filter, *json_path, *html_path;
     const ballast_implementation *implementation;
     double seconds;
     int64_t threads; /* 0: as the problem says */
@@ -165,6 +167,21 @@ static double best_bandwidth(const contest *c, const measurement *m)
     return best;
 }
 
+/* FMA-class operations of an element in the hot loops of the softmax family: 10 of the exponential,
+ * and where it leaves scaled, a multiplication and a comparison. 0: not counted. */
+static double flops_of(const problem *p)
+{
+    const char *name = p->operation->name;
+    const bool is_cross_entropy = strcmp(name, "cross_entropy") == 0;
+    const bool has_grad = (problem_outputs(p) & 1u << 2) != 0;
+
+    if (strcmp(name, "softmax") == 0 || (is_cross_entropy && has_grad))
+        return 12.0;
+    if (is_cross_entropy || strcmp(name, "log_softmax") == 0 || strcmp(name, "log_sum_exp") == 0)
+        return 10.0;
+    return 0.0;
+}
+
 static bench_result result_of(const chosen *c, const entrant *e, const measurement *m,
                               const char *pages, double bandwidth)
 {
@@ -186,6 +203,7 @@ static bench_result result_of(const chosen *c, const entrant *e, const measureme
         .least_cycles_per_element = m->least_cycles / e->elements,
         .gigabytes_per_second = 1e-9 * e->bytes / m->seconds,
         .roofline = bandwidth > 0.0 ? e->bytes / m->seconds / bandwidth : 0.0,
+        .flops_per_element = *e->isa && c->p.dtype == BALLAST_F32 ? flops_of(&c->p) : 0.0,
         .ratio = m->ratio,
         .ratio_low = m->ratio_low,
         .ratio_high = m->ratio_high,
@@ -322,6 +340,7 @@ static bool apply(const options *o, settings *s, int id)
     case OPT_FILTER: s->filter = o->value; return true;
     case OPT_LIST: s->list = true; return true;
     case OPT_JSON: read_json(o, s); return true;
+    case OPT_HTML: s->html_path = o->value; return true;
     case OPT_SUITE: good = options_choice(o, names, &value); s->suite = o->value; return good;
     case OPT_PAGES: good = options_choice(o, sizes, &value); s->huge = value == 1; return good;
     default: good = options_choice(o, switches, &value); s->baselines = value == 1; return good;
@@ -335,38 +354,61 @@ static int list_cases(const choice *all)
     return output_finish(EXIT_GOOD);
 }
 
-/* Where the JSON goes; before anything is measured, which may take long. */
-static FILE *json_file(const settings *s)
-{
-    FILE *out = s->json_path ? fopen(s->json_path, "w") : stdout;
+/* Files are opened before anything is measured, which may take long. */
+typedef struct files {
+    FILE *json, *html;
+} files;
 
-    if (!out)
-        complain("%s: cannot be written", s->json_path);
-    return out;
+static FILE *opened(const char *path)
+{
+    FILE *file = fopen(path, "w");
+
+    if (!file)
+        complain("%s: cannot be written", path);
+    return file;
 }
 
-static int write_json(const settings *s, FILE *out, const bench_result *results, int count)
+static bool open_files(const settings *s, files *f)
 {
-    bench_write_json(out, results, count);
-    if (s->json_path && (ferror(out) | fclose(out)))
-        return complain("%s: cannot be written", s->json_path);
-    return EXIT_GOOD;
+    *f = (files){NULL, NULL};
+    if (s->json && !(f->json = s->json_path ? opened(s->json_path) : stdout))
+        return false;
+    return !s->html_path || (f->html = opened(s->html_path));
 }
 
-static int run(const settings *s, const choice *all)
+static bool close_file(FILE *file, const char *path)
+{
+    const bool failed = file && path && (ferror(file) + fclose(file) != 0);
+
+    if (failed)
+        complain("%s: cannot be written", path);
+    return !failed;
+}
+
+static int write_files(const settings *s, const files *f, const bench_machine *m,
+                       const bench_result *results, int count)
+{
+    if (f->json)
+        bench_write_json(f->json, results, count);
+    if (f->html)
+        report_write(f->html, m, results, count);
+    const bool json_good = close_file(f->json, s->json_path);
+    const bool html_good = close_file(f->html, s->html_path);
+    return json_good && html_good ? EXIT_GOOD : EXIT_BAD_INPUT;
+}
+
+static int run(const settings *s, const choice *all, bench_machine *m)
 {
     bench_result *results = calloc((size_t)all->count * MEASURE_CONTENDERS, sizeof *results);
-    FILE *out = s->json ? json_file(s) : NULL;
+    files f;
 
     if (!results)
         return complain("no memory");
-    if (s->json && !out)
+    if (!open_files(s, &f))
         return EXIT_BAD_INPUT;
     case_use_pages(s->huge ? PAGES_HUGE : PAGES_4K);
     const int count = measure_all(s, all, results);
-    int code = count < 0 ? EXIT_BAD_INPUT : EXIT_GOOD;
-    if (code == EXIT_GOOD && s->json)
-        code = write_json(s, out, results, count);
+    const int code = count < 0 ? EXIT_BAD_INPUT : write_files(s, &f, m, results, count);
     free(results);
     return output_finish(code);
 }
@@ -374,6 +416,7 @@ static int run(const settings *s, const choice *all)
 int bench_main(int argc, char **argv)
 {
     static choice all; /* large */
+    bench_machine m = {0};
     settings s = {.seconds = 1.0, .suite = "quick", .baselines = true};
     options o;
     int id;
@@ -388,5 +431,11 @@ int bench_main(int argc, char **argv)
     s.quiet = o.quiet;
     if (!choose_all(&s, &all))
         return EXIT_BAD_INPUT;
-    return s.list ? list_cases(&all) : run(&s, &all);
+    if (s.list)
+        return list_cases(&all);
+    if (s.html_path) {
+        bench_machine_read(&m, argc, argv);
+        m.seed = (unsigned long long)all.cases[0].p.seed;
+    }
+    return run(&s, &all, &m);
 }

@@ -52,6 +52,19 @@ static const struct {
 
 enum { FEATURES = sizeof features / sizeof features[0], REASON_SIZE = 256 };
 
+void info_features(char *text, size_t size)
+{
+    ballast__cpu cpu;
+    size_t used = 0;
+
+    ballast__cpu_read(NULL, &cpu);
+    text[0] = '\0';
+    for (int i = 0; i < FEATURES && used < size; i++)
+        if (cpu.features & features[i].bit)
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used ? " " : "",
+                                     features[i].name);
+}
+
 typedef struct facts {
     ballast__cpu cpu;
     topology machine;
