@@ -37,8 +37,6 @@ LANES double canonical_double(double x)
 
 LANES int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-LANES int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-
 /* n elements from x on, of which `left` exist: x itself, or a copy in which `fill` follows. */
 LANES const storage *whole(const storage *x, int64_t left, int64_t n, float fill, storage *copy)
 {
@@ -51,30 +49,37 @@ LANES const storage *whole(const storage *x, int64_t left, int64_t n, float fill
 
 /* ---- sums ------------------------------------------------------------------------------------ */
 
-LANES vf four_blocks(const storage *x)
+/* Blocks 0, 4, 8 and 12 from x on, of which `left` elements exist. */
+LANES vf four_blocks(const storage *x, int64_t left)
 {
-    return vadd(vadd(vload(x), vload(x + 8 * BLOCK)),
-                vadd(vload(x + 4 * BLOCK), vload(x + 12 * BLOCK)));
+    vf a[4];
+    FOR_BLOCKS(k, 4) a[k] = vload_tail(x + 4 * BLOCK * k, left - 4 * BLOCK * k, 0.0f);
+    return vadd(vadd(a[0], a[2]), vadd(a[1], a[3]));
 }
 
-/* One span of a plain sum: n elements, whole steps. */
-LANES vd add_span(vd total, const storage *x, int64_t n)
+/* One span of a plain sum, of which `left` elements exist: whole steps, then what is left. */
+LANES vd add_span(vd total, const storage *x, int64_t left)
 {
     vf sum[GROUP_BLOCKS];
-    FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = four_blocks(x + BLOCK * k);
-    for (int64_t i = SUM_STEP; i < n; i += SUM_STEP)
-        FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vadd(sum[k], four_blocks(x + i + BLOCK * k));
+    if (left >= SUM_STEP)
+        FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = four_blocks(x + BLOCK * k, SUM_STEP);
+    else
+        FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = four_blocks(x + BLOCK * k, left - BLOCK * k);
+    int64_t i = SUM_STEP;
+    for (; i < SUM_SPAN && i + SUM_STEP <= left; i += SUM_STEP)
+        FOR_BLOCKS(k, GROUP_BLOCKS)
+            sum[k] = vadd(sum[k], four_blocks(x + i + BLOCK * k, SUM_STEP));
+    if (i < SUM_SPAN && i < left)
+        FOR_BLOCKS(k, GROUP_BLOCKS)
+            sum[k] = vadd(sum[k], four_blocks(x + i + BLOCK * k, left - i - BLOCK * k));
     return vd_add(total, fold_blocks(sum));
 }
 
 static double sum_of(const storage *x, int64_t n)
 {
-    storage copy[SUM_SPAN];
     vd total = vd_zero();
-    for (int64_t i = 0; i < n; i += SUM_SPAN) {
-        const int64_t size = round_up(smaller(SUM_SPAN, n - i), SUM_STEP);
-        total = add_span(total, whole(x + i, n - i, size, 0.0f, copy), size);
-    }
+    for (int64_t i = 0; i < n; i += SUM_SPAN)
+        total = add_span(total, x + i, n - i);
     return canonical_double(vd_across(total));
 }
 
@@ -85,28 +90,34 @@ LANES vf add_terms(enum terms terms, vf w, vf x, vf sum)
     return vfma(terms == WEIGHTED_SQUARES ? vmul(w, x) : w, x, sum);
 }
 
-/* One span of a sum of products. SQUARES reads no weights. */
-LANES vd add_product_span(vd total, enum terms terms, const storage *x, const storage *w)
+/* A group of a sum of products, of which `left` elements exist. SQUARES reads no weights. */
+LANES void add_group(vf *sum, enum terms terms, const storage *x, const storage *w, int64_t left)
+{
+    const storage *const factor = terms == SQUARES ? x : w;
+    FOR_BLOCKS(k, GROUP_BLOCKS)
+        sum[k] = add_terms(terms, vload_tail(factor + BLOCK * k, left - BLOCK * k, 0.0f),
+                           vload_tail(x + BLOCK * k, left - BLOCK * k, 0.0f), sum[k]);
+}
+
+/* One span, of which `left` elements exist. */
+LANES vd add_product_span(vd total, enum terms terms, const storage *x, const storage *w,
+                          int64_t left)
 {
     vf sum[GROUP_BLOCKS];
     FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vset1(0.0f);
-    for (int64_t i = 0; i < PRODUCT_SPAN; i += GROUP)
-        FOR_BLOCKS(k, GROUP_BLOCKS)
-            sum[k] = add_terms(terms, vload((terms == SQUARES ? x : w) + i + BLOCK * k),
-                               vload(x + i + BLOCK * k), sum[k]);
+    int64_t i = 0;
+    for (; i < PRODUCT_SPAN && i + GROUP <= left; i += GROUP)
+        add_group(sum, terms, x + i, w + i, GROUP);
+    if (i < PRODUCT_SPAN && i < left)
+        add_group(sum, terms, x + i, w + i, left - i);
     return vd_add(total, fold_blocks(sum));
 }
 
 /* total += the terms of elements [0, n), by spans. */
 LANES vd add_products(vd total, enum terms terms, const storage *x, const storage *w, int64_t n)
 {
-    storage copy_x[PRODUCT_SPAN], copy_w[PRODUCT_SPAN];
-    for (int64_t i = 0; i < n; i += PRODUCT_SPAN) {
-        const storage *xs = whole(x + i, n - i, PRODUCT_SPAN, 0.0f, copy_x), *ws = xs;
-        if (terms != SQUARES)
-            ws = whole(w + i, n - i, PRODUCT_SPAN, 0.0f, copy_w);
-        total = add_product_span(total, terms, xs, ws);
-    }
+    for (int64_t i = 0; i < n; i += PRODUCT_SPAN)
+        total = add_product_span(total, terms, x + i, w + i, n - i);
     return total;
 }
 
@@ -142,12 +153,10 @@ void KERNEL(weighted_sum)(const reduce_job *job, int64_t begin, int64_t end)
  * accumulators would not fit the registers. */
 LANES void weighted_mean_of_leaf(const storage *x, const storage *w, int64_t n, double *parts)
 {
-    storage copy[SUM_SPAN];
     vd products = vd_zero(), weights = vd_zero();
     for (int64_t i = 0; i < n; i += SUM_SPAN) {
-        const int64_t left = smaller(SUM_SPAN, n - i), size = round_up(left, SUM_STEP);
-        products = add_products(products, PRODUCTS, x + i, w + i, left);
-        weights = add_span(weights, whole(w + i, left, size, 0.0f, copy), size);
+        products = add_products(products, PRODUCTS, x + i, w + i, smaller(SUM_SPAN, n - i));
+        weights = add_span(weights, w + i, n - i);
     }
     parts[0] = canonical_double(vd_across(products));
     parts[1] = canonical_double(vd_across(weights));
@@ -171,7 +180,7 @@ void KERNEL(weighted_sum_of_squares)(const reduce_job *job, int64_t begin, int64
     for (int64_t i = begin; i < end; i += job->leaf_rows) {
         const leaf l = leaf_at(job, i, end);
         l.parts[0] = l.w ? sum_of_terms(WEIGHTED_SQUARES, l.x, l.w, l.n)
-                         : sum_of_terms(SQUARES, l.x, NULL, l.n);
+                         : sum_of_terms(SQUARES, l.x, l.x, l.n);
     }
 }
 
