@@ -9,49 +9,53 @@
  * For t of 0 and 1 these are the bits of binary_terms. |x| a is 0 where a is, at infinity too.
  * Error: loss 2.2 ULP, witness x = -0x1.cc0466p-2, t = 0x1.2ad27ap-8; gradient 3.9 ULP of the sum
  * (1 - t) sigmoid(x) + t sigmoid(-x), witness x = -0x1.094e72p+2, t = 0x1.3228cep-17. */
-LANES void soft_terms(const sigmoid_row *r, int out, const vf *x, const vf *t, int blocks, vf *loss,
-                      vf *grad)
+LANES void soft_terms(const tile *t, int out, int width)
 {
     const vf zero = vset1(0.0f), one = vset1(1.0f);
-    vf e[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT];
-    exp_of_minus_abs(x, e, blocks);
-    if (out & OUT_GRAD)
-        FOR_BLOCKS(k, blocks) {
-            const vf up = vsign_select(x[k], e[k], one), down = vsign_select(x[k], one, e[k]);
-            const vf both = vfnma(t[k], down, vfnma(t[k], up, up));
-            grad[k] = vdiv(vfma(both, vset1(r->scale_negative), zero), vadd(one, e[k]));
+    exponential_pass(t, SOFT, width);
+    FOR_TILE(b, t, width) {
+        vf x[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT];
+        vf loss[BLOCKS_IN_FLIGHT], grad[BLOCKS_IN_FLIGHT];
+        load_elements(t, SOFT, b, width, x, target);
+        load_blocks(t->scratch->e, b, width, e);
+        if (out & OUT_GRAD)
+            FOR_BLOCKS(k, width) {
+                const vf scale = scale_of(t, 0, SOFT, target[k], b + k);
+                const vf up = vsign_select(x[k], e[k], one), down = vsign_select(x[k], one, e[k]);
+                const vf both = vfnma(target[k], down, vfnma(target[k], up, up));
+                grad[k] = vdiv(vfma(both, scale, zero), vadd(one, e[k]));
+            }
+        if (out & OUT_LOSS) {
+            log1p_of_fraction(e, loss, width);
+            FOR_BLOCKS(k, width) {
+                const vf a = vsign_select(x[k], target[k], vsub(one, target[k]));
+                loss[k] = vfma(vselect(veq(a, zero), zero, vabs(x[k])), a, loss[k]);
+            }
         }
-    if (out & OUT_LOSS) {
-        log1p_of_fraction(e, l, blocks);
-        FOR_BLOCKS(k, blocks) {
-            vf a = vsign_select(x[k], t[k], vsub(one, t[k]));
-            loss[k] = vfma(vselect(veq(a, zero), zero, vabs(x[k])), a, l[k]);
-        }
+        store_terms(t, out, b, width, loss, grad);
     }
 }
 
-LANES void element_terms(const sigmoid_row *r, int path, enum step_targets targets, int out,
-                         const vf *x, const vf *target, int blocks, vf *loss, vf *grad)
+LANES void tile_terms(const tile *t, int path, enum tile_targets targets, int out, int width)
 {
     (void)path;
     if (targets == SOFT)
-        soft_terms(r, out, x, target, blocks, loss, grad);
+        soft_terms(t, out, width);
     else
-        binary_terms(r, 0, targets, out, x, target, blocks, loss, grad);
+        binary_terms(t, 0, targets, out, width);
 }
 
-ROW_FUNCTIONS(loss_rows, 0, OUT_LOSS, SOFT)
-ROW_FUNCTIONS(grad_rows, 0, OUT_GRAD, SOFT)
-ROW_FUNCTIONS(both_rows, 0, OUT_BOTH, SOFT)
+SIGMOID_FUNCTIONS(loss_tiles, 0, OUT_LOSS, SOFT)
+SIGMOID_FUNCTIONS(grad_tiles, 0, OUT_GRAD, SOFT)
+SIGMOID_FUNCTIONS(both_tiles, 0, OUT_BOTH, SOFT)
 
 /* Binary cross-entropy with logits: loss, gradient or both. Without a gradient there is no
  * division, without a loss no logarithm. */
 void KERNEL(binary_cross_entropy)(const sigmoid_job *job, int64_t begin, int64_t end)
 {
-    sigmoid_row r = sigmoid_row_of(job);
-    switch (outputs_of(job)) {
-    case OUT_LOSS: sigmoid_rows(job, &r, loss_rows[job->target_kind], begin, end); break;
-    case OUT_GRAD: sigmoid_rows(job, &r, grad_rows[job->target_kind], begin, end); break;
-    case OUT_BOTH: sigmoid_rows(job, &r, both_rows[job->target_kind], begin, end); break;
-    }
+    const sigmoid_functions *const functions[] = {
+        [OUT_LOSS] = &loss_tiles, [OUT_GRAD] = &grad_tiles, [OUT_BOTH] = &both_tiles};
+    const sigmoid_loss none = {0};
+    if (outputs_of(job))
+        sigmoid_rows(job, &none, functions[outputs_of(job)], begin, end);
 }

@@ -83,16 +83,16 @@ LANES void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blocks, f
  * gamma is two words, for y magnifies the rounding of gamma itself. w is 0 below about 2^-125, and
  * where z < cut: there the gradient is below 2^-125, and w F might be subnormal.
  * What is left is the error of gamma l and of the exponential.  Cost 20 FMA-class operations. */
-LANES void modulator(const sigmoid_row *r, const vf *z, const vf *l, int blocks, vf *w)
+LANES void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int blocks, vf *w)
 {
     const vf zero = vset1(0.0f), rounder = vset1(ROUNDER), biased = vset1(ROUNDER + 126.0f);
-    const vf gamma = vset1(r->gamma), log2_e = vset1(LOG2_E), ln2_high = vset1(LN2_HIGH);
+    const vf gamma = vset1(f->gamma), log2_e = vset1(LOG2_E), ln2_high = vset1(LN2_HIGH);
     vf h[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT];
     vf n[BLOCKS_IN_FLIGHT], y[BLOCKS_IN_FLIGHT];
     FOR_BLOCKS(k, blocks) {
         const vf u = vmax(vneg(z[k]), zero);
         h[k] = vmul(gamma, u);
-        low[k] = vfma(vset1(r->gamma_low), vadd(u, l[k]), vfms(gamma, u, h[k]));
+        low[k] = vfma(vset1(f->gamma_low), vadd(u, l[k]), vfms(gamma, u, h[k]));
     }
     FOR_BLOCKS(k, blocks) y[k] = vmin(vset1(126.0f * LN2), vfma(gamma, l[k], h[k]));
     FOR_BLOCKS(k, blocks) t[k] = vfnma(y[k], log2_e, biased);
@@ -110,41 +110,74 @@ LANES void modulator(const sigmoid_row *r, const vf *z, const vf *l, int blocks,
         FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], h[k], vset1(exp_coefficient[j]));
     FOR_BLOCKS(k, blocks) {
         w[k] = vmul(w[k], vshl_bits(t[k], 23));
-        w[k] = vsign_select(vsub(z[k], vset1(r->cut)), zero, w[k]);
+        w[k] = vsign_select(vsub(z[k], vset1(f->cut)), zero, w[k]);
     }
 }
 
-/* e, S and w of the head of this file. */
-LANES void focal_parts(const sigmoid_row *r, int path, const vf *z, int blocks, vf *e, vf *s, vf *w)
+/* Takes e and low to log(1 + e + low) = log(1 + e) + low / (1 + e), where 1 / (1 + e) is 1 - e / 2,
+ * nearly; and to (e + low)^2, where low takes the same share: powers of 1 + e are not corrected. */
+LANES void log1p_of_two_words(const vf *e, const vf *low, int blocks, vf *l, vf *square)
 {
-    const vf zero = vset1(0.0f), one = vset1(1.0f), half = vset1(0.5f);
-    vf l[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT];
-    if (path == GAMMA_ANY) {
-        exp_of_minus_abs(z, e, blocks);
-        log1p_of_fraction(e, l, blocks);
-        modulator(r, z, l, blocks, w);
-    } else if (path == GAMMA_HALF) {
-        FOR_BLOCKS(k, blocks) e[k] = vor(z[k], vset1(-0.0f));
-        vexp_scaled(e, e, blocks, exp_scale_of(41.0f)); /* 0 below 2^-84 */
-        FOR_BLOCKS(k, blocks) e[k] = vmul(e[k], vset1(0x1p41f));
-        log1p_of_fraction(e, l, blocks);
-        FOR_BLOCKS(k, blocks) w[k] = vsign_select(z[k], e[k], one);
-    } else {
-        if (path == GAMMA_1)
-            exp_of_minus_abs_two_words(z, e, low, blocks, 62.0f, 0x1p62f);
-        else
-            exp_of_minus_abs_two_words(z, e, low, blocks, 83.0f, 0x1p83f);
-        /* log(1 + e + low) = log(1 + e) + low / (1 + e), and 1 / (1 + e) is 1 - e / 2, nearly. The
-         * square takes the same share, for the powers of 1 + e are not corrected. */
-        FOR_BLOCKS(k, blocks) low[k] = vmul(low[k], vfnma(e[k], half, one));
-        log1p_bend(e, l, blocks);
-        FOR_BLOCKS(k, blocks) l[k] = vadd(e[k], vfma(l[k], e[k], low[k]));
-        FOR_BLOCKS(k, blocks) {
-            const vf square = vfma(e[k], e[k], vmul(e[k], vadd(low[k], low[k])));
-            w[k] = vsign_select(z[k], path == GAMMA_1 ? e[k] : square, one);
+    const vf one = vset1(1.0f), half = vset1(0.5f);
+    vf share[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) share[k] = vmul(low[k], vfnma(e[k], half, one));
+    log1p_bend(e, l, blocks);
+    FOR_BLOCKS(k, blocks) l[k] = vadd(e[k], vfma(l[k], e[k], share[k]));
+    FOR_BLOCKS(k, blocks)
+        square[k] = vfma(e[k], e[k], vmul(e[k], vadd(share[k], share[k])));
+}
+
+/* First pass: e, and its second word for gamma 1 and 2. */
+LANES void focal_exponentials(const tile *t, int path, enum tile_targets targets, int width)
+{
+    FOR_TILE(b, t, width) {
+        vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT];
+        load_logits(t, targets, b, width, z);
+        if (path == GAMMA_1) {
+            exp_of_minus_abs_two_words(z, e, low, width, 62.0f, 0x1p62f);
+        } else if (path == GAMMA_2) {
+            exp_of_minus_abs_two_words(z, e, low, width, 83.0f, 0x1p83f);
+        } else if (path == GAMMA_HALF) {
+            FOR_BLOCKS(k, width) e[k] = vor(z[k], vset1(-0.0f));
+            vexp_scaled(e, e, width, exp_scale_of(41.0f)); /* 0 below 2^-84 */
+            FOR_BLOCKS(k, width) e[k] = vmul(e[k], vset1(0x1p41f));
+        } else {
+            exp_of_minus_abs(z, e, width);
         }
+        store_blocks(t->scratch->e, b, width, e);
+        if (path == GAMMA_1 || path == GAMMA_2)
+            store_blocks(t->scratch->low, b, width, low);
     }
-    FOR_BLOCKS(k, blocks) s[k] = vadd(l[k], vmax(z[k], zero));
+}
+
+/* Second pass: l = log(1 + e); and for gamma 2 the square of e, which is w for z < 0. */
+LANES void focal_logarithms(const tile *t, int path, int width)
+{
+    FOR_TILE(b, t, width) {
+        vf e[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        load_blocks(t->scratch->e, b, width, e);
+        if (path == GAMMA_1 || path == GAMMA_2) {
+            load_blocks(t->scratch->low, b, width, low);
+            log1p_of_two_words(e, low, width, l, w);
+        } else {
+            log1p_of_fraction(e, l, width);
+        }
+        store_blocks(t->scratch->l, b, width, l);
+        if (path == GAMMA_2)
+            store_blocks(t->scratch->w, b, width, w);
+    }
+}
+
+/* Third pass, for any gamma: w. */
+LANES void focal_modulators(const tile *t, enum tile_targets targets, int width)
+{
+    FOR_TILE(b, t, width) {
+        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        load_elements(t, targets, b, width, z, target);
+        load_blocks(t->scratch->l, b, width, l);
+        modulator(t->loss, z, l, width, w);
+        store_blocks(t->scratch->w, b, width, w);
+    }
 }
 
 /* (1 + e)^power, correctly rounded but for the inner sums, which are small against it. */
@@ -158,53 +191,71 @@ LANES vf power_of_one_plus(vf e, int power)
     return vfma(e, vfma(e, vadd(e, three), three), one);
 }
 
-LANES void element_terms(const sigmoid_row *r, int path, enum step_targets targets, int out,
-                         const vf *x, const vf *target, int blocks, vf *loss, vf *grad)
+LANES void tile_terms(const tile *t, int path, enum tile_targets targets, int out, int width)
 {
     if (path == GAMMA_0) {
-        binary_terms(r, 1, targets, out, x, target, blocks, loss, grad);
+        binary_terms(t, 1, targets, out, width);
         return;
     }
+    focal_exponentials(t, path, targets, width);
+    focal_logarithms(t, path, width);
+    if (path == GAMMA_ANY)
+        focal_modulators(t, targets, width);
+
     const vf zero = vset1(0.0f), one = vset1(1.0f);
     const int power = path == GAMMA_1 ? 1 : path == GAMMA_2 ? 2 : 0; /* of 1 + e, below w in f */
-    const vf gamma = vset1(path == GAMMA_HALF ? 0.5f : path == GAMMA_ANY ? r->gamma : (float)power);
-    vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], s[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
-    signed_logits(targets, x, target, blocks, z);
-    focal_parts(r, path, z, blocks, e, s, w);
-    if (out & OUT_LOSS)
-        FOR_BLOCKS(k, blocks) {
-            const vf a = factor_of(targets, target[k], r->alpha_negative, r->alpha_positive);
-            const vf u = path == GAMMA_HALF ? vsqrt(vdiv(w[k], vadd(one, e[k]))) : w[k];
-            loss[k] = vmul(vmul(u, a), vmin(loss_limit(r, targets, target[k]), s[k]));
-            if (power)
-                loss[k] = vdiv(loss[k], power_of_one_plus(e[k], power));
+    const vf gamma = vset1(path == GAMMA_HALF ? 0.5f
+                         : path == GAMMA_ANY ? t->loss->gamma : (float)power);
+    FOR_TILE(b, t, width) {
+        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT];
+        vf s[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        vf loss[BLOCKS_IN_FLIGHT], grad[BLOCKS_IN_FLIGHT];
+        load_elements(t, targets, b, width, z, target);
+        load_blocks(t->scratch->e, b, width, e);
+        load_blocks(t->scratch->l, b, width, s);
+        FOR_BLOCKS(k, width) s[k] = vadd(s[k], vmax(z[k], zero));
+        if (path == GAMMA_ANY || path == GAMMA_2)
+            load_blocks(t->scratch->w, b, width, w);
+        if (path == GAMMA_2)
+            FOR_BLOCKS(k, width) w[k] = vsign_select(z[k], w[k], one);
+        if (path == GAMMA_HALF || path == GAMMA_1)
+            FOR_BLOCKS(k, width) w[k] = vsign_select(z[k], e[k], one);
+        if (out & OUT_LOSS)
+            FOR_BLOCKS(k, width) {
+                const vf a = alpha_of(t->loss, targets, target[k]);
+                const vf u = path == GAMMA_HALF ? vsqrt(vdiv(w[k], vadd(one, e[k]))) : w[k];
+                loss[k] = vmul(vmul(u, a), limited_loss(t->loss, targets, target[k], s[k]));
+                if (power)
+                    loss[k] = vdiv(loss[k], power_of_one_plus(e[k], power));
+            }
+        if (out & OUT_GRAD) {
+            vf f[BLOCKS_IN_FLIGHT];
+            FOR_BLOCKS(k, width) {
+                const vf gamma_p = vsign_select(z[k], gamma, vmul(gamma, e[k]));
+                const vf q = vsign_select(z[k], e[k], one);
+                f[k] = vfma(gamma_p, vmin(vset1(LARGEST_S), s[k]), q);
+            }
+            if (path == GAMMA_HALF)
+                FOR_BLOCKS(k, width) w[k] = vsqrt(vdiv(w[k], power_of_one_plus(e[k], 3)));
+            FOR_BLOCKS(k, width) {
+                const vf scale = scale_of(t, 1, targets, target[k], b + k);
+                grad[k] = vmul(vfma(w[k], scale, zero), f[k]);
+            }
+            if (path != GAMMA_HALF)
+                FOR_BLOCKS(k, width) grad[k] = vdiv(grad[k], power_of_one_plus(e[k], power + 1));
         }
-    if (out & OUT_GRAD) {
-        vf f[BLOCKS_IN_FLIGHT];
-        FOR_BLOCKS(k, blocks) {
-            const vf gamma_p = vsign_select(z[k], gamma, vmul(gamma, e[k]));
-            const vf q = vsign_select(z[k], e[k], one);
-            f[k] = vfma(gamma_p, vmin(vset1(LARGEST_S), s[k]), q);
-        }
-        if (path == GAMMA_HALF)
-            FOR_BLOCKS(k, blocks) w[k] = vsqrt(vdiv(w[k], power_of_one_plus(e[k], 3)));
-        FOR_BLOCKS(k, blocks) {
-            const vf scale = factor_of(targets, target[k], r->scale_negative, r->scale_positive);
-            grad[k] = vmul(vfma(w[k], scale, zero), f[k]);
-        }
-        if (path != GAMMA_HALF)
-            FOR_BLOCKS(k, blocks) grad[k] = vdiv(grad[k], power_of_one_plus(e[k], power + 1));
+        store_terms(t, out, b, width, loss, grad);
     }
 }
 
-#define FOCAL_ROWS(name, path)                                                                    \
-    ROW_FUNCTIONS(name##_loss, path, OUT_LOSS, HARD)                                              \
-    ROW_FUNCTIONS(name##_both, path, OUT_BOTH, HARD)
-FOCAL_ROWS(gamma_0, GAMMA_0)
-FOCAL_ROWS(gamma_half, GAMMA_HALF)
-FOCAL_ROWS(gamma_1, GAMMA_1)
-FOCAL_ROWS(gamma_2, GAMMA_2)
-FOCAL_ROWS(gamma_any, GAMMA_ANY)
+#define FOCAL_FUNCTIONS(name, path)                                                                    \
+    SIGMOID_FUNCTIONS(name##_loss, path, OUT_LOSS, HARD)                                          \
+    SIGMOID_FUNCTIONS(name##_both, path, OUT_BOTH, HARD)
+FOCAL_FUNCTIONS(gamma_0, GAMMA_0)
+FOCAL_FUNCTIONS(gamma_half, GAMMA_HALF)
+FOCAL_FUNCTIONS(gamma_1, GAMMA_1)
+FOCAL_FUNCTIONS(gamma_2, GAMMA_2)
+FOCAL_FUNCTIONS(gamma_any, GAMMA_ANY)
 
 LANES enum focal_path path_of(double gamma)
 {
@@ -220,25 +271,22 @@ LANES enum focal_path path_of(double gamma)
 /* Loss, or loss and gradient: most of the work is in both. */
 void KERNEL(sigmoid_focal)(const sigmoid_job *job, int64_t begin, int64_t end)
 {
-    static row_function *const *const functions[][2] = {
-        [GAMMA_0] = {gamma_0_loss, gamma_0_both},
-        [GAMMA_HALF] = {gamma_half_loss, gamma_half_both},
-        [GAMMA_1] = {gamma_1_loss, gamma_1_both},
-        [GAMMA_2] = {gamma_2_loss, gamma_2_both},
-        [GAMMA_ANY] = {gamma_any_loss, gamma_any_both},
+    static const sigmoid_functions *const functions[][2] = {
+        [GAMMA_0] = {&gamma_0_loss, &gamma_0_both},
+        [GAMMA_HALF] = {&gamma_half_loss, &gamma_half_both},
+        [GAMMA_1] = {&gamma_1_loss, &gamma_1_both},
+        [GAMMA_2] = {&gamma_2_loss, &gamma_2_both},
+        [GAMMA_ANY] = {&gamma_any_loss, &gamma_any_both},
     };
     const double gamma = job->gamma < 0x1p100 ? job->gamma : 0x1p100; /* q^gamma is 0 or 1 there */
-    sigmoid_row r = sigmoid_row_of(job);
-    r.alpha_negative = (float)job->alpha_negative;
-    r.alpha_positive = (float)job->alpha_positive;
-    if (r.alpha_negative == 0.0f)
-        r.limit_negative = LARGEST_FLOAT;
-    if (r.alpha_positive == 0.0f)
-        r.limit_positive = LARGEST_FLOAT;
-    r.gamma = (float)gamma;
-    r.gamma_low = (float)(gamma - (double)r.gamma);
+    sigmoid_loss f;
+    f.alpha_negative = (float)job->alpha_negative;
+    f.alpha_positive = (float)job->alpha_positive;
+    f.limit_negative = f.alpha_negative == 0.0f ? LARGEST_FLOAT : LANE_INFINITY;
+    f.limit_positive = f.alpha_positive == 0.0f ? LARGEST_FLOAT : LANE_INFINITY;
+    f.gamma = (float)gamma;
+    f.gamma_low = (float)(gamma - (double)f.gamma);
     /* for z < 0, f' < (gamma + 1) e^(gamma + 1); and log(gamma + 1) / (gamma + 1) < 0.37 */
-    r.cut = (float)(-87.4 / (gamma + 1.0) - 0.37);
-    row_function *const *const rows = functions[path_of(gamma)][job->grad != NULL];
-    sigmoid_rows(job, &r, rows[job->target_kind], begin, end);
+    f.cut = (float)(-87.4 / (gamma + 1.0) - 0.37);
+    sigmoid_rows(job, &f, functions[path_of(gamma)][job->grad != NULL], begin, end);
 }

@@ -6,8 +6,17 @@
  *   z = x for a negative and -x for a positive element:  loss = f(z),  grad = f'(z) dz/dx
  *
  * and from e = exp(-|z|), which never overflows: sigmoid(z) is 1 / (1 + e) or e / (1 + e), and
- * log(1 + exp(z)) is max(z, 0) + log(1 + e). The kernel file defines `element_terms`; this file
- * brings it logits and targets, and takes care of factors, sums and outputs.
+ * log(1 + exp(z)) is max(z, 0) + log(1 + e). The kernel file defines `tile_terms`; this file brings
+ * it tiles of logits and targets, and takes care of factors, sums and outputs.
+ *
+ * Tiles: a chain of two polynomials is too long for one loop, whose window holds too few of them.
+ * The elements are taken by tiles instead, and a tile by passes, one polynomial each, with what
+ * passes hand on kept in L1. A tile is one span of a row, in place; or what the whole spans leave of
+ * several rows, gathered: each row filled up to whole blocks with x = -inf, negative, whose loss and
+ * gradient are 0.
+ *
+ * Labels: a row is computed as if all its elements were negative. The positive elements, one a row,
+ * are gathered before anything is written; they are a tile of their own and then replace the others.
  *
  * Order of the sum: within a span of 256 elements, block b adds into f32 accumulator b % 4, which
  * starts at 0; accumulators are added (0 + 2) + (1 + 3); the 16 lanes go into 16 doubles, which are
@@ -26,38 +35,48 @@
 
 #include "loss_rows.h"
 
-enum { ACCUMULATORS = GROUP_BLOCKS, SPAN = 256 };
+enum { SPAN_BLOCKS = 16, SPAN = SPAN_BLOCKS * BLOCK, TILE_BLOCKS = 32, TILE = TILE_BLOCKS * BLOCK };
+enum { BATCH_ROWS = BLOCK }; /* so that their positive elements are one block */
 
-/* What a row function is compiled for. */
+/* What a tile function is compiled for. */
 enum { OUT_LOSS = 1, OUT_GRAD = 2, OUT_BOTH = 3 };
 
-/* What a step of the loop knows of its targets. */
-enum step_targets {
-    ALL_NEGATIVE, /* target[] is not read */
-    HARD,         /* target[]: the sign bit is set where positive, all other bits are 0 */
-    SOFT          /* target[]: in [0, 1] */
+/* The targets of a tile. */
+enum tile_targets {
+    ALL_NEGATIVE,
+    ALL_POSITIVE,
+    BYTES, /* targets_u8: 0 negative, else positive */
+    HARD,  /* targets: 0 or 1; the logit counts as NaN where they are neither */
+    SOFT   /* targets: in [0, 1] */
 };
 
-typedef struct sigmoid_row {
-    const storage *logits;
-    int64_t classes;
-    enum target_kind target_kind;
-    int64_t label;             /* TARGET_LABEL: the positive column; negative for background */
-    const uint8_t *targets_u8; /* TARGET_U8 */
-    const storage *targets;    /* TARGET_DENSE */
-    storage *element_loss;     /* NULL: not wanted */
-    storage *grad;
-    float weight;
+/* The parameters of a loss. BCE needs none. */
+typedef struct sigmoid_loss {
     float alpha_negative, alpha_positive;
-    float scale_negative, scale_positive; /* of the gradient; alpha is in it */
     float limit_negative, limit_positive; /* of the loss before alpha: inf, or finite for alpha 0 */
     float gamma, gamma_low, cut;          /* of the focal loss, see there */
-} sigmoid_row;
+} sigmoid_loss;
 
-/* Defined by the kernel file: loss (without the row's weight) and gradient (all factors in it) of
- * `blocks` blocks. `path`, `targets` and `out` are constants in every call. */
-LANES void element_terms(const sigmoid_row *r, int path, enum step_targets targets, int out,
-                         const vf *x, const vf *target, int blocks, vf *loss, vf *grad);
+/* What passes hand on, and what is summed: the losses, or the gradients where no loss is wanted. */
+typedef struct tile_scratch {
+    float e[TILE], low[TILE], l[TILE], w[TILE], terms[TILE];
+    float scale_negative[TILE_BLOCKS], scale_positive[TILE_BLOCKS]; /* of the gradient, by block */
+} tile_scratch;
+
+typedef struct tile {
+    const sigmoid_loss *loss;
+    const storage *x;
+    const uint8_t *targets_u8; /* BYTES */
+    const storage *targets;    /* HARD, SOFT */
+    storage *grad;
+    const float *positive_scale; /* ALL_POSITIVE: of each lane; otherwise those of the scratch */
+    tile_scratch *scratch;
+    int blocks; /* a multiple of BLOCKS_IN_FLIGHT, or 1 where ALL_POSITIVE */
+} tile;
+
+/* Defined by the kernel file: loss (without the row's weight) and gradient (all factors in it) of a
+ * tile, `width` blocks side by side. All but the tile are constants in every call. */
+LANES void tile_terms(const tile *t, int path, enum tile_targets targets, int out, int width);
 
 /* ---- element mathematics --------------------------------------------------------------------- */
 
@@ -93,173 +112,381 @@ LANES void exp_of_minus_abs(const vf *z, vf *e, int blocks)
     vexp_scaled(e, e, blocks, exp_scale_of(0.0f));
 }
 
-/* Hard targets: z = x for a negative and -x for a positive element. */
-LANES void signed_logits(enum step_targets targets, const vf *x, const vf *target, int blocks,
-                         vf *z)
+/* ---- blocks of a tile ------------------------------------------------------------------------ */
+
+#define FOR_TILE(b, t, width) for (int b = 0; b < (t)->blocks; b += (width))
+
+LANES void load_blocks(const float *from, int b, int width, vf *v)
 {
-    FOR_BLOCKS(k, blocks) z[k] = targets == ALL_NEGATIVE ? x[k] : vxor(x[k], target[k]);
+    FOR_BLOCKS(k, width) v[k] = vload_f32(from + BLOCK * (b + k));
+}
+LANES void store_blocks(float *to, int b, int width, const vf *v)
+{
+    FOR_BLOCKS(k, width) vstore_f32(to + BLOCK * (b + k), v[k]);
+}
+
+/* Logits, NaN where a HARD target is neither 0 nor 1. */
+LANES void load_logits(const tile *t, enum tile_targets targets, int b, int width, vf *x)
+{
+    FOR_BLOCKS(k, width) x[k] = vload(t->x + BLOCK * (b + k));
+    if (targets == HARD)
+        FOR_BLOCKS(k, width) {
+            const vf target = vload(t->targets + BLOCK * (b + k));
+            const vm hard = vmask_or(veq(target, vset1(1.0f)), veq(target, vset1(0.0f)));
+            x[k] = vselect(hard, x[k], vset1(LANE_NAN));
+        }
+}
+
+/* z and the targets: the sign bit is set where positive, all other bits are 0. SOFT: x and t. */
+LANES void load_elements(const tile *t, enum tile_targets targets, int b, int width, vf *z,
+                         vf *target)
+{
+    load_logits(t, targets, b, width, z);
+    FOR_BLOCKS(k, width) {
+        const int at = BLOCK * (b + k);
+        if (targets == BYTES)
+            target[k] = vload_positive_u8(t->targets_u8 + at);
+        else if (targets == HARD)
+            target[k] = vkeep(veq(vload(t->targets + at), vset1(1.0f)), vset1(-0.0f));
+        else if (targets == SOFT)
+            target[k] = vload(t->targets + at);
+        else
+            target[k] = vset1(targets == ALL_POSITIVE ? -0.0f : 0.0f);
+        if (targets != ALL_NEGATIVE && targets != SOFT)
+            z[k] = vxor(z[k], target[k]);
+    }
+}
+
+LANES void store_terms(const tile *t, int out, int b, int width, const vf *loss, const vf *grad)
+{
+    store_blocks(t->scratch->terms, b, width, out & OUT_LOSS ? loss : grad);
+    if (out & OUT_GRAD)
+        FOR_BLOCKS(k, width) vstore(t->grad + BLOCK * (b + k), grad[k]);
 }
 
 /* A factor that differs between positive and negative elements. */
-LANES vf factor_of(enum step_targets targets, vf target, float negative, float positive)
+LANES vf factor_of(enum tile_targets targets, vf target, float negative, float positive)
 {
     if (targets == ALL_NEGATIVE)
         return vset1(negative);
     return vsign_select(target, vset1(positive), vset1(negative));
 }
 
-LANES vf loss_limit(const sigmoid_row *r, enum step_targets targets, vf target)
+/* The gradient's factor of block b. Without alpha, positive and negative differ by the sign. */
+LANES vf scale_of(const tile *t, int with_alpha, enum tile_targets targets, vf target, int b)
 {
-    return factor_of(targets, target, r->limit_negative, r->limit_positive);
+    const tile_scratch *s = t->scratch;
+    if (targets == ALL_POSITIVE)
+        return vload_f32(t->positive_scale);
+    if (targets == ALL_NEGATIVE || targets == SOFT)
+        return vset1(s->scale_negative[b]);
+    if (!with_alpha)
+        return vxor(vset1(s->scale_negative[b]), target);
+    return factor_of(targets, target, s->scale_negative[b], s->scale_positive[b]);
+}
+
+/* A loss before alpha, times alpha. Where alpha is 0, so is the loss, at infinity too: that is what
+ * the limits do. */
+LANES vf limited_loss(const sigmoid_loss *f, enum tile_targets targets, vf target, vf loss)
+{
+    return vmin(factor_of(targets, target, f->limit_negative, f->limit_positive), loss);
+}
+LANES vf alpha_of(const sigmoid_loss *f, enum tile_targets targets, vf target)
+{
+    return factor_of(targets, target, f->alpha_negative, f->alpha_positive);
+}
+
+/* ---- binary cross-entropy ---------------------------------------------------------------------- */
+
+/* First pass: e, which needs no sign of x and so no targets. */
+LANES void exponential_pass(const tile *t, enum tile_targets targets, int width)
+{
+    FOR_TILE(b, t, width) {
+        vf e[BLOCKS_IN_FLIGHT];
+        load_logits(t, targets, b, width, e);
+        exp_of_minus_abs(e, e, width);
+        store_blocks(t->scratch->e, b, width, e);
+    }
 }
 
 /* Binary cross-entropy against hard targets, times alpha (1 where the loss has none):
  *
  *   loss = max(z, 0) + log(1 + e)      df/dz = (z >= 0 ? 1 : e) / (1 + e)
  *
- * z = +0 and -0 give the same: e is 1. Where alpha is 0, so is the loss, at infinity too: that is
- * what the limits do.
+ * z = +0 and -0 give the same: e is 1.
  * Error, without alpha: loss 2.17 ULP, witness z = 0x1.0317c2p-7; gradient 2.41 ULP, witness
  * z = -0x1.b853fp+1. An alpha that is no power of two adds up to 0.6 and 1.
- * Cost 23 FMA-class operations a block, and a division. */
-LANES void binary_terms(const sigmoid_row *r, int with_alpha, enum step_targets targets, int out,
-                        const vf *x, const vf *target, int blocks, vf *loss, vf *grad)
+ * Cost 21 FMA-class operations a block, a selection and a division. */
+LANES void binary_terms(const tile *t, int with_alpha, enum tile_targets targets, int out, int width)
 {
     const vf zero = vset1(0.0f), one = vset1(1.0f);
-    vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT];
-    signed_logits(targets, x, target, blocks, z);
-    exp_of_minus_abs(z, e, blocks);
-    if (out & OUT_GRAD) {
-        vf scale[BLOCKS_IN_FLIGHT];
-        FOR_BLOCKS(k, blocks) {
+    exponential_pass(t, targets, width);
+    FOR_TILE(b, t, width) {
+        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT];
+        vf loss[BLOCKS_IN_FLIGHT], grad[BLOCKS_IN_FLIGHT];
+        load_elements(t, targets, b, width, z, target);
+        load_blocks(t->scratch->e, b, width, e);
+        if (out & OUT_GRAD)
+            FOR_BLOCKS(k, width) {
+                const vf scale = scale_of(t, with_alpha, targets, target[k], b + k);
+                grad[k] = vfma(vsign_select(z[k], e[k], one), scale, zero);
+                grad[k] = vdiv(grad[k], vadd(one, e[k]));
+            }
+        if (out & OUT_LOSS) {
+            log1p_of_fraction(e, loss, width);
+            FOR_BLOCKS(k, width) loss[k] = vadd(loss[k], vmax(z[k], zero));
             if (with_alpha)
-                scale[k] = factor_of(targets, target[k], r->scale_negative, r->scale_positive);
-            else
-                scale[k] = targets == HARD ? vxor(vset1(r->scale_negative), target[k])
-                                           : vset1(r->scale_negative);
+                FOR_BLOCKS(k, width)
+                    loss[k] = vmul(limited_loss(t->loss, targets, target[k], loss[k]),
+                                   alpha_of(t->loss, targets, target[k]));
         }
-        FOR_BLOCKS(k, blocks) grad[k] = vfma(vsign_select(z[k], e[k], one), scale[k], zero);
-        FOR_BLOCKS(k, blocks) grad[k] = vdiv(grad[k], vadd(one, e[k]));
-    }
-    if (out & OUT_LOSS) {
-        log1p_of_fraction(e, l, blocks);
-        FOR_BLOCKS(k, blocks) {
-            loss[k] = vadd(l[k], vmax(z[k], zero));
-            if (with_alpha)
-                loss[k] = vmul(vmin(loss_limit(r, targets, target[k]), loss[k]),
-                               factor_of(targets, target[k], r->alpha_negative, r->alpha_positive));
-        }
+        store_terms(t, out, b, width, loss, grad);
     }
 }
 
-/* ---- one row --------------------------------------------------------------------------------- */
+/* ---- what a path is compiled for --------------------------------------------------------------- */
 
-/* The targets of the 16 columns from `at` on, of which `there` are in the row. Dense targets that
- * are wanted HARD become sign bits; the logit becomes NaN where the target is neither 0 nor 1. */
-LANES void load_target(const sigmoid_row *r, enum target_kind kind, enum step_targets targets,
-                       int64_t at, int64_t there, vf *x, vf *target)
+typedef void tile_function(const tile *t);
+
+/* One path and one choice of outputs: its tiles, by kind of target, and its positive elements. */
+typedef struct sigmoid_functions {
+    tile_function *tiles[3];
+    tile_function *positives;
+} sigmoid_functions;
+
+/* The copy is for the compiler: what is stored cannot change it. */
+#define TILE_FUNCTION(name, path, targets, out, width)                                            \
+    static void name(const tile *given)                                                           \
+    {                                                                                             \
+        const tile t = *given;                                                                    \
+        tile_terms(&t, path, targets, out, width);                                                \
+    }
+/* `dense` is what dense targets are: SOFT or HARD. */
+#define SIGMOID_FUNCTIONS(name, path, out, dense)                                                 \
+    TILE_FUNCTION(name##_label, path, ALL_NEGATIVE, out, BLOCKS_IN_FLIGHT)                        \
+    TILE_FUNCTION(name##_positive, path, ALL_POSITIVE, out, 1)                                    \
+    TILE_FUNCTION(name##_u8, path, BYTES, out, BLOCKS_IN_FLIGHT)                                  \
+    TILE_FUNCTION(name##_dense, path, dense, out, BLOCKS_IN_FLIGHT)                               \
+    static const sigmoid_functions name = {                                                       \
+        {[TARGET_LABEL] = name##_label, [TARGET_U8] = name##_u8, [TARGET_DENSE] = name##_dense},  \
+        name##_positive};
+
+/* ---- a batch of rows --------------------------------------------------------------------------- */
+
+typedef struct sigmoid_row {
+    const storage *logits;
+    const uint8_t *targets_u8; /* TARGET_U8 */
+    const storage *targets;    /* TARGET_DENSE */
+    storage *element_loss;     /* NULL: not wanted */
+    storage *grad;
+    int64_t index;
+    int64_t label; /* TARGET_LABEL: the positive column; negative for background */
+    float weight;
+    double sum; /* of the elements' losses, without the row's weight */
+} sigmoid_row;
+
+typedef struct batch {
+    int64_t classes;
+    int rows;
+    sigmoid_row row[BATCH_ROWS];
+    vd total[BATCH_ROWS]; /* of the terms of whole spans */
+    float scale_negative[BATCH_ROWS], scale_positive[BATCH_ROWS];
+    float positive_loss[BATCH_ROWS]; /* TARGET_LABEL: of the labelled elements */
+    storage positive_grad[BATCH_ROWS];
+    tile_scratch scratch;
+} batch;
+
+/* The sum of `blocks` blocks of one span. */
+LANES vf sum_of_blocks(const float *terms, int blocks)
 {
-    if (kind == TARGET_LABEL) {
-        const int64_t lane = r->label - at;
-        const int not_here = lane < 0 || lane >= BLOCK;
-        *target = vselect(vmask_without(not_here ? BLOCK : (int)lane), vset1(0.0f), vset1(-0.0f));
-    } else if (kind == TARGET_U8) {
-        if (there >= BLOCK)
-            *target = vload_positive_u8(r->targets_u8 + at);
-        else
-            *target = there > 0 ? vload_n_positive_u8(r->targets_u8 + at, (int)there) : vset1(0.0f);
-    } else {
-        *target = vload_tail(r->targets + at, there, 0.0f);
-        if (targets == HARD) {
-            const vm positive = veq(*target, vset1(1.0f)), negative = veq(*target, vset1(0.0f));
-            *x = vselect(vmask_or(positive, negative), *x, vset1(LANE_NAN));
-            *target = vkeep(positive, vset1(-0.0f));
-        }
+    vf sum[GROUP_BLOCKS];
+    FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vset1(0.0f);
+    int b = 0;
+    for (; b + GROUP_BLOCKS <= blocks; b += GROUP_BLOCKS)
+        FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vadd(sum[k], vload_f32(terms + BLOCK * (b + k)));
+    FOR_BLOCKS(k, GROUP_BLOCKS - 1)
+        if (b + k < blocks)
+            sum[k] = vadd(sum[k], vload_f32(terms + BLOCK * (b + k)));
+    return fold_blocks(sum);
+}
+
+/* Columns [at, at + n) of row i have their terms at `terms` and their gradients at `grad`: puts in
+ * the labelled element. */
+LANES void put_positive(const batch *a, int i, int64_t at, int64_t n, float *terms, storage *grad)
+{
+    const int64_t label = a->row[i].label - at;
+    if (label >= 0 && label < n) {
+        terms[label] = a->positive_loss[i];
+        if (grad)
+            grad[label] = a->positive_grad[i];
     }
 }
 
-/* `blocks` blocks from column `at` on, of which `left` elements are in the row: loads, terms, sum,
- * stores. Lanes past the row are filled with x = -inf, negative: their loss and gradient are 0. */
-LANES void step(const sigmoid_row *r, int path, int out, enum target_kind kind,
-                enum step_targets targets, int64_t at, int64_t left, int blocks, vf *partial)
+LANES void store_element_loss(const sigmoid_row *r, int64_t at, int64_t n, const float *terms)
 {
-    vf x[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT];
-    vf loss[BLOCKS_IN_FLIGHT], grad[BLOCKS_IN_FLIGHT];
-    FOR_BLOCKS(k, blocks)
-        x[k] = vload_tail(r->logits + at + BLOCK * k, left - BLOCK * k, -LANE_INFINITY);
-    if (targets != ALL_NEGATIVE)
-        FOR_BLOCKS(k, blocks)
-            load_target(r, kind, targets, at + BLOCK * k, left - BLOCK * k, &x[k], &target[k]);
-    element_terms(r, path, targets, out, x, target, blocks, loss, grad);
-    FOR_BLOCKS(k, blocks) partial[k] = vadd(partial[k], out & OUT_LOSS ? loss[k] : grad[k]);
-    if (out & OUT_GRAD)
-        FOR_BLOCKS(k, blocks)
-            vstore_tail(r->grad + at + BLOCK * k, left - BLOCK * k, grad[k]);
-    if (out & OUT_LOSS && r->element_loss) {
-        const vf weight = vset1(r->weight), limit = limit_for_weight(weight);
-        FOR_BLOCKS(k, blocks)
-            vstore_tail(r->element_loss + at + BLOCK * k, left - BLOCK * k,
-                        vmul(weight, vmin(limit, loss[k])));
+    const vf weight = vset1(r->weight), limit = limit_for_weight(weight);
+    for (int64_t j = 0; j < n; j += BLOCK)
+        vstore_tail(r->element_loss + at + j, n - j,
+                    vmul(weight, vmin(limit, vload_f32(terms + j))));
+}
+
+/* The labelled elements as if each were positive, a lane a row; what is computed for a row without a
+ * label is not used. */
+static void positive_elements(batch *a, tile *t, tile_function *compute)
+{
+    storage x[BLOCK];
+    for (int i = 0; i < BLOCK; i++)
+        x[i] = i < a->rows && a->row[i].label >= 0 ? a->row[i].logits[a->row[i].label] : 0;
+    t->x = x;
+    t->grad = a->positive_grad;
+    t->positive_scale = a->scale_positive;
+    t->blocks = 1;
+    compute(t);
+    memcpy(a->positive_loss, a->scratch.terms, sizeof a->positive_loss);
+}
+
+LANES void scales_of_blocks(batch *a, int i, int first, int blocks)
+{
+    for (int b = first; b < first + blocks; b++) {
+        a->scratch.scale_negative[b] = a->scale_negative[i];
+        a->scratch.scale_positive[b] = a->scale_positive[i];
     }
 }
 
-/* Up to a group from column `at` on, of any length and with any targets: the row's end, and the
- * group that holds the label. */
-LANES void any_group(const sigmoid_row *r, int path, int out, enum step_targets dense, int64_t at,
-                     vf *partial)
+/* Columns [0, end) of row i: whole spans, read and written where they are. */
+static vd whole_spans(batch *a, int i, tile *t, tile_function *compute, int64_t end)
 {
-    const int64_t left = r->classes - at < GROUP ? r->classes - at : GROUP;
-    for (int64_t i = 0; i < left; i += BLOCK) {
-        if (dense == SOFT && r->target_kind == TARGET_DENSE)
-            step(r, path, out, TARGET_DENSE, SOFT, at + i, left - i, 1, partial + i / BLOCK);
-        else
-            step(r, path, out, r->target_kind, HARD, at + i, left - i, 1, partial + i / BLOCK);
-    }
-}
-
-typedef void group_function(const sigmoid_row *r, int64_t at, vf *partial);
-
-/* Computes a row and returns the sum of its elements' losses, without the row's weight. (Where no
- * loss is wanted: a number that is NaN where a gradient is.) `kind` is a constant. */
-LANES double row_of(const sigmoid_row *r, int path, int out, enum target_kind kind,
-                    enum step_targets targets, group_function *special_group)
-{
+    const sigmoid_row *r = &a->row[i];
     vd total = vd_zero();
-    for (int64_t span = 0; span < r->classes; span += SPAN) {
-        vf partial[ACCUMULATORS];
-        FOR_BLOCKS(k, ACCUMULATORS) partial[k] = vset1(0.0f);
-        const int64_t end = r->classes - span < SPAN ? r->classes : span + SPAN;
-        for (int64_t at = span; at < end; at += GROUP) {
-            if (end - at < GROUP || (kind == TARGET_LABEL && (uint64_t)(r->label - at) < GROUP))
-                special_group(r, at, partial);
-            else
-                for (int first = 0; first < ACCUMULATORS; first += BLOCKS_IN_FLIGHT)
-                    step(r, path, out, kind, targets, at + BLOCK * first, GROUP, BLOCKS_IN_FLIGHT,
-                         partial + first);
-        }
-        total = vd_add(total, fold_blocks(partial));
+    scales_of_blocks(a, i, 0, SPAN_BLOCKS);
+    t->blocks = SPAN_BLOCKS;
+    for (int64_t at = 0; at < end; at += SPAN) {
+        t->x = r->logits + at;
+        t->targets_u8 = r->targets_u8 ? r->targets_u8 + at : NULL;
+        t->targets = r->targets ? r->targets + at : NULL;
+        t->grad = r->grad ? r->grad + at : NULL;
+        compute(t);
+        put_positive(a, i, at, SPAN, a->scratch.terms, t->grad);
+        if (r->element_loss)
+            store_element_loss(r, at, SPAN, a->scratch.terms);
+        total = vd_add(total, sum_of_blocks(a->scratch.terms, SPAN_BLOCKS));
     }
-    return vd_across(total);
+    return total;
 }
 
-/* The functions of one path and one choice of outputs, by kind of target; `dense` is what dense
- * targets are: SOFT or HARD. */
-typedef double row_function(const sigmoid_row *r);
-#define ROW_FUNCTION(name, path, out, kind, targets, group)                                       \
-    static double name(const sigmoid_row *r)                                                      \
-    {                                                                                             \
-        return row_of(r, path, out, kind, targets, group);                                        \
+/* n bytes, and zeros up to a whole block. The last bytes go by parts of constant size: for so few a
+ * call of memcpy takes longer than all the rest. */
+LANES void copy_bytes(uint8_t *to, const uint8_t *from, int64_t n)
+{
+    for (; n >= BLOCK; n -= BLOCK, to += BLOCK, from += BLOCK)
+        memcpy(to, from, BLOCK);
+    if (n > 0)
+        memset(to, 0, BLOCK);
+    if (n & 8) {
+        memcpy(to, from, 8);
+        to += 8;
+        from += 8;
     }
-#define ROW_FUNCTIONS(name, path, out, dense)                                                     \
-    static __attribute__((noinline)) void name##_group(const sigmoid_row *r, int64_t at, vf *sum) \
-    {                                                                                             \
-        any_group(r, path, out, dense, at, sum);                                                  \
-    }                                                                                             \
-    ROW_FUNCTION(name##_label, path, out, TARGET_LABEL, ALL_NEGATIVE, name##_group)               \
-    ROW_FUNCTION(name##_u8, path, out, TARGET_U8, HARD, name##_group)                             \
-    ROW_FUNCTION(name##_dense, path, out, TARGET_DENSE, dense, name##_group)                      \
-    static row_function *const name[] = {                                                         \
-        [TARGET_LABEL] = name##_label, [TARGET_U8] = name##_u8, [TARGET_DENSE] = name##_dense};
+    if (n & 4) {
+        memcpy(to, from, 4);
+        to += 4;
+        from += 4;
+    }
+    if (n & 2) {
+        memcpy(to, from, 2);
+        to += 2;
+        from += 2;
+    }
+    if (n & 1)
+        *to = *from;
+}
+
+/* n elements of a row, filled up to whole blocks; and back. */
+LANES void copy_from_row(storage *to, const storage *row, int64_t n, float fill)
+{
+    const int64_t tail = n % BLOCK, whole = n - tail;
+    for (int64_t j = 0; j < whole; j += BLOCK)
+        vstore(to + j, vload(row + j));
+    if (tail > 0)
+        vstore(to + whole, vload_n(row + whole, (int)tail, fill));
+}
+LANES void copy_to_row(storage *row, const storage *from, int64_t n)
+{
+    const int64_t tail = n % BLOCK, whole = n - tail;
+    for (int64_t j = 0; j < whole; j += BLOCK)
+        vstore(row + j, vload(from + j));
+    if (tail > 0)
+        vstore_n(row + whole, (int)tail, vload(from + whole));
+}
+
+/* The columns from `at` on of rows [first, end), less than a span each, side by side in one tile. */
+static void ends_of_rows(batch *a, int first, int end, tile *t, tile_function *compute,
+                         int64_t at)
+{
+    storage x[TILE], targets[TILE], grad[TILE];
+    uint8_t targets_u8[TILE];
+    const int64_t n = a->classes - at;
+    const int blocks = (int)((n + BLOCK - 1) / BLOCK), size = blocks * BLOCK;
+    int all = 0;
+    for (int i = first; i < end; i++, all += blocks) {
+        const sigmoid_row *r = &a->row[i];
+        copy_from_row(x + BLOCK * all, r->logits + at, n, -LANE_INFINITY);
+        if (r->targets_u8)
+            copy_bytes(targets_u8 + BLOCK * all, r->targets_u8 + at, n);
+        if (r->targets)
+            copy_from_row(targets + BLOCK * all, r->targets + at, n, 0.0f);
+        scales_of_blocks(a, i, all, blocks);
+    }
+    for (; all % BLOCKS_IN_FLIGHT != 0; all++) {
+        vstore(x + BLOCK * all, vset1(-LANE_INFINITY));
+        vstore(targets + BLOCK * all, vset1(0.0f));
+        memset(targets_u8 + BLOCK * all, 0, BLOCK);
+        a->scratch.scale_negative[all] = a->scratch.scale_positive[all] = 0.0f;
+    }
+    t->x = x;
+    t->targets_u8 = targets_u8;
+    t->targets = targets;
+    t->grad = grad;
+    t->blocks = all;
+    if (all > 0)
+        compute(t);
+    float *terms = a->scratch.terms;
+    for (int i = first; i < end; i++) /* all before the first is read, which would wait for it */
+        put_positive(a, i, at, n, terms + size * (i - first), grad + size * (i - first));
+    for (int i = first; i < end; i++, terms += size) {
+        sigmoid_row *r = &a->row[i];
+        if (r->element_loss)
+            store_element_loss(r, at, n, terms);
+        if (r->grad)
+            copy_to_row(r->grad + at, grad + size * (i - first), n);
+        r->sum = vd_across(vd_add(a->total[i], sum_of_blocks(terms, blocks)));
+    }
+}
+
+/* How many rows' ends make a tile. */
+LANES int rows_of_tile(int64_t rest)
+{
+    const int blocks = (int)((rest + BLOCK - 1) / BLOCK);
+    return blocks * BATCH_ROWS > TILE_BLOCKS ? TILE_BLOCKS / blocks : BATCH_ROWS;
+}
+
+static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_functions *f,
+                          enum target_kind kind)
+{
+    const int64_t rest = a->classes % SPAN, whole = a->classes - rest;
+    const int some = rows_of_tile(rest);
+    tile t = {0};
+    t.loss = loss;
+    t.scratch = &a->scratch;
+    if (kind == TARGET_LABEL)
+        positive_elements(a, &t, f->positives);
+    for (int first = 0; first < a->rows; first += some) {
+        const int end = a->rows - first < some ? a->rows : first + some;
+        for (int i = first; i < end; i++)
+            a->total[i] = whole > 0 ? whole_spans(a, i, &t, f->tiles[kind], whole) : vd_zero();
+        ends_of_rows(a, first, end, &t, f->tiles[kind], whole);
+    }
+}
 
 /* ---- all rows -------------------------------------------------------------------------------- */
 
@@ -269,65 +496,80 @@ static __attribute__((noinline)) void make_nan_canonical(storage *p, int64_t n)
         vstore_tail(p + i, n - i, vcanonical(vload_tail(p + i, n - i, 0.0f)));
 }
 
-/* Loss of one row, weighted; everything about the row but the path is filled in here. */
-LANES double sigmoid_row_loss(const sigmoid_job *job, sigmoid_row *r, row_function *compute,
-                              int64_t row)
+LANES float canonical_float(double x)
+{
+    return x == x ? (float)x : LANE_NAN;
+}
+
+/* Takes a row into the batch. Returns 0 where it is ignored: its outputs are then 0. */
+LANES int add_row(const sigmoid_job *job, batch *a, int64_t row)
 {
     const row_terms *t = &job->rows;
     const int labelled = job->target_kind == TARGET_LABEL;
+    sigmoid_row *r = &a->row[a->rows];
+    r->index = row;
     r->label = labelled ? label_at(t, row) : -1;
     r->element_loss = job->element_loss
                     ? (storage *)job->element_loss + row * job->element_loss_stride : NULL;
     r->grad = job->grad ? (storage *)job->grad + row * job->grad_stride : NULL;
     if (labelled && r->label == t->ignore_index) {
         if (r->element_loss)
-            store_fill(r->element_loss, r->classes, 0.0f);
+            store_fill(r->element_loss, a->classes, 0.0f);
         if (r->grad)
-            store_fill(r->grad, r->classes, 0.0f);
-        return 0.0;
+            store_fill(r->grad, a->classes, 0.0f);
+        if (t->row_loss)
+            ((float *)t->row_loss)[row] = 0.0f;
+        return 0;
     }
     r->logits = (const storage *)job->logits + row * job->logits_stride;
-    if (job->target_kind == TARGET_U8)
-        r->targets_u8 = (const uint8_t *)job->targets + row * job->targets_stride;
-    else if (job->target_kind == TARGET_DENSE)
-        r->targets = (const storage *)job->targets + row * job->targets_stride;
-
+    r->targets_u8 = job->target_kind == TARGET_U8
+                  ? (const uint8_t *)job->targets + row * job->targets_stride : NULL;
+    r->targets = job->target_kind == TARGET_DENSE
+               ? (const storage *)job->targets + row * job->targets_stride : NULL;
     const row_factors factors = row_factors_of(t, row, r->label);
     r->weight = factors.loss;
-    r->scale_negative = (float)(job->alpha_negative * factors.gradient);
-    r->scale_positive = -(float)(job->alpha_positive * factors.gradient);
+    a->scale_negative[a->rows] = (float)(job->alpha_negative * factors.gradient);
+    a->scale_positive[a->rows] = -(float)(job->alpha_positive * factors.gradient);
+    a->rows++;
+    return 1;
+}
 
-    const double sum = compute(r);
-    const double finite = 0.0 * sum + 0.0 * (double)r->weight + 0.0 * (double)r->scale_negative
-                        + 0.0 * (double)r->scale_positive;
+/* The loss of a computed row, weighted. */
+LANES double loss_of_row(const batch *a, int i)
+{
+    const sigmoid_row *r = &a->row[i];
+    const double finite = 0.0 * r->sum + 0.0 * (double)r->weight + 0.0 * (double)a->scale_negative[i]
+                        + 0.0 * (double)a->scale_positive[i];
     if (__builtin_expect(!(finite == 0.0), 0)) {
         if (r->element_loss)
-            make_nan_canonical(r->element_loss, r->classes);
+            make_nan_canonical(r->element_loss, a->classes);
         if (r->grad)
-            make_nan_canonical(r->grad, r->classes);
+            make_nan_canonical(r->grad, a->classes);
     }
-    return r->weight == 0.0f && sum == sum ? 0.0 : (double)r->weight * sum;
+    return r->weight == 0.0f && r->sum == r->sum ? 0.0 : (double)r->weight * r->sum;
 }
 
-LANES float canonical_float(double x)
-{
-    return x == x ? (float)x : LANE_NAN;
-}
-
-/* Rows [begin, end): `r` holds what is the same for all of them. */
-LANES void sigmoid_rows(const sigmoid_job *job, sigmoid_row *r, row_function *compute,
-                        int64_t begin, int64_t end)
+/* Rows [begin, end). */
+static void sigmoid_rows(const sigmoid_job *job, const sigmoid_loss *loss,
+                         const sigmoid_functions *f, int64_t begin, int64_t end)
 {
     const row_terms *t = &job->rows;
     const int64_t step = t->partial ? t->leaf_rows : end - begin;
+    batch a;
+    a.classes = job->classes;
     for (int64_t leaf = begin; leaf < end; leaf += step) {
         const int64_t leaf_end = end - leaf < step ? end : leaf + step;
         double lanes[LEAF_LANES] = {0.0};
-        for (int64_t row = leaf; row < leaf_end; row++) {
-            const double loss = sigmoid_row_loss(job, r, compute, row);
-            lanes[(row - leaf) % LEAF_LANES] += loss;
-            if (t->row_loss)
-                ((float *)t->row_loss)[row] = canonical_float(loss);
+        for (int64_t row = leaf; row < leaf_end;) {
+            for (a.rows = 0; a.rows < BATCH_ROWS && row < leaf_end; row++)
+                add_row(job, &a, row);
+            compute_batch(&a, loss, f, job->target_kind);
+            for (int i = 0; i < a.rows; i++) {
+                const double row_loss = loss_of_row(&a, i);
+                lanes[(a.row[i].index - leaf) % LEAF_LANES] += row_loss;
+                if (t->row_loss)
+                    ((float *)t->row_loss)[a.row[i].index] = canonical_float(row_loss);
+            }
         }
         for (int half = LEAF_LANES / 2; half > 0; half /= 2)
             for (int i = 0; i < half; i++)
@@ -335,15 +577,6 @@ LANES void sigmoid_rows(const sigmoid_job *job, sigmoid_row *r, row_function *co
         if (t->partial)
             t->partial[leaf / step] = lanes[0];
     }
-}
-
-LANES sigmoid_row sigmoid_row_of(const sigmoid_job *job)
-{
-    sigmoid_row r = {0};
-    r.classes = job->classes;
-    r.target_kind = job->target_kind;
-    r.limit_negative = r.limit_positive = LANE_INFINITY;
-    return r;
 }
 
 LANES int outputs_of(const sigmoid_job *job)
