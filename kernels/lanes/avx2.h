@@ -55,8 +55,25 @@ LANES vf vload_n_f32(const float *p, int n, float fill)
 }
 LANES void vstore_n_f32(float *p, int n, vf x)
 {
-    _mm256_maskstore_ps(p, first8(n), x.a);
-    _mm256_maskstore_ps(p + 8, first8(n - 8), x.b);
+    __m256 v = x.a; /* by powers of two: a masked store takes as long as fifteen whole ones */
+    if (n & 8) {
+        _mm256_storeu_ps(p, v);
+        v = x.b;
+        p += 8;
+    }
+    __m128 q = _mm256_castps256_ps128(v);
+    if (n & 4) {
+        _mm_storeu_ps(p, q);
+        q = _mm256_extractf128_ps(v, 1);
+        p += 4;
+    }
+    if (n & 2) {
+        _mm_storel_pi((__m64 *)p, q);
+        q = _mm_movehl_ps(q, q);
+        p += 2;
+    }
+    if (n & 1)
+        _mm_store_ss(p, q);
 }
 /* In each half, four rows of four become four columns; its own inverse. */
 LANES void transpose4(__m256 *q)
@@ -97,18 +114,12 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
 }
 LANES vf vload_positive_u8(const uint8_t *p)
 {
-    __m128i v = _mm_loadu_si128((const __m128i *)p);
-    __m256i low = _mm256_cvtepu8_epi32(v), high = _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8));
+    __m256i low = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+    __m256i high = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)));
     __m256i zero = _mm256_setzero_si256();
     __m256 sign = _mm256_set1_ps(-0.0f);
     return (vf){_mm256_and_ps(FLOAT(_mm256_sub_epi32(zero, low)), sign),
                 _mm256_and_ps(FLOAT(_mm256_sub_epi32(zero, high)), sign)};
-}
-LANES vf vload_n_positive_u8(const uint8_t *p, int n)
-{
-    uint8_t t[BLOCK] = {0};
-    memcpy(t, p, (size_t)n);
-    return vload_positive_u8(t);
 }
 
 LANES vf vadd(vf x, vf y) { return (vf)EACH2(_mm256_add_ps, x, y); }

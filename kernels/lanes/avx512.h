@@ -63,18 +63,11 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
         _mm_storeu_ps(p + 12 * stride, _mm512_extractf32x4_ps(q[r], 3));
     }
 }
-LANES vf positive16(__m128i bytes)
-{
-    __m512i minus = _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_cvtepu8_epi32(bytes));
-    return _mm512_and_ps(FLOAT(minus), _mm512_set1_ps(-0.0f));
-}
 LANES vf vload_positive_u8(const uint8_t *p)
 {
-    return positive16(_mm_loadu_si128((const __m128i *)p));
-}
-LANES vf vload_n_positive_u8(const uint8_t *p, int n)
-{
-    return positive16(_mm_maskz_loadu_epi8(vmask_first(n), p));
+    __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    __m512i minus = _mm512_sub_epi32(_mm512_setzero_si512(), v);
+    return _mm512_and_ps(FLOAT(minus), _mm512_set1_ps(-0.0f));
 }
 
 LANES vf vadd(vf x, vf y) { return _mm512_add_ps(x, y); }

@@ -26,7 +26,7 @@
  *   void vstore_f32(p, v)  vstore_n_f32(p, n, v)
  *   void vload_columns_f32(p, stride, c)    c[k] lane j = p[j stride + k] for k = 0 to 3: four columns
  *   void vstore_columns_f32(p, stride, c)   of sixteen rows, and the inverse
- *   vf   vload_positive_u8(p)  vload_n_positive_u8(p, n)   sign bit set where p[i] != 0, else +0
+ *   vf   vload_positive_u8(p)        sign bit set where p[i] != 0, else +0
  *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)
  *   vf   vfma(a, b, c) = a b + c      vfnma(a, b, c) = c - a b      vfms(a, b, c) = a b - c
  *   vf   vand vor vxor (a, b)         bits

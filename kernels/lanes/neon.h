@@ -125,19 +125,6 @@ LANES vf vload_positive_u8(const uint8_t *p)
                 vreinterpretq_f32_u16(vzip1q_u16(wide, high)),
                 vreinterpretq_f32_u16(vzip2q_u16(wide, high))};
 }
-LANES vf vload_n_positive_u8(const uint8_t *p, int n)
-{
-    uint8_t t[BLOCK] = {0};
-    if (n & 8)
-        memcpy(t, p, 8);
-    if (n & 4)
-        memcpy(t + (n & 8), p + (n & 8), 4);
-    if (n & 2)
-        memcpy(t + (n & 12), p + (n & 12), 2);
-    if (n & 1)
-        t[n & 14] = p[n & 14];
-    return vload_positive_u8(t);
-}
 
 LANES float32x4_t max4(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }
 LANES float32x4_t min4(float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }

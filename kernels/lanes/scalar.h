@@ -90,14 +90,13 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
     store4x4(p + 8 * stride, stride, x[0].c, x[1].c, x[2].c, x[3].c);
     store4x4(p + 12 * stride, stride, x[0].d, x[1].d, x[2].d, x[3].d);
 }
-LANES vf vload_n_positive_u8(const uint8_t *p, int n)
+LANES vf vload_positive_u8(const uint8_t *p)
 {
     float t[BLOCK];
     for (int i = 0; i < BLOCK; i++)
-        t[i] = i < n && p[i] ? -0.0f : 0.0f;
+        t[i] = p[i] ? -0.0f : 0.0f;
     return vload_f32(t);
 }
-LANES vf vload_positive_u8(const uint8_t *p) { return vload_n_positive_u8(p, BLOCK); }
 
 LANES f4 add4(f4 x, f4 y) { return x + y; }
 LANES f4 sub4(f4 x, f4 y) { return x - y; }
