@@ -4,63 +4,42 @@
 #include <float.h>
 #include <string.h>
 
-int64_t ballast__label_at(ballast_labels labels, int64_t row)
-{
-    switch (labels.dtype) {
-    case BALLAST_U8:
-        return ((const uint8_t *)labels.data)[row];
-    case BALLAST_I32:
-        return ((const int32_t *)labels.data)[row];
-    default:
-        return ((const int64_t *)labels.data)[row];
-    }
-}
-
-double ballast__real_at(const void *data, ballast_dtype dtype, int64_t index)
-{
-    if (dtype == BALLAST_F32)
-        return (double)((const float *)data)[index];
-    return ((const double *)data)[index];
-}
-
 /* ---- Labels ---------------------------------------------------------------------------------- */
 
-typedef struct label_kinds {
-    int64_t ignored, negative, beyond; /* the latter two of labels that are not ignored */
-} label_kinds;
+typedef struct label_tally {
+    int64_t in_range; /* in [0, classes) */
+    int64_t ignored;
+} label_tally;
 
-/* Counts without branches, which compilers turn into SIMD; where a count shows a bad label, a
- * second look finds it. */
-#define DEFINE_KINDS(name, type)                                                                  \
-    static label_kinds kinds_of_##name(const label_rows *l)                                       \
+/* Without branches: one unsigned comparison says whether a label is in range. */
+#define DEFINE_TALLY(name, type)                                                                  \
+    static label_tally tally_##name(const label_rows *l)                                          \
     {                                                                                             \
         const type *labels = l->labels.data;                                                      \
-        const int64_t rows = l->rows, classes = l->classes, ignore = l->ignore_index;             \
-        label_kinds k = {0, 0, 0};                                                                \
+        const uint64_t classes = (uint64_t)l->classes;                                            \
+        label_tally t = {0, 0};                                                                   \
                                                                                                   \
-        for (int64_t i = 0; i < rows; i++) {                                                      \
+        for (int64_t i = 0; i < l->rows; i++) {                                                   \
             const int64_t label = labels[i];                                                      \
-            const int ignored = label == ignore;                                                  \
                                                                                                   \
-            k.ignored += ignored;                                                                 \
-            k.negative += !ignored & (label < 0);                                                 \
-            k.beyond += !ignored & (label >= classes);                                            \
+            t.in_range += (uint64_t)label < classes;                                              \
+            t.ignored += label == l->ignore_index;                                                \
         }                                                                                         \
-        return k;                                                                                 \
+        return t;                                                                                 \
     }
-DEFINE_KINDS(u8, uint8_t)
-DEFINE_KINDS(i32, int32_t)
-DEFINE_KINDS(i64, int64_t)
+DEFINE_TALLY(u8, uint8_t)
+DEFINE_TALLY(i32, int32_t)
+DEFINE_TALLY(i64, int64_t)
 
-static label_kinds kinds_of(const label_rows *l)
+static label_tally tally(const label_rows *l)
 {
     switch (l->labels.dtype) {
     case BALLAST_U8:
-        return kinds_of_u8(l);
+        return tally_u8(l);
     case BALLAST_I32:
-        return kinds_of_i32(l);
+        return tally_i32(l);
     default:
-        return kinds_of_i64(l);
+        return tally_i64(l);
     }
 }
 
@@ -69,6 +48,7 @@ static bool is_allowed(const label_rows *l, int64_t label)
     return label == l->ignore_index || (label < 0 ? l->background : label < l->classes);
 }
 
+/* If there is one: with a background, negative labels are no classes and yet allowed. */
 static void refuse_first_bad(arguments *in, const label_rows *l)
 {
     for (int64_t i = 0; i < l->rows; i++) {
@@ -87,11 +67,12 @@ label_counts ballast__check_labels(arguments *in, const label_rows *l)
 
     if (in->fault.status != BALLAST_OK)
         return counts;
-    const label_kinds k = kinds_of(l);
-    if (k.beyond > 0 || (k.negative > 0 && !l->background))
+    const label_tally t = tally(l);
+    const bool is_class = l->ignore_index >= 0 && l->ignore_index < l->classes;
+    counts.counted = l->rows - t.ignored;
+    counts.positives = is_class ? t.in_range - t.ignored : t.in_range;
+    if (counts.positives != counts.counted)
         refuse_first_bad(in, l);
-    counts.counted = l->rows - k.ignored;
-    counts.positives = counts.counted - k.negative;
     return counts;
 }
 
@@ -99,10 +80,25 @@ label_counts ballast__check_labels(arguments *in, const label_rows *l)
 
 static bool is_weight(double w) { return w >= 0.0 && w <= DBL_MAX; }
 
+/* As labels: one look without branches; where it shows a bad one, a second finds it. */
+#define DEFINE_ALL_WEIGHTS(type, largest)                                                         \
+    static bool all_weights_##type(const type *w, int64_t count)                                  \
+    {                                                                                             \
+        int64_t good = 0;                                                                         \
+                                                                                                  \
+        for (int64_t i = 0; i < count; i++)                                                       \
+            good += (w[i] >= 0) & (w[i] <= largest);                                              \
+        return good == count;                                                                     \
+    }
+DEFINE_ALL_WEIGHTS(float, FLT_MAX)
+DEFINE_ALL_WEIGHTS(double, DBL_MAX)
+
 void ballast__check_weights(arguments *in, const char *name, const void *data,
                             ballast_dtype dtype, int64_t count)
 {
     if (in->fault.status != BALLAST_OK || !data)
+        return;
+    if (dtype == BALLAST_F32 ? all_weights_float(data, count) : all_weights_double(data, count))
         return;
     for (int64_t i = 0; i < count; i++) {
         const double w = ballast__real_at(data, dtype, i);

@@ -18,8 +18,24 @@ typedef struct label_counts {
     int64_t positives; /* of those, in [0, classes) */
 } label_counts;
 
-int64_t ballast__label_at(ballast_labels labels, int64_t row);
-double ballast__real_at(const void *data, ballast_dtype dtype, int64_t index);
+static inline int64_t ballast__label_at(ballast_labels labels, int64_t row)
+{
+    switch (labels.dtype) {
+    case BALLAST_U8:
+        return ((const uint8_t *)labels.data)[row];
+    case BALLAST_I32:
+        return ((const int32_t *)labels.data)[row];
+    default:
+        return ((const int64_t *)labels.data)[row];
+    }
+}
+
+static inline double ballast__real_at(const void *data, ballast_dtype dtype, int64_t index)
+{
+    if (dtype == BALLAST_F32)
+        return (double)((const float *)data)[index];
+    return ((const double *)data)[index];
+}
 
 /* Refuses the first label that is none of these, and counts the others. */
 label_counts ballast__check_labels(arguments *in, const label_rows *l);
