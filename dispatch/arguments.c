@@ -17,6 +17,7 @@ void ballast__begin(arguments *in)
     in->fault = (ballast_error){BALLAST_OK, NULL, -1, 0, 0.0};
     in->implementation = NULL;
     in->parallel = NULL;
+    in->slowness = 1.0;
     in->count = 0;
 }
 
@@ -25,19 +26,6 @@ void ballast__refuse_element(arguments *in, ballast_status status, const char *n
 {
     if (in->fault.status == BALLAST_OK)
         in->fault = (ballast_error){status, name, index, integer, value};
-}
-
-void ballast__refuse(arguments *in, bool wrong, ballast_status status, const char *name,
-                     int64_t integer)
-{
-    if (wrong)
-        ballast__refuse_element(in, status, name, -1, integer, (double)integer);
-}
-
-void ballast__refuse_real(arguments *in, bool wrong, const char *name, double value)
-{
-    if (wrong)
-        ballast__refuse_element(in, BALLAST_ERR_OPTION, name, -1, 0, value);
 }
 
 ballast_status ballast__report(const arguments *in, ballast_error *error)
@@ -63,84 +51,104 @@ static bool any_set(const unsigned char *bytes, size_t from, size_t to)
     return false;
 }
 
-/* The struct is copied even where a fault is known already, or where it sets options that are newer
- * than this library: it says where the error goes. */
-void ballast__read_struct(arguments *in, const char *name, void *defaults, size_t size,
-                          size_t least, const void *given)
+/* The struct is read even where a fault is known already, or where it sets options that are newer
+ * than this library: it says where the error goes. It is not copied where that can be helped: the
+ * copies were a third of a short call. */
+const void *ballast__read_struct(arguments *in, const struct_layout *layout, const void *given,
+                                 void *room)
 {
-    size_t struct_size = 0;
+    size_t size = 0;
 
-    ballast__refuse(in, !given, BALLAST_ERR_NULL, name, 0);
+    ballast__refuse(in, !given, BALLAST_ERR_NULL, layout->name, 0);
     if (!given)
-        return;
-    memcpy(&struct_size, given, sizeof struct_size);
-    bool wrong = !is_struct_size(struct_size, least);
-    if (!wrong) {
-        memcpy(defaults, given, struct_size < size ? struct_size : size);
-        wrong = any_set(given, size, struct_size);
-    }
-    ballast__refuse(in, wrong, BALLAST_ERR_STRUCT_SIZE, name, (int64_t)struct_size);
+        return layout->defaults;
+    memcpy(&size, given, sizeof size);
+    const bool wrong = !is_struct_size(size, layout->least);
+    ballast__refuse(in, wrong || any_set(given, layout->size, size), BALLAST_ERR_STRUCT_SIZE,
+                    layout->name, (int64_t)size);
+    if (wrong)
+        return layout->defaults;
+    if (size >= layout->size)
+        return given;
+    memcpy(room, layout->defaults, layout->size);
+    memcpy(room, given, size);
+    return room;
 }
+
+DEFINE_LAYOUT(exec_layout, "exec.struct_size", ballast_exec, BALLAST_EXEC, implementation);
 
 void ballast__read_exec(arguments *in, const ballast_exec *exec)
 {
-    ballast_exec e = BALLAST_EXEC;
+    ballast_exec room;
+    const ballast_exec *e = exec ? ballast__read_struct(in, &exec_layout, exec, &room)
+                                 : &exec_layout_defaults;
 
-    if (exec)
-        ballast__read_struct(in, "exec.struct_size", &e, sizeof e,
-                             offsetof(ballast_exec, implementation), exec);
-    in->implementation = ballast__implementation_resolve(e.implementation);
-    in->parallel = e.parallel;
+    in->implementation = ballast__implementation_resolve(e->implementation);
+    in->parallel = e->parallel;
     ballast__refuse(in, !in->implementation, BALLAST_ERR_ISA, "exec.implementation", 0);
-    if (e.parallel) {
-        ballast__refuse(in, !e.parallel->run, BALLAST_ERR_NULL, "exec.parallel.run", 0);
-        ballast__refuse(in, e.parallel->threads < 1, BALLAST_ERR_OPTION, "exec.parallel.threads",
-                        e.parallel->threads);
+    if (e->parallel) {
+        ballast__refuse(in, !e->parallel->run, BALLAST_ERR_NULL, "exec.parallel.run", 0);
+        ballast__refuse(in, e->parallel->threads < 1, BALLAST_ERR_OPTION, "exec.parallel.threads",
+                        e->parallel->threads);
     }
 }
 
 /* ---- Arrays ---------------------------------------------------------------------------------- */
 
-static int64_t size_of(ballast_dtype dtype)
+static uintptr_t size_of(ballast_dtype dtype)
 {
-    switch (dtype) {
-    case BALLAST_U8:
-        return 1;
-    case BALLAST_F32:
-    case BALLAST_I32:
-        return 4;
-    case BALLAST_F64:
-    case BALLAST_I64:
-        return 8;
-    default:
-        return 0;
-    }
+    static const unsigned char sizes[] = {
+        [BALLAST_F32] = 4, [BALLAST_F64] = 8, [BALLAST_I32] = 4, [BALLAST_I64] = 8, [BALLAST_U8] = 1,
+    };
+
+    return (unsigned)dtype < sizeof sizes ? sizes[dtype] : 0;
 }
 
-/* Of no dtype, or of a number that is none: the empty set. */
-unsigned ballast__only(ballast_dtype dtype) { return size_of(dtype) > 0 ? 1u << dtype : 0; }
-
-static bool is_in(unsigned dtypes, ballast_dtype dtype) { return dtypes & ballast__only(dtype); }
-
-ballast_const_tensor ballast__const_tensor(ballast_tensor t)
+static bool is_in(unsigned dtypes, ballast_dtype dtype)
 {
-    return (ballast_const_tensor){t.data,  t.dtype,        t.outer,       t.classes,
-                                  t.inner, t.outer_stride, t.class_stride};
+    return (dtypes & ballast__only(dtype)) != 0;
 }
 
-/* NULL, dtype, sizes: what has to be right before a size may be computed. */
-static bool is_sound(arguments *in, const char *name, const ballast_const_tensor *t,
-                     unsigned dtypes)
+/* a b > limit, for sizes; divides only where the product could overflow. */
+static bool product_exceeds(int64_t a, int64_t b, int64_t limit)
 {
-    const bool empty = t->outer == 0 || t->classes == 0;
+    if (a <= INT32_MAX && b <= INT32_MAX)
+        return a * b > limit;
+    return a > 0 && b > limit / a;
+}
 
-    ballast__refuse(in, !t->data && (t->dtype == BALLAST_DTYPE_NONE || !empty), BALLAST_ERR_NULL,
-                    name, 0);
-    ballast__refuse(in, !is_in(dtypes, t->dtype), BALLAST_ERR_DTYPE, name, (int64_t)t->dtype);
+/* NULL and dtype: what every array has. */
+static void check_data(arguments *in, const char *name, const void *data, ballast_dtype dtype,
+                       unsigned dtypes, bool empty)
+{
+    ballast__refuse(in, !data && (dtype == BALLAST_DTYPE_NONE || !empty), BALLAST_ERR_NULL, name,
+                    0);
+    ballast__refuse(in, !is_in(dtypes, dtype), BALLAST_ERR_DTYPE, name, (int64_t)dtype);
+}
+
+/* Sizes, before anything is computed of them. */
+static void check_shape(arguments *in, const char *name, const ballast_const_tensor *t)
+{
     ballast__refuse(in, t->outer < 0, BALLAST_ERR_SHAPE, name, t->outer);
     ballast__refuse(in, t->classes < 0, BALLAST_ERR_SHAPE, name, t->classes);
     ballast__refuse(in, t->inner < 0, BALLAST_ERR_SHAPE, name, t->inner);
-    return in->fault.status == BALLAST_OK;
+    if (in->fault.status != BALLAST_OK)
+        return;
+    ballast__refuse(in, t->outer > 1 && product_exceeds(t->outer, t->classes, MAX_ELEMENTS),
+                    BALLAST_ERR_SHAPE, name, t->outer);
+}
+
+static void check_layout(arguments *in, const char *name, const ballast_const_tensor *t,
+                         const ballast_const_tensor *like)
+{
+    ballast__refuse(in, t->inner != 1, BALLAST_ERR_UNSUPPORTED, name, t->inner);
+    ballast__refuse(in, t->class_stride != 1, BALLAST_ERR_UNSUPPORTED, name, t->class_stride);
+    if (like) {
+        ballast__refuse(in, t->outer != like->outer, BALLAST_ERR_SHAPE, name, t->outer);
+        ballast__refuse(in, t->classes != like->classes, BALLAST_ERR_SHAPE, name, t->classes);
+    }
+    ballast__refuse(in, t->outer > 1 && t->outer_stride < t->classes, BALLAST_ERR_STRIDE, name,
+                    t->outer_stride);
 }
 
 /* Elements from the first to the last, both included, or -1 where that is beyond any memory. */
@@ -152,107 +160,105 @@ static int64_t span_of(const ballast_const_tensor *t)
         return -1;
     if (t->outer == 1)
         return t->classes;
-    if (t->outer_stride > (MAX_ELEMENTS - t->classes) / (t->outer - 1))
+    if (product_exceeds(t->outer - 1, t->outer_stride, MAX_ELEMENTS - t->classes))
         return -1;
     return (t->outer - 1) * t->outer_stride + t->classes;
 }
 
-static bool is_too_large(const ballast_const_tensor *t)
+/* Puts it on the list: `span` elements from the first to the last, in rows of `row`, `stride` apart
+ * (0: one row). */
+static void add_array(arguments *in, const char *name, const void *data, ballast_dtype dtype,
+                      unsigned use, int64_t span, int64_t row, int64_t stride)
 {
-    return t->outer > 1 && t->classes > MAX_ELEMENTS / t->outer;
-}
-
-static void check_layout(arguments *in, const char *name, const ballast_const_tensor *t,
-                         const ballast_const_tensor *like)
-{
-    ballast__refuse(in, is_too_large(t), BALLAST_ERR_SHAPE, name, t->outer);
-    ballast__refuse(in, t->inner != 1, BALLAST_ERR_UNSUPPORTED, name, t->inner);
-    ballast__refuse(in, t->class_stride != 1, BALLAST_ERR_UNSUPPORTED, name, t->class_stride);
-    if (like) {
-        ballast__refuse(in, t->outer != like->outer, BALLAST_ERR_SHAPE, name, t->outer);
-        ballast__refuse(in, t->classes != like->classes, BALLAST_ERR_SHAPE, name, t->classes);
-    }
-    ballast__refuse(in, t->outer > 1 && t->outer_stride < t->classes, BALLAST_ERR_STRIDE, name,
-                    t->outer_stride);
-}
-
-static void add_array(arguments *in, const char *name, const ballast_const_tensor *t, unsigned use)
-{
-    const uintptr_t begin = (uintptr_t)t->data, size = (uintptr_t)size_of(t->dtype);
-    const int64_t span = span_of(t);
+    const uintptr_t begin = (uintptr_t)data, size = size_of(dtype);
 
     ballast__refuse(in, span < 0 || (uintptr_t)span * size > UINTPTR_MAX - begin,
-                    BALLAST_ERR_SHAPE, name, t->outer_stride);
+                    BALLAST_ERR_SHAPE, name, stride ? stride : row);
     ballast__refuse(in, (begin & (size - 1)) != 0, BALLAST_ERR_ALIGNMENT, name, 0);
-    if (in->fault.status == BALLAST_OK)
-        in->arrays[in->count++] = (array){name, *t, use, begin, begin + (uintptr_t)span * size};
+    if (in->fault.status != BALLAST_OK || span == 0)
+        return;
+    array *a = &in->arrays[in->count++];
+    a->name = name;
+    a->dtype = dtype;
+    a->use = use;
+    a->begin = begin;
+    a->end = begin + (uintptr_t)span * size;
+    a->row_bytes = (uintptr_t)row * size;
+    a->row_stride = (uintptr_t)stride * size;
 }
 
-void ballast__take_tensor(arguments *in, const char *name, ballast_const_tensor tensor,
+void ballast__take_tensor(arguments *in, const char *name, const ballast_const_tensor *t,
                           unsigned dtypes, unsigned use, const ballast_const_tensor *like)
 {
-    if (in->fault.status != BALLAST_OK || (!tensor.data && !(use & NEEDED)))
+    if (in->fault.status != BALLAST_OK || (!t->data && !(use & NEEDED)))
         return;
-    if (!is_sound(in, name, &tensor, dtypes))
-        return;
-    check_layout(in, name, &tensor, like);
+    check_data(in, name, t->data, t->dtype, dtypes, t->outer == 0 || t->classes == 0);
+    check_shape(in, name, t);
+    check_layout(in, name, t, like);
     if (in->fault.status == BALLAST_OK)
-        add_array(in, name, &tensor, use);
+        add_array(in, name, t->data, t->dtype, use, span_of(t), t->classes,
+                  t->outer > 1 ? t->outer_stride : 0);
+}
+
+void ballast__take_output(arguments *in, const char *name, const ballast_tensor *t,
+                          unsigned dtypes, unsigned use, const ballast_const_tensor *like)
+{
+    if (!t->data && !(use & NEEDED))
+        return;
+    const ballast_const_tensor tensor = {t->data,  t->dtype,        t->outer,       t->classes,
+                                         t->inner, t->outer_stride, t->class_stride};
+    ballast__take_tensor(in, name, &tensor, dtypes, use | WRITTEN, like);
 }
 
 void ballast__take_array(arguments *in, const char *name, const void *data, ballast_dtype dtype,
                          unsigned dtypes, int64_t count, unsigned use)
 {
-    const ballast_const_tensor row = {data, dtype, 1, count, 1, count, 1};
-
-    ballast__take_tensor(in, name, row, dtypes, use, NULL);
+    if (in->fault.status != BALLAST_OK || (!data && !(use & NEEDED)))
+        return;
+    check_data(in, name, data, dtype, dtypes, count == 0);
+    ballast__refuse(in, count < 0, BALLAST_ERR_SHAPE, name, count);
+    if (in->fault.status == BALLAST_OK)
+        add_array(in, name, data, dtype, use, count <= MAX_ELEMENTS ? count : -1, count, 0);
 }
 
 /* ---- Overlaps -------------------------------------------------------------------------------- */
 
-static bool is_same_memory(const ballast_const_tensor *a, const ballast_const_tensor *b)
-{
-    return a->data == b->data && a->dtype == b->dtype &&
-           (a->outer <= 1 || a->outer_stride == b->outer_stride);
-}
-
 static bool is_in_place(const array *a, const array *b)
 {
-    return (a->use & b->use & IN_PLACE) && is_same_memory(&a->tensor, &b->tensor);
+    return (a->use & b->use & IN_PLACE) && a->begin == b->begin && a->dtype == b->dtype &&
+           a->row_stride == b->row_stride;
 }
 
 /* Columns of one wide matrix: rows alternate, but share no element. `a` begins first. */
 static bool is_interleaved(const array *a, const array *b)
 {
-    const uintptr_t a_size = (uintptr_t)size_of(a->tensor.dtype);
-    const uintptr_t b_size = (uintptr_t)size_of(b->tensor.dtype);
-    const uintptr_t stride = (uintptr_t)a->tensor.outer_stride * a_size;
+    const uintptr_t stride = a->row_stride;
 
-    if (a->tensor.outer < 2 || b->tensor.outer < 2 ||
-        stride != (uintptr_t)b->tensor.outer_stride * b_size)
+    if (stride == 0 || stride != b->row_stride)
         return false;
     const uintptr_t distance = (b->begin - a->begin) % stride;
-    return distance >= (uintptr_t)a->tensor.classes * a_size &&
-           distance + (uintptr_t)b->tensor.classes * b_size <= stride;
+    return distance >= a->row_bytes && distance + b->row_bytes <= stride;
 }
 
 static bool overlap(const array *a, const array *b)
 {
-    if (a->begin == a->end || b->begin == b->end || a->end <= b->begin || b->end <= a->begin)
+    if (a->end <= b->begin || b->end <= a->begin)
         return false;
     return !(a->begin <= b->begin ? is_interleaved(a, b) : is_interleaved(b, a));
 }
 
+static void check_output(arguments *in, const array *output)
+{
+    for (const array *other = in->arrays; other < in->arrays + in->count; other++)
+        if (other != output && overlap(output, other))
+            ballast__refuse(in, !is_in_place(output, other), BALLAST_ERR_OVERLAP, output->name, 0);
+}
+
 void ballast__check_overlaps(arguments *in)
 {
-    for (int i = 0; i < in->count; i++)
-        for (int j = 0; j < in->count; j++) {
-            const array *output = &in->arrays[i], *other = &in->arrays[j];
-
-            if (i != j && output->use & WRITTEN && overlap(output, other))
-                ballast__refuse(in, !is_in_place(output, other), BALLAST_ERR_OVERLAP, output->name,
-                                0);
-        }
+    for (const array *output = in->arrays; output < in->arrays + in->count; output++)
+        if (output->use & WRITTEN)
+            check_output(in, output);
 }
 
 /* ---- Kernels --------------------------------------------------------------------------------- */
@@ -267,7 +273,9 @@ const kernel_table *ballast__kernels_for(arguments *in, const char *name, ballas
 {
     if (in->fault.status != BALLAST_OK)
         return NULL;
-    const kernel_table *table = dtype == BALLAST_F32 ? in->implementation->f32 : F64_KERNELS;
+    const bool f32 = dtype == BALLAST_F32;
+    const kernel_table *table = f32 ? in->implementation->f32 : F64_KERNELS;
+    in->slowness = f32 ? in->implementation->slowness : F64_SLOWNESS;
     ballast__refuse(in, !table, BALLAST_ERR_UNSUPPORTED, name, (int64_t)dtype);
     return table;
 }

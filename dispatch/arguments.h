@@ -14,19 +14,26 @@
  * one at most, may be exactly one of its inputs with IN_PLACE. */
 enum { NEEDED = 1, WRITTEN = 2, IN_PLACE = 4 };
 
-/* Sets of dtypes. */
+/* Sets of dtypes: a bit for each. */
 enum {
     REAL_DTYPES = 1 << BALLAST_F32 | 1 << BALLAST_F64,
     LABEL_DTYPES = 1 << BALLAST_I32 | 1 << BALLAST_I64 | 1 << BALLAST_U8
 };
-unsigned ballast__only(ballast_dtype dtype);
+/* Of no dtype, or of a number that is none: the empty set. */
+static inline unsigned ballast__only(ballast_dtype dtype)
+{
+    const unsigned all = REAL_DTYPES | LABEL_DTYPES;
 
-/* An argument as memory. */
+    return (unsigned)dtype <= BALLAST_U8 ? 1u << dtype & all : 0;
+}
+
+/* An argument as memory: rows of row_bytes, row_stride apart (0 where there is one row at most). */
 typedef struct array {
     const char *name;
-    ballast_const_tensor tensor;
+    ballast_dtype dtype;
     unsigned use;
-    uintptr_t begin, end; /* equal where there are no elements */
+    uintptr_t begin, end;
+    uintptr_t row_bytes, row_stride;
 } array;
 
 enum { MAX_ARRAYS = 10 };
@@ -35,16 +42,30 @@ typedef struct arguments {
     ballast_error fault; /* status BALLAST_OK: none */
     const ballast_implementation *implementation;
     const ballast_parallel *parallel;
-    array arrays[MAX_ARRAYS];
+    double slowness; /* of the kernels, see implementation.h */
+    array arrays[MAX_ARRAYS]; /* those with elements */
     int count;
 } arguments;
 
 void ballast__begin(arguments *in);
 
-/* Copies the caller's struct over the defaults, as far as struct_size says. `size` is that of
- * today's struct, `least` that of the part that every caller has. `name`: what to call it. */
-void ballast__read_struct(arguments *in, const char *name, void *defaults, size_t size,
-                          size_t least, const void *given);
+/* A struct of the API: the size it has today, of which every caller has the `least` first bytes. */
+typedef struct struct_layout {
+    const char *name; /* of the member that holds the size, for errors */
+    const void *defaults;
+    size_t size, least;
+} struct_layout;
+
+/* `first_newer`: the first member that a caller may lack. */
+#define DEFINE_LAYOUT(layout, name, type, initialiser, first_newer)                               \
+    static const type layout##_defaults = initialiser;                                            \
+    static const struct_layout layout = {name, &layout##_defaults, sizeof(type),                  \
+                                         offsetof(type, first_newer)}
+
+/* The caller's struct, where it has all of today's members. Else what it has is copied to `room`,
+ * over the defaults. */
+const void *ballast__read_struct(arguments *in, const struct_layout *layout, const void *given,
+                                 void *room);
 
 /* How to run: the implementation, and threads if any. */
 void ballast__read_exec(arguments *in, const ballast_exec *exec);
@@ -52,16 +73,29 @@ void ballast__read_exec(arguments *in, const ballast_exec *exec);
 /* Stores the fault, if any, where the caller wants it, and returns its status. */
 ballast_status ballast__report(const arguments *in, ballast_error *error);
 
-/* Where nothing was found yet and `wrong`, that is the fault. */
-void ballast__refuse(arguments *in, bool wrong, ballast_status status, const char *name,
-                     int64_t integer);
-void ballast__refuse_real(arguments *in, bool wrong, const char *name, double value);
+/* Where nothing was found yet, that is the fault. */
 void ballast__refuse_element(arguments *in, ballast_status status, const char *name, int64_t index,
                              int64_t integer, double value);
 
+/* Where nothing was found yet and `wrong`, that is the fault. Inline, for nothing is wrong. */
+static inline void ballast__refuse(arguments *in, bool wrong, ballast_status status,
+                                   const char *name, int64_t integer)
+{
+    if (wrong)
+        ballast__refuse_element(in, status, name, -1, integer, (double)integer);
+}
+
+static inline void ballast__refuse_real(arguments *in, bool wrong, const char *name, double value)
+{
+    if (wrong)
+        ballast__refuse_element(in, BALLAST_ERR_OPTION, name, -1, 0, value);
+}
+
 /* Checks an array's pointer, dtype, shape (that of `like`, unless NULL), strides and alignment, and
  * puts it on the list. One that is not given is passed over, unless it is NEEDED. */
-void ballast__take_tensor(arguments *in, const char *name, ballast_const_tensor tensor,
+void ballast__take_tensor(arguments *in, const char *name, const ballast_const_tensor *tensor,
+                          unsigned dtypes, unsigned use, const ballast_const_tensor *like);
+void ballast__take_output(arguments *in, const char *name, const ballast_tensor *tensor,
                           unsigned dtypes, unsigned use, const ballast_const_tensor *like);
 void ballast__take_array(arguments *in, const char *name, const void *data, ballast_dtype dtype,
                          unsigned dtypes, int64_t count, unsigned use);
@@ -71,7 +105,5 @@ void ballast__check_overlaps(arguments *in);
 
 /* The kernels for a dtype. */
 const kernel_table *ballast__kernels_for(arguments *in, const char *name, ballast_dtype dtype);
-
-ballast_const_tensor ballast__const_tensor(ballast_tensor tensor);
 
 #endif

@@ -8,20 +8,23 @@ static const loss_kind kinds[] = {
     [BALLAST_CB_FOCAL] = SIGMOID_FOCAL,
 };
 
+DEFINE_LAYOUT(layout, "struct_size", ballast_class_balanced_args, BALLAST_CLASS_BALANCED_ARGS,
+              ignore_index);
+
 static ballast_status prepare(arguments *in, const void *args, plan *p, int variant)
 {
-    ballast_class_balanced_args a = BALLAST_CLASS_BALANCED_ARGS;
-    const size_t least = offsetof(ballast_class_balanced_args, ignore_index);
+    ballast_class_balanced_args room;
 
     (void)variant;
-    ballast__read_struct(in, "struct_size", &a, sizeof a, least, args);
-    const bool known = (unsigned)a.kind <= BALLAST_CB_FOCAL;
-    ballast__refuse(in, !known, BALLAST_ERR_OPTION, "kind", (int)a.kind);
+    const ballast_class_balanced_args *a = ballast__read_struct(in, &layout, args, &room);
+    const bool known = (unsigned)a->kind <= BALLAST_CB_FOCAL;
+    ballast__refuse(in, !known, BALLAST_ERR_OPTION, "kind", (int)a->kind);
     const loss l = {
-        .kind = known ? kinds[a.kind] : CROSS_ENTROPY,
+        .kind = known ? kinds[a->kind] : CROSS_ENTROPY,
         SHARED_BY_LOSSES(a),
+        WITHOUT_TARGETS,
         .class_weight_needed = true,
-        .gamma = a.gamma,
+        .gamma = a->gamma,
         .alpha = -1.0,
     };
     return ballast__prepare_loss(in, &l, p);

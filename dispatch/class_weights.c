@@ -123,22 +123,23 @@ static void compute(const ballast_class_weights_args *a, const label_rows *l)
                            f64 ? a->weights : NULL, f64 ? NULL : a->weights);
 }
 
+DEFINE_LAYOUT(layout, "struct_size", ballast_class_weights_args, BALLAST_CLASS_WEIGHTS_ARGS, counts);
+
 static void guarded_class_weights(void *arg)
 {
     class_weights_call *call = arg;
-    ballast_class_weights_args a = BALLAST_CLASS_WEIGHTS_ARGS;
+    ballast_class_weights_args room;
     arguments in;
 
     ballast__begin(&in);
-    ballast__read_struct(&in, "struct_size", &a, sizeof a,
-                         offsetof(ballast_class_weights_args, counts), call->args);
-    const label_rows l = {a.labels, a.label_count, a.classes, a.ignore_index, false};
-    take_arrays(&in, &a, &l);
-    check_options(&in, &a);
-    check_counts(&in, &a, &l);
+    const ballast_class_weights_args *a = ballast__read_struct(&in, &layout, call->args, &room);
+    const label_rows l = {a->labels, a->label_count, a->classes, a->ignore_index, false};
+    take_arrays(&in, a, &l);
+    check_options(&in, a);
+    check_counts(&in, a, &l);
     if (in.fault.status == BALLAST_OK)
-        compute(&a, &l);
-    call->status = ballast__report(&in, a.error);
+        compute(a, &l);
+    call->status = ballast__report(&in, a->error);
 }
 
 ballast_status ballast_class_weights(const ballast_class_weights_args *args)

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 #include "loss.h"
 
+DEFINE_LAYOUT(layout, "struct_size", ballast_cross_entropy_args, BALLAST_CROSS_ENTROPY_ARGS,
+              class_weight);
+
 static ballast_status prepare(arguments *in, const void *args, plan *p, int variant)
 {
-    ballast_cross_entropy_args a = BALLAST_CROSS_ENTROPY_ARGS;
-    const size_t least = offsetof(ballast_cross_entropy_args, class_weight);
+    ballast_cross_entropy_args room;
 
     (void)variant;
-    ballast__read_struct(in, "struct_size", &a, sizeof a, least, args);
-    const loss l = {.kind = CROSS_ENTROPY, SHARED_BY_LOSSES(a), .row_weight = a.row_weight};
+    const ballast_cross_entropy_args *a = ballast__read_struct(in, &layout, args, &room);
+    const loss l = {.kind = CROSS_ENTROPY, SHARED_BY_LOSSES(a), WITHOUT_TARGETS,
+                    .row_weight = a->row_weight};
     return ballast__prepare_loss(in, &l, p);
 }
 

@@ -15,15 +15,15 @@
 
 /* Slowest first. */
 static const ballast_implementation list[] = {
-    {BALLAST__SCALAR, &ballast__kernels_f32_scalar},
+    {BALLAST__SCALAR, &ballast__kernels_f32_scalar, 24.0},
 #if BALLAST_HAVE_NEON
-    {BALLAST__NEON, &ballast__kernels_f32_neon},
+    {BALLAST__NEON, &ballast__kernels_f32_neon, 2.0},
 #endif
 #if BALLAST_HAVE_AVX2
-    {BALLAST__AVX2, &ballast__kernels_f32_avx2},
+    {BALLAST__AVX2, &ballast__kernels_f32_avx2, 1.0},
 #endif
 #if BALLAST_HAVE_AVX512
-    {BALLAST__AVX512, &ballast__kernels_f32_avx512},
+    {BALLAST__AVX512, &ballast__kernels_f32_avx512, 1.0},
 #endif
 };
 

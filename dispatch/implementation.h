@@ -9,7 +9,11 @@
 struct ballast_implementation {
     ballast__isa isa;
     const kernel_table *f32;
+    double slowness; /* about how many times the cycles that AVX2 takes */
 };
+
+/* Of the f64 kernels, which are the same for all. */
+#define F64_SLOWNESS 16.0
 
 /* The one to use where the caller names `wanted`, or none (NULL). NULL where this machine cannot
  * run it. Cheap after the first call of the process; safe from any thread. */

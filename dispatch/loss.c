@@ -10,20 +10,21 @@
 /* Labels, or else dense targets. Empty tensors have no data to tell which: their dtype does. */
 static bool has_labels(const loss *l)
 {
-    return l->labels.data || (!l->targets.data && l->targets.dtype == BALLAST_DTYPE_NONE);
+    return l->labels->data ||
+           (!l->targets->data && l->targets->dtype == BALLAST_DTYPE_NONE);
 }
 
 /* Everything that is memory, in the order of the structs. */
 static void take_arrays(arguments *in, const loss *l)
 {
-    const ballast_const_tensor *like = &l->logits;
+    const ballast_const_tensor *like = l->logits;
     const ballast_dtype real = like->dtype;
     const int64_t rows = like->outer, classes = like->classes;
     const unsigned same = ballast__only(real);
 
-    ballast__take_tensor(in, "logits", l->logits, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
+    ballast__take_tensor(in, "logits", like, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
     if (has_labels(l))
-        ballast__take_array(in, "labels", l->labels.data, l->labels.dtype, LABEL_DTYPES, rows,
+        ballast__take_array(in, "labels", l->labels->data, l->labels->dtype, LABEL_DTYPES, rows,
                             NEEDED);
     else
         ballast__take_tensor(in, "targets", l->targets, same | ballast__only(BALLAST_U8), NEEDED,
@@ -34,10 +35,8 @@ static void take_arrays(arguments *in, const loss *l)
     ballast__take_array(in, "grad_rows", l->grad_rows, real, same, rows, 0);
     ballast__take_array(in, "loss", l->loss, BALLAST_F64, REAL_DTYPES, 1, WRITTEN);
     ballast__take_array(in, "row_loss", l->row_loss, real, same, rows, WRITTEN);
-    ballast__take_tensor(in, "element_loss", ballast__const_tensor(l->element_loss), same, WRITTEN,
-                         like);
-    ballast__take_tensor(in, "grad", ballast__const_tensor(l->grad), same, WRITTEN | IN_PLACE,
-                         like);
+    ballast__take_output(in, "element_loss", l->element_loss, same, 0, like);
+    ballast__take_output(in, "grad", l->grad, same, IN_PLACE, like);
     ballast__check_overlaps(in);
 }
 
@@ -71,7 +70,7 @@ static void check_options(arguments *in, const loss *l)
     if (!has_labels(l))
         refuse_option(in, l->class_weight != NULL, "class_weight", 0);
     else
-        refuse_option(in, l->targets.data != NULL, "targets", 0);
+        refuse_option(in, l->targets->data != NULL, "targets", 0);
     if (l->kind == SIGMOID_FOCAL) {
         ballast__refuse_real(in, !(l->alpha <= 1.0), "alpha", l->alpha);
         ballast__refuse_real(in, !(l->gamma >= 0.0 && isfinite(l->gamma)), "gamma", l->gamma);
@@ -87,7 +86,7 @@ static void check_options(arguments *in, const loss *l)
 
 static label_rows labels_of(const loss *l)
 {
-    return (label_rows){l->labels, l->logits.outer, l->logits.classes, l->ignore_index,
+    return (label_rows){*l->labels, l->logits->outer, l->logits->classes, l->ignore_index,
                         l->background};
 }
 
@@ -97,8 +96,8 @@ static label_counts check_values(arguments *in, const loss *l)
     const label_rows labels = labels_of(l);
     const label_counts all = {labels.rows, labels.rows};
 
-    ballast__check_weights(in, "class_weight", l->class_weight, l->logits.dtype, labels.classes);
-    ballast__check_weights(in, "row_weight", l->row_weight, l->logits.dtype, labels.rows);
+    ballast__check_weights(in, "class_weight", l->class_weight, l->logits->dtype, labels.classes);
+    ballast__check_weights(in, "row_weight", l->row_weight, l->logits->dtype, labels.rows);
     return has_labels(l) ? ballast__check_labels(in, &labels) : all;
 }
 
@@ -106,7 +105,7 @@ static label_counts check_values(arguments *in, const loss *l)
 
 static double weight_of(const loss *l, const void *weights, int64_t index)
 {
-    return weights ? ballast__real_at(weights, l->logits.dtype, index) : 1.0;
+    return weights ? ballast__real_at(weights, l->logits->dtype, index) : 1.0;
 }
 
 /* In index order, in double; what each addition rounds away is summed beside (Knuth's TwoSum), so
@@ -118,8 +117,8 @@ static double weight_sum(const loss *l, label_counts counts)
 
     if (!l->class_weight && !l->row_weight)
         return (double)counts.counted;
-    for (int64_t i = 0; i < l->logits.outer; i++) {
-        const int64_t label = labels ? ballast__label_at(l->labels, i) : -1;
+    for (int64_t i = 0; i < l->logits->outer; i++) {
+        const int64_t label = labels ? ballast__label_at(*l->labels, i) : -1;
 
         if (labels && label == l->ignore_index)
             continue;
@@ -140,11 +139,11 @@ static double denominator_of(const loss *l, label_counts counts)
     case BALLAST_WEIGHT_SUM:
         return weight_sum(l, counts);
     case BALLAST_ROWS:
-        return (double)l->logits.outer;
+        return (double)l->logits->outer;
     case BALLAST_COUNTED_ROWS:
         return (double)counts.counted;
     case BALLAST_ELEMENTS:
-        return (double)counts.counted * (double)l->logits.classes;
+        return (double)counts.counted * (double)l->logits->classes;
     case BALLAST_POSITIVES:
         return (double)counts.positives;
     default:
@@ -154,9 +153,9 @@ static double denominator_of(const loss *l, label_counts counts)
 
 /* ---- The plan -------------------------------------------------------------------------------- */
 
-static double reduced_loss(const plan *p)
+static double reduced_loss(const plan *p, const double *partial)
 {
-    return p->denominator == 0.0 ? p->empty : ballast__sum_leaves(p, 1, 0) / p->denominator;
+    return p->denominator == 0.0 ? p->empty : ballast__sum_leaves(p, partial, 1, 0) / p->denominator;
 }
 
 static void cross_entropy_rows(const plan *p, double *partial, int64_t begin, int64_t end)
@@ -180,72 +179,79 @@ static int label_bytes(ballast_dtype dtype)
     return dtype == BALLAST_U8 ? 1 : dtype == BALLAST_I32 ? 4 : 8;
 }
 
-static row_terms rows_of(const loss *l, const plan *p)
+/* The jobs are filled in place: a copy would be read in larger pieces than it was written in, which
+ * the CPU cannot forward from its store buffer. */
+static void set_rows(row_terms *r, const loss *l, const plan *p)
 {
     const bool labels = has_labels(l);
 
-    return (row_terms){
-        .labels = labels ? l->labels.data : NULL,
-        .label_bytes = labels ? label_bytes(l->labels.dtype) : 0,
-        .ignore_index = l->ignore_index,
-        .class_weight = l->class_weight,
-        .row_weight = l->row_weight,
-        .grad_rows = l->grad_rows,
-        .grad_scale = p->denominator == 0.0 ? 0.0 : l->grad_scale / p->denominator,
-        .row_loss = l->row_loss,
-        .leaf_rows = p->row_step,
-    };
+    r->labels = labels ? l->labels->data : NULL;
+    r->label_bytes = labels ? label_bytes(l->labels->dtype) : 0;
+    r->ignore_index = l->ignore_index;
+    r->class_weight = l->class_weight;
+    r->row_weight = l->row_weight;
+    r->grad_rows = l->grad_rows;
+    r->grad_scale = p->denominator == 0.0 ? 0.0 : l->grad_scale / p->denominator;
+    r->row_loss = l->row_loss;
+    r->leaf_rows = p->row_step;
 }
 
 static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kernels)
 {
+    cross_entropy_job *job = &p->job.cross_entropy;
+
     p->rows = cross_entropy_rows;
     p->kernel.cross_entropy = kernels->cross_entropy;
-    p->job.cross_entropy = (cross_entropy_job){
-        .rows = rows_of(l, p),
-        .logits = l->logits.data,
-        .logits_stride = l->logits.outer_stride,
-        .grad = l->grad.data,
-        .grad_stride = l->grad.outer_stride,
-        .classes = l->logits.classes,
-    };
+    set_rows(&job->rows, l, p);
+    job->logits = l->logits->data;
+    job->logits_stride = l->logits->outer_stride;
+    job->grad = l->grad->data;
+    job->grad_stride = l->grad->outer_stride;
+    job->classes = l->logits->classes;
 }
 
 static enum target_kind target_kind_of(const loss *l)
 {
     if (has_labels(l))
         return TARGET_LABEL;
-    return l->targets.dtype == BALLAST_U8 ? TARGET_U8 : TARGET_DENSE;
+    return l->targets->dtype == BALLAST_U8 ? TARGET_U8 : TARGET_DENSE;
 }
 
 static void plan_sigmoid(plan *p, const loss *l, const kernel_table *kernels)
 {
     const bool alpha = l->kind == SIGMOID_FOCAL && l->alpha >= 0.0;
+    sigmoid_job *job = &p->job.sigmoid;
 
     p->rows = sigmoid_rows;
     p->kernel.sigmoid = l->kind == SIGMOID_FOCAL ? kernels->sigmoid_focal
                                                  : kernels->binary_cross_entropy;
-    p->job.sigmoid = (sigmoid_job){
-        .rows = rows_of(l, p),
-        .logits = l->logits.data,
-        .logits_stride = l->logits.outer_stride,
-        .target_kind = target_kind_of(l),
-        .targets = l->targets.data,
-        .targets_stride = l->targets.outer_stride,
-        .element_loss = l->element_loss.data,
-        .element_loss_stride = l->element_loss.outer_stride,
-        .grad = l->grad.data,
-        .grad_stride = l->grad.outer_stride,
-        .classes = l->logits.classes,
-        .gamma = l->gamma,
-        .alpha_positive = alpha ? l->alpha : 1.0,
-        .alpha_negative = alpha ? 1.0 - l->alpha : 1.0,
-    };
+    set_rows(&job->rows, l, p);
+    job->logits = l->logits->data;
+    job->logits_stride = l->logits->outer_stride;
+    job->target_kind = target_kind_of(l);
+    job->targets = l->targets->data;
+    job->targets_stride = l->targets->outer_stride;
+    job->element_loss = l->element_loss->data;
+    job->element_loss_stride = l->element_loss->outer_stride;
+    job->grad = l->grad->data;
+    job->grad_stride = l->grad->outer_stride;
+    job->classes = l->logits->classes;
+    job->gamma = l->gamma;
+    job->alpha_positive = alpha ? l->alpha : 1.0;
+    job->alpha_negative = alpha ? 1.0 - l->alpha : 1.0;
 }
 
-static void plan_loss(plan *p, const loss *l, label_counts counts, const kernel_table *kernels)
+/* Loss and gradient, of ballast bench. */
+static const row_cost costs[] = {
+    [CROSS_ENTROPY] = {20.0, 1.3},
+    [BINARY_CROSS_ENTROPY] = {30.0, 2.5},
+    [SIGMOID_FOCAL] = {30.0, 4.0},
+};
+
+static void plan_loss(plan *p, const arguments *in, const loss *l, label_counts counts,
+                      const kernel_table *kernels)
 {
-    ballast__plan_rows(p, l->logits.outer, l->logits.classes);
+    ballast__plan_rows(p, in, l->logits->outer, l->logits->classes, costs[l->kind]);
     if (l->loss)
         ballast__plan_reduction(p, l->loss, LEAF_LANES);
     p->reduced = reduced_loss;
@@ -260,10 +266,10 @@ static void plan_loss(plan *p, const loss *l, label_counts counts, const kernel_
 ballast_status ballast__prepare_loss(arguments *in, const loss *l, plan *p)
 {
     take_arrays(in, l);
-    const kernel_table *kernels = ballast__kernels_for(in, "logits", l->logits.dtype);
+    const kernel_table *kernels = ballast__kernels_for(in, "logits", l->logits->dtype);
     check_options(in, l);
     const label_counts counts = check_values(in, l);
     if (in->fault.status == BALLAST_OK)
-        plan_loss(p, l, counts, kernels);
+        plan_loss(p, in, l, counts, kernels);
     return ballast__report(in, l->error);
 }

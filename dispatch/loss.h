@@ -14,8 +14,8 @@ typedef struct loss {
     bool background;          /* a negative label means: all classes are negative */
     bool class_weight_needed;
     double alpha, gamma; /* focal */
-    ballast_const_tensor logits, targets;
-    ballast_labels labels;
+    const ballast_const_tensor *logits, *targets;
+    const ballast_labels *labels;
     const void *class_weight, *row_weight;
     int64_t ignore_index;
     ballast_reduction reduction;
@@ -26,22 +26,26 @@ typedef struct loss {
     const void *grad_rows;
     double *loss;
     void *row_loss;
-    ballast_tensor element_loss, grad;
+    const ballast_tensor *element_loss, *grad;
     ballast_error *error;
 } loss;
 
+static const ballast_const_tensor no_targets = BALLAST_NO_TENSOR;
+static const ballast_tensor no_element_loss = BALLAST_NO_TENSOR;
+
 /* The arguments that all loss structs have, for an initialiser. */
 #define SHARED_BY_LOSSES(a)                                                                       \
-    .logits = (a).logits, .labels = (a).labels, .class_weight = (a).class_weight,                 \
-    .ignore_index = (a).ignore_index, .reduction = (a).reduction, .denominator = (a).denominator, \
-    .denominator_value = (a).denominator_value, .empty = (a).empty, .grad_scale = (a).grad_scale, \
-    .grad_rows = (a).grad_rows, .loss = (a).loss, .row_loss = (a).row_loss, .grad = (a).grad,     \
-    .error = (a).error
+    .logits = &(a)->logits, .labels = &(a)->labels, .class_weight = (a)->class_weight,            \
+    .ignore_index = (a)->ignore_index, .reduction = (a)->reduction,                               \
+    .denominator = (a)->denominator, .denominator_value = (a)->denominator_value,                 \
+    .empty = (a)->empty, .grad_scale = (a)->grad_scale, .grad_rows = (a)->grad_rows,              \
+    .loss = (a)->loss, .row_loss = (a)->row_loss, .grad = &(a)->grad, .error = (a)->error
 
-/* And those of the sigmoid losses. */
+/* And those that the sigmoid losses have, and others have not. */
+#define WITHOUT_TARGETS .targets = &no_targets, .element_loss = &no_element_loss
 #define SHARED_BY_SIGMOID(a)                                                                      \
-    SHARED_BY_LOSSES(a), .row_weight = (a).row_weight, .targets = (a).targets,                    \
-    .element_loss = (a).element_loss, .background = true
+    SHARED_BY_LOSSES(a), .row_weight = (a)->row_weight, .targets = &(a)->targets,                 \
+    .element_loss = &(a)->element_loss, .background = true
 
 /* Checks everything, sums the weights, fills the plan. */
 ballast_status ballast__prepare_loss(arguments *in, const loss *l, plan *p);

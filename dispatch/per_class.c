@@ -53,21 +53,22 @@ static void check(arguments *in, const ballast_per_class_args *a, const label_ro
     ballast__check_labels(in, l);
 }
 
+DEFINE_LAYOUT(layout, "struct_size", ballast_per_class_args, BALLAST_PER_CLASS_ARGS, label_count);
+
 static void guarded_per_class(void *arg)
 {
     per_class_call *call = arg;
-    ballast_per_class_args a = BALLAST_PER_CLASS_ARGS;
+    ballast_per_class_args room;
     arguments in;
 
     ballast__begin(&in);
-    ballast__read_struct(&in, "struct_size", &a, sizeof a,
-                         offsetof(ballast_per_class_args, label_count), call->args);
-    const int64_t rows = a.values.data || a.values.count > 0 ? a.values.count : a.label_count;
-    const label_rows l = {a.labels, rows, a.classes, a.ignore_index, false};
-    check(&in, &a, &l);
+    const ballast_per_class_args *a = ballast__read_struct(&in, &layout, call->args, &room);
+    const int64_t rows = a->values.data || a->values.count > 0 ? a->values.count : a->label_count;
+    const label_rows l = {a->labels, rows, a->classes, a->ignore_index, false};
+    check(&in, a, &l);
     if (in.fault.status == BALLAST_OK)
-        compute(&a, &l);
-    call->status = ballast__report(&in, a.error);
+        compute(a, &l);
+    call->status = ballast__report(&in, a->error);
 }
 
 ballast_status ballast_per_class(const ballast_per_class_args *args)

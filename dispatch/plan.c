@@ -12,21 +12,28 @@
 
 #define PREPARED UINT64_C(0x706c616e20312e30)
 
-/* A task below this many elements costs more to hand out than it saves: about 10 us of work. */
-enum { TASK_ELEMENTS = 32768 };
+/* A task of fewer cycles is not worth handing out: 20 us, where waking a thread takes 5 or more. */
+#define TASK_CYCLES 60000.0
 
 /* Enough tasks for threads to even out, few enough to hand out. */
 enum { TASKS_PER_THREAD = 4 };
 
 /* ---- Leaves ---------------------------------------------------------------------------------- */
 
-static int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+/* For sizes: a >= 0, b > 0. Divisions take as long as all else here, and few are needed. */
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    if (a <= b)
+        return a > 0;
+    return a / b + (a % b != 0);
+}
 
-void ballast__plan_rows(plan *p, int64_t row_count, int64_t row_elements)
+void ballast__plan_rows(plan *p, const arguments *in, int64_t row_count, int64_t row_elements,
+                        row_cost cost)
 {
     p->row_count = row_count;
     p->row_step = 1;
-    p->row_elements = row_elements > 0 ? row_elements : 1;
+    p->row_cycles = (cost.row + cost.element * (double)row_elements) * in->slowness;
     p->result = NULL;
 }
 
@@ -53,36 +60,37 @@ static double sum_tree(const double *values, int stride, int64_t count)
     return left + sum_tree(values + half * stride, stride, count - half);
 }
 
-double ballast__sum_leaves(const plan *p, int stride, int part)
+double ballast__sum_leaves(const plan *p, const double *partial, int stride, int part)
 {
     const int64_t leaves = ballast__leaf_count(p);
 
-    return leaves > 0 ? sum_tree(p->partial + part, stride, leaves) : 0.0;
+    return leaves > 0 ? sum_tree(partial + part, stride, leaves) : 0.0;
 }
 
 /* ---- The three pieces, inside the guard ------------------------------------------------------ */
 
-static void run_rows(plan *p, int64_t begin, int64_t end)
+static void run_rows(const plan *p, double *partial, int64_t begin, int64_t end)
 {
     if (begin < end)
-        p->rows(p, p->result ? p->partial : NULL, begin, end);
+        p->rows(p, p->result ? partial : NULL, begin, end);
 }
 
-static void store_result(const plan *p)
+static void store_result(const plan *p, const double *partial)
 {
     if (p->result)
-        *p->result = canonical(p->reduced(p));
+        *p->result = canonical(p->reduced(p, partial));
 }
 
 /* One piece of work, as it passes through the guard. */
 typedef struct piece {
     plan *p;
+    double *partial;
     operation op; /* to prepare */
     const void *args;
     const ballast_exec *exec;
     ballast_status status;
     const ballast_parallel *parallel; /* of a whole call */
-    int64_t tasks;
+    int64_t tasks, task_step;
     int64_t begin, end; /* of rows */
 } piece;
 
@@ -106,19 +114,19 @@ static void guarded_rows(void *arg)
 {
     const piece *w = arg;
 
-    run_rows(w->p, w->begin, w->end);
+    run_rows(w->p, w->partial, w->begin, w->end);
 }
 
 static void guarded_finish(void *arg)
 {
     const piece *w = arg;
 
-    store_result(w->p);
+    store_result(w->p, w->partial);
 }
 
 /* ---- The plan, as the host sees it ----------------------------------------------------------- */
 
-static plan *inside(ballast_plan *out) { return (plan *)(void *)out; }
+static kept_plan *inside(ballast_plan *out) { return (kept_plan *)(void *)out; }
 
 static const plan *prepared(const ballast_plan *out)
 {
@@ -130,8 +138,12 @@ static const plan *prepared(const ballast_plan *out)
 ballast_status ballast__prepare(operation op, const void *args, const ballast_exec *exec,
                                 ballast_plan *out)
 {
-    piece w = {.p = inside(out), .op = op, .args = args, .exec = exec};
+    piece w;
 
+    w.p = out ? &inside(out)->plan : NULL;
+    w.op = op;
+    w.args = args;
+    w.exec = exec;
     ballast__guarded(guarded_prepare, &w);
     return w.status;
 }
@@ -154,39 +166,81 @@ static int is_boundary(const plan *p, int64_t row)
 ballast_status ballast_plan_rows(ballast_plan *out, int64_t begin, int64_t end)
 {
     const plan *p = prepared(out);
-    piece w = {.p = inside(out), .begin = begin, .end = end};
 
     if (!p)
         return BALLAST_ERR_NULL;
     if (begin > end || !is_boundary(p, begin) || !is_boundary(p, end))
         return BALLAST_ERR_SPLIT;
+    piece w = {.p = &inside(out)->plan, .partial = inside(out)->partial, .begin = begin, .end = end};
     ballast__guarded(guarded_rows, &w);
     return BALLAST_OK;
 }
 
 ballast_status ballast_plan_finish(ballast_plan *out)
 {
-    piece w = {.p = inside(out)};
-
     if (!prepared(out))
         return BALLAST_ERR_NULL;
+    piece w = {.p = &inside(out)->plan, .partial = inside(out)->partial};
     ballast__guarded(guarded_finish, &w);
     return BALLAST_OK;
 }
 
+/* ---- Room for the leaves of a whole call ----------------------------------------------------- */
+
+/* On the stack, and no more of it than the call needs. Out of line, or every call would need it. */
+#define DEFINE_ROOM(name, count)                                                                  \
+    static __attribute__((noinline)) void name(piece *w, void (*use)(piece *))                    \
+    {                                                                                             \
+        double partial[count];                                                                    \
+                                                                                                  \
+        w->partial = partial;                                                                     \
+        use(w);                                                                                   \
+    }
+enum { FEW_LEAVES = 32 };
+DEFINE_ROOM(with_few_leaves, FEW_LEAVES * REDUCE_PARTS)
+DEFINE_ROOM(with_many_leaves, MAX_LEAVES * REDUCE_PARTS)
+
+static void with_leaves(piece *w, void (*use)(piece *))
+{
+    if (!w->p->result || ballast__leaf_count(w->p) <= FEW_LEAVES)
+        with_few_leaves(w, use);
+    else
+        with_many_leaves(w, use);
+}
+
 /* ---- The whole call -------------------------------------------------------------------------- */
+
+static void run_serially(piece *w)
+{
+    run_rows(w->p, w->partial, 0, w->p->row_count);
+    store_result(w->p, w->partial);
+}
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int64_t task_count(const plan *p, const ballast_parallel *parallel)
+/* Tasks begin at multiples of this. Short rows are computed sixteen at a time, and sixteen rows of
+ * f32 end where a cache line does, if they began there and nothing is between them. */
+static int64_t task_step_of(const plan *p)
 {
-    const int64_t steps = ceil_div(p->row_count, p->row_step);
-    const int64_t worth = p->row_count / ceil_div(TASK_ELEMENTS, p->row_elements);
+    const int short_rows = p->row_cycles * LEAF_LANES < TASK_CYCLES;
 
-    if (!parallel)
-        return 1;
-    const int64_t threads = smaller(parallel->threads, INT64_MAX / TASKS_PER_THREAD);
-    return smaller(smaller(steps, worth), threads * TASKS_PER_THREAD);
+    return p->row_step == 1 && short_rows ? LEAF_LANES : p->row_step;
+}
+
+static void plan_tasks(piece *w)
+{
+    const plan *p = w->p;
+    const double worth = (double)p->row_count * p->row_cycles / TASK_CYCLES;
+
+    w->tasks = 1;
+    if (!w->parallel || worth < 2.0)
+        return;
+    w->task_step = task_step_of(p);
+    const int64_t steps = ceil_div(p->row_count, w->task_step);
+    const int64_t threads = smaller(w->parallel->threads, INT64_MAX / TASKS_PER_THREAD);
+    w->tasks = smaller(steps, threads * TASKS_PER_THREAD);
+    if (worth < (double)w->tasks)
+        w->tasks = (int64_t)worth;
 }
 
 /* All of it where there is one task; where there are more, the host's code runs them, and must not
@@ -198,11 +252,9 @@ static void guarded_call(void *arg)
     guarded_prepare(w);
     if (w->status != BALLAST_OK)
         return;
-    w->tasks = task_count(w->p, w->parallel);
-    if (w->tasks > 1)
-        return;
-    run_rows(w->p, 0, w->p->row_count);
-    store_result(w->p);
+    plan_tasks(w);
+    if (w->tasks == 1)
+        with_leaves(w, run_serially);
 }
 
 /* Where part i begins, of `total` steps cut into `parts` that differ by one at most. */
@@ -214,25 +266,33 @@ static int64_t cut(int64_t total, int64_t parts, int64_t i)
 static void run_task(void *arg, int64_t index)
 {
     const piece *call = arg;
-    plan *p = call->p;
-    const int64_t steps = ceil_div(p->row_count, p->row_step);
-    const int64_t begin = cut(steps, call->tasks, index) * p->row_step;
+    const int64_t rows = call->p->row_count, step = call->task_step;
+    const int64_t steps = ceil_div(rows, step);
+    const int64_t begin = cut(steps, call->tasks, index);
     const int64_t end = cut(steps, call->tasks, index + 1);
-    piece w = {.p = p, .begin = begin};
+    piece w = {.p = call->p, .partial = call->partial, .begin = begin * step};
 
-    w.end = end < steps ? end * p->row_step : p->row_count;
+    w.end = end < steps ? end * step : rows;
     ballast__guarded(guarded_rows, &w);
+}
+
+static void run_in_parallel(piece *w)
+{
+    w->parallel->run(w->parallel->context, w->tasks, run_task, w);
+    ballast__guarded(guarded_finish, w);
 }
 
 ballast_status ballast__call(operation op, const void *args, const ballast_exec *exec)
 {
     plan p;
-    piece w = {.p = &p, .op = op, .args = args, .exec = exec};
+    piece w;
 
+    w.p = &p;
+    w.op = op;
+    w.args = args;
+    w.exec = exec;
     ballast__guarded(guarded_call, &w);
-    if (w.status == BALLAST_OK && w.tasks > 1) {
-        w.parallel->run(w.parallel->context, w.tasks, run_task, &w);
-        ballast__guarded(guarded_finish, &w);
-    }
+    if (w.status == BALLAST_OK && w.tasks > 1)
+        with_leaves(&w, run_in_parallel);
     return w.status;
 }

@@ -5,14 +5,15 @@
 
 #include "arguments.h"
 
-/* A validated problem. Once prepared it is only read, but for `partial`, each leaf of which belongs
- * to one call of rows(). Nothing in it points into it, so that it may be copied. */
+/* A validated problem. Once prepared it is only read. Nothing in it points into it, so that it may be
+ * copied. */
 typedef struct plan {
     uint64_t mark; /* PREPARED, or anything else */
     int64_t row_count, row_step;
-    int64_t row_elements; /* how much work a row is */
+    double row_cycles; /* how much work a row is, about */
 
-    /* Runs `kernel` on `job`. partial: where the leaves go; NULL where nothing is reduced. */
+    /* Runs `kernel` on `job`. partial: where the leaves go, of which each belongs to one call of
+     * rows(); NULL where nothing is reduced. */
     void (*rows)(const struct plan *, double *partial, int64_t begin, int64_t end);
     union {
         void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
@@ -30,14 +31,19 @@ typedef struct plan {
     } job;
 
     double *result; /* the reduced result; NULL where nothing is reduced */
-    double (*reduced)(const struct plan *);
+    double (*reduced)(const struct plan *, const double *partial);
     double denominator, empty; /* losses: what to divide by, and the result where that is 0 */
     double (*log_sum_exp_of_parts)(const double *parts, int64_t leaves);
-    double partial[MAX_LEAVES * REDUCE_PARTS];
 } plan;
 
-_Static_assert(sizeof(plan) <= sizeof(ballast_plan), "the public struct holds the plan");
-_Static_assert(_Alignof(plan) <= _Alignof(ballast_plan), "and is aligned for it");
+/* What is in a ballast_plan. */
+typedef struct kept_plan {
+    plan plan;
+    double partial[MAX_LEAVES * REDUCE_PARTS];
+} kept_plan;
+
+_Static_assert(sizeof(kept_plan) <= sizeof(ballast_plan), "the public struct holds the plan");
+_Static_assert(_Alignof(kept_plan) <= _Alignof(ballast_plan), "and is aligned for it");
 
 /* Fills the plan from the arguments of one operation; stores and returns what was wrong. `in` has
  * been begun and knows how to run. `variant` tells operations of one family apart. */
@@ -53,8 +59,15 @@ ballast_status ballast__prepare(operation op, const void *args, const ballast_ex
                                 ballast_plan *out);
 ballast_status ballast__call(operation op, const void *args, const ballast_exec *exec);
 
+/* What a row takes with AVX2, in cycles: so many for itself, so many for an element. It says how
+ * much work a task is, and need not be exact. */
+typedef struct row_cost {
+    double row, element;
+} row_cost;
+
 /* Starts a plan whose rows are independent of each other, ... */
-void ballast__plan_rows(plan *p, int64_t row_count, int64_t row_elements);
+void ballast__plan_rows(plan *p, const arguments *in, int64_t row_count, int64_t row_elements,
+                        row_cost cost);
 
 /* ... and makes it one whose rows are reduced, by leaves of a multiple of `unit` rows. What becomes
  * of the leaves is left to say: `reduced`. */
@@ -63,7 +76,7 @@ void ballast__plan_reduction(plan *p, double *result, int64_t unit);
 int64_t ballast__leaf_count(const plan *p);
 
 /* The sum over the leaves of partial[leaf * stride + part]. */
-double ballast__sum_leaves(const plan *p, int stride, int part);
+double ballast__sum_leaves(const plan *p, const double *partial, int stride, int part);
 
 /* The two entry points of an operation. */
 #define DEFINE_OPERATION(name, args_type, prepare, variant)                                       \

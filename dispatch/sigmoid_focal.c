@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 #include "loss.h"
 
+DEFINE_LAYOUT(layout, "struct_size", ballast_sigmoid_focal_args, BALLAST_SIGMOID_FOCAL_ARGS,
+              alpha);
+
 static ballast_status prepare(arguments *in, const void *args, plan *p, int variant)
 {
-    ballast_sigmoid_focal_args a = BALLAST_SIGMOID_FOCAL_ARGS;
-    const size_t least = offsetof(ballast_sigmoid_focal_args, alpha);
+    ballast_sigmoid_focal_args room;
 
     (void)variant;
-    ballast__read_struct(in, "struct_size", &a, sizeof a, least, args);
+    const ballast_sigmoid_focal_args *a = ballast__read_struct(in, &layout, args, &room);
     const loss l = {
-        .kind = SIGMOID_FOCAL, SHARED_BY_SIGMOID(a), .alpha = a.alpha, .gamma = a.gamma};
+        .kind = SIGMOID_FOCAL, SHARED_BY_SIGMOID(a), .alpha = a->alpha, .gamma = a->gamma};
     return ballast__prepare_loss(in, &l, p);
 }
 

@@ -12,10 +12,12 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
     p->kernel.softmax(&p->job.softmax, begin, end);
 }
 
-static void plan_softmax(plan *p, const ballast_const_tensor *input, void *output,
-                         int64_t output_stride)
+static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,
+                         void *output, int64_t output_stride)
 {
-    ballast__plan_rows(p, input->outer, input->classes);
+    const row_cost cost = {20.0, 1.3};
+
+    ballast__plan_rows(p, in, input->outer, input->classes, cost);
     p->rows = softmax_rows;
     p->job.softmax = (softmax_job){
         .input = input->data,
@@ -26,22 +28,24 @@ static void plan_softmax(plan *p, const ballast_const_tensor *input, void *outpu
     };
 }
 
+DEFINE_LAYOUT(softmax_layout, "struct_size", ballast_softmax_args, BALLAST_SOFTMAX_ARGS, output);
+
 static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, int variant)
 {
-    ballast_softmax_args a = BALLAST_SOFTMAX_ARGS;
+    ballast_softmax_args room;
+    const ballast_softmax_args *a = ballast__read_struct(in, &softmax_layout, args, &room);
+    const ballast_const_tensor *input = &a->input;
 
-    ballast__read_struct(in, "struct_size", &a, sizeof a, offsetof(ballast_softmax_args, output),
-                         args);
-    ballast__take_tensor(in, "input", a.input, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
-    ballast__take_tensor(in, "output", ballast__const_tensor(a.output),
-                         ballast__only(a.input.dtype), NEEDED | WRITTEN | IN_PLACE, &a.input);
+    ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
+    ballast__take_output(in, "output", &a->output, ballast__only(input->dtype), NEEDED | IN_PLACE,
+                         input);
     ballast__check_overlaps(in);
-    const kernel_table *kernels = ballast__kernels_for(in, "input", a.input.dtype);
+    const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, &a.input, a.output.data, a.output.outer_stride);
+        plan_softmax(p, in, input, a->output.data, a->output.outer_stride);
         p->kernel.softmax = variant == SOFTMAX ? kernels->softmax : kernels->log_softmax;
     }
-    return ballast__report(in, a.error);
+    return ballast__report(in, a->error);
 }
 
 DEFINE_OPERATION(softmax, ballast_softmax_args, prepare_softmax, SOFTMAX)
@@ -49,23 +53,26 @@ DEFINE_OPERATION(log_softmax, ballast_softmax_args, prepare_softmax, LOG_SOFTMAX
 
 /* ---- Log-sum-exp ----------------------------------------------------------------------------- */
 
+DEFINE_LAYOUT(log_sum_exp_layout, "struct_size", ballast_log_sum_exp_args, BALLAST_LOG_SUM_EXP_ARGS,
+              output);
+
 static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan *p, int variant)
 {
-    ballast_log_sum_exp_args a = BALLAST_LOG_SUM_EXP_ARGS;
+    ballast_log_sum_exp_args room;
+    const ballast_log_sum_exp_args *a = ballast__read_struct(in, &log_sum_exp_layout, args, &room);
+    const ballast_const_tensor *input = &a->input;
 
     (void)variant;
-    ballast__read_struct(in, "struct_size", &a, sizeof a,
-                         offsetof(ballast_log_sum_exp_args, output), args);
-    ballast__take_tensor(in, "input", a.input, REAL_DTYPES, NEEDED, NULL);
-    ballast__take_array(in, "output", a.output, a.input.dtype, REAL_DTYPES, a.input.outer,
+    ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED, NULL);
+    ballast__take_array(in, "output", a->output, input->dtype, REAL_DTYPES, input->outer,
                         NEEDED | WRITTEN);
     ballast__check_overlaps(in);
-    const kernel_table *kernels = ballast__kernels_for(in, "input", a.input.dtype);
+    const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, &a.input, a.output, 1);
+        plan_softmax(p, in, input, a->output, 1);
         p->kernel.softmax = kernels->log_sum_exp;
     }
-    return ballast__report(in, a.error);
+    return ballast__report(in, a->error);
 }
 
 DEFINE_OPERATION(log_sum_exp, ballast_log_sum_exp_args, prepare_log_sum_exp, 0)
@@ -78,9 +85,11 @@ static void backward_rows(const plan *p, double *partial, int64_t begin, int64_t
     p->kernel.softmax_backward(&p->job.softmax_backward, begin, end);
 }
 
-static void plan_backward(plan *p, const ballast_softmax_backward_args *a)
+static void plan_backward(plan *p, const arguments *in, const ballast_softmax_backward_args *a)
 {
-    ballast__plan_rows(p, a->output.outer, a->output.classes);
+    const row_cost cost = {20.0, 0.5};
+
+    ballast__plan_rows(p, in, a->output.outer, a->output.classes, cost);
     p->rows = backward_rows;
     p->job.softmax_backward = (softmax_backward_job){
         .output = a->output.data,
@@ -93,25 +102,28 @@ static void plan_backward(plan *p, const ballast_softmax_backward_args *a)
     };
 }
 
+DEFINE_LAYOUT(backward_layout, "struct_size", ballast_softmax_backward_args,
+              BALLAST_SOFTMAX_BACKWARD_ARGS, grad_input);
+
 static ballast_status prepare_backward(arguments *in, const void *args, plan *p, int variant)
 {
-    ballast_softmax_backward_args a = BALLAST_SOFTMAX_BACKWARD_ARGS;
-    const size_t least = offsetof(ballast_softmax_backward_args, grad_input);
+    ballast_softmax_backward_args room;
+    const ballast_softmax_backward_args *a =
+        ballast__read_struct(in, &backward_layout, args, &room);
+    const ballast_const_tensor *output = &a->output;
+    const unsigned dtype = ballast__only(output->dtype);
 
-    ballast__read_struct(in, "struct_size", &a, sizeof a, least, args);
-    const unsigned dtype = ballast__only(a.output.dtype);
-    ballast__take_tensor(in, "output", a.output, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
-    ballast__take_tensor(in, "grad_output", a.grad_output, dtype, NEEDED | IN_PLACE, &a.output);
-    ballast__take_tensor(in, "grad_input", ballast__const_tensor(a.grad_input), dtype,
-                         NEEDED | WRITTEN | IN_PLACE, &a.output);
+    ballast__take_tensor(in, "output", output, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
+    ballast__take_tensor(in, "grad_output", &a->grad_output, dtype, NEEDED | IN_PLACE, output);
+    ballast__take_output(in, "grad_input", &a->grad_input, dtype, NEEDED | IN_PLACE, output);
     ballast__check_overlaps(in);
-    const kernel_table *kernels = ballast__kernels_for(in, "output", a.output.dtype);
+    const kernel_table *kernels = ballast__kernels_for(in, "output", output->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_backward(p, &a);
+        plan_backward(p, in, a);
         p->kernel.softmax_backward = variant == SOFTMAX ? kernels->softmax_backward
                                                         : kernels->log_softmax_backward;
     }
-    return ballast__report(in, a.error);
+    return ballast__report(in, a->error);
 }
 
 DEFINE_OPERATION(softmax_backward, ballast_softmax_backward_args, prepare_backward, SOFTMAX)

@@ -244,7 +244,7 @@ ballast_implementation_set_default(const ballast_implementation *implementation)
  * order, on any threads, also all on the caller's, and returns when all are done. Tasks are
  * independent and never call run() themselves; run() itself is called in the host's own
  * floating-point environment. threads: how many may run at a time, > 0. A call makes at most four
- * tasks per thread, none of less than about 32768 elements. */
+ * tasks per thread, none of less than about 20 us of work. */
 typedef struct ballast_parallel {
     void *context;
     void (*run)(void *context, int64_t tasks, void (*task)(void *arg, int64_t index), void *arg);
