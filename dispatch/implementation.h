@@ -6,6 +6,8 @@
 #include "ballast/ballast.h"
 #include "cpu.h"
 
+#include <stdbool.h>
+
 struct ballast_implementation {
     ballast__isa isa;
     const kernel_table *f32;
@@ -19,5 +21,9 @@ struct ballast_implementation {
  * run it. Cheap after the first call of the process; safe from any thread. */
 const ballast_implementation *
 ballast__implementation_resolve(const ballast_implementation *wanted);
+
+/* Whether two matrices of that shape, one read and one written, are more than the largest cache
+ * holds. A hint: it decides how memory is written, never what. */
+bool ballast__beyond_cache(int64_t rows, int64_t classes, size_t element);
 
 #endif

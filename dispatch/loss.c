@@ -208,6 +208,8 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
     job->grad = l->grad->data;
     job->grad_stride = l->grad->outer_stride;
     job->classes = l->logits->classes;
+    job->beyond_cache = ballast__beyond_cache(l->logits->outer, job->classes,
+                                              sizeof(float));
 }
 
 static enum target_kind target_kind_of(const loss *l)

@@ -25,6 +25,7 @@ static void plan_softmax(plan *p, const arguments *in, const ballast_const_tenso
         .output = output,
         .output_stride = output_stride,
         .classes = input->classes,
+        .beyond_cache = ballast__beyond_cache(input->outer, input->classes, sizeof(float)),
     };
 }
 

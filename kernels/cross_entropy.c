@@ -6,8 +6,8 @@
  * where `others` sums the exponentials of every class but the true one. The loss and the true class's
  * gradient keep all their digits when p_y rounds to 1, because 1 - p_y is never formed.
  *
- * The exponentials wait in the gradient's row until S is known, and leave scaled. Losses are finished
- * sixteen rows at a time: log1p is latency bound, and sixteen lanes cost what one does. */
+ * A row's gradient leaves while later rows are computed. Losses are finished sixteen rows at a time:
+ * log1p is latency bound, and sixteen lanes cost what one does. */
 #include "loss_rows.h"
 #include "softmax_tile.h"
 
@@ -48,36 +48,95 @@ LANES void set_pending(pending_losses *p, int64_t j, float others, float label_t
     p->shift_minus_logit[j] = 0.0f;
 }
 
-LANES void cross_entropy_row(const cross_entropy_job *job, int64_t i, pending_losses *pending,
-                             int64_t j, row_chunks *chunks)
+LANES const storage *logits_of(const cross_entropy_job *job, int64_t i)
+{
+    return (const storage *)job->logits + i * job->logits_stride;
+}
+
+/* `leaving` and `streamed` are constants after inlining; row `end` is none. */
+LANES void cross_entropy_row(const cross_entropy_job *job, int64_t i, int64_t end, row_pipe *pipe,
+                             pending_losses *pending, int64_t j, const int leaving,
+                             const int streamed)
 {
     const int64_t classes = job->classes, label = label_at(&job->rows, i);
-    const storage *x = (const storage *)job->logits + i * job->logits_stride;
-    storage *grad = job->grad ? (storage *)job->grad + i * job->grad_stride : NULL;
+    const storage *x = logits_of(job, i), *next = i + 1 < end ? logits_of(job, i + 1) : NULL;
+    storage *grad = leaving ? (storage *)job->grad + i * job->grad_stride : NULL;
     if (label == job->rows.ignore_index) {
         set_pending(pending, j, 0.0f, 1.0f, 0.0f);
-        if (grad)
+        if (leaving)
             store_fill(grad, classes, 0.0f);
         return;
     }
     const row_factors w = row_factors_of(&job->rows, i, label);
     const float label_logit = load_one(x + label); /* read first: the gradient may be the logits */
-    float *kept = grad && keeps_exponentials(classes) ? kept_in(grad) : NULL;
-    const row_sum row = sum_row(x, classes, label, kept, chunks);
+    float *kept = leaving ? kept_in(grad, classes) : NULL;
+    const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed);
     if (row_is_special(row)) {
         set_pending(pending, j, LANE_NAN, 1.0f, w.loss);
-        if (grad)
+        if (leaving)
             store_fill(grad, classes, LANE_NAN);
         return;
     }
     set_pending(pending, j, (float)row.others, (float)row.left_out, w.loss);
     pending->n[j] = row.ref.n;
     pending->shift_minus_logit[j] = row.ref.shift - label_logit;
-    if (grad) {
+    if (leaving) {
         const double h = w.gradient / (row.others + row.left_out);
-        write_row(x, classes, row, chunks, h, kept, grad);
-        store_one(grad + label, narrowed(-(row.others * h)) + 0.0f); /* never -0 */
+        const float label_gradient = narrowed(-(row.others * h)) + 0.0f; /* never -0 */
+        leave_scaled(pipe, x, row, h, label, label_gradient, kept, grad, streamed);
     }
+}
+
+/* The rows of pending block [begin, begin + count); those after it begin before `end`. */
+LANES vf losses_of_rows(const cross_entropy_job *job, int64_t begin, int64_t count, int64_t end,
+                        row_pipe *pipe, const int leaving, const int streamed)
+{
+    pending_losses pending;
+    for (int64_t j = 0; j < count; j++)
+        cross_entropy_row(job, begin + j, end, pipe, &pending, j, leaving, streamed);
+    for (int64_t j = count; j < BLOCK; j++)
+        set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
+    return finish_losses(&pending);
+}
+
+LANES vd add_losses(const row_terms *rows, int64_t begin, int64_t count, vf loss, vd total)
+{
+    if (rows->row_loss)
+        vstore_tail_f32((float *)rows->row_loss + begin, count, loss);
+    return vd_add(total, loss);
+}
+
+/* Rows [begin, end), one after the other. */
+LANES void cross_entropy_rows_to(const cross_entropy_job *job, int64_t begin, int64_t end,
+                                 const int leaving, const int streamed)
+{
+    const row_terms *rows = &job->rows;
+    const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
+    row_pipe pipe;
+    open_pipe(&pipe, job->classes);
+    for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
+        const int64_t leaf_end = smaller(end, leaf + leaf_rows);
+        vd total = vd_zero();
+        for (int64_t i = leaf; i < leaf_end; i += BLOCK) {
+            const int64_t count = smaller(leaf_end - i, BLOCK);
+            const vf loss = losses_of_rows(job, i, count, end, &pipe, leaving, streamed);
+            total = add_losses(rows, i, count, loss, total);
+        }
+        if (rows->partial)
+            rows->partial[leaf / leaf_rows] = vd_across(total);
+    }
+    close_pipe(&pipe, leaving, streamed);
+}
+
+static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job *job, int64_t begin,
+                                                         int64_t end)
+{
+    if (!job->grad)
+        cross_entropy_rows_to(job, begin, end, NOTHING_LEAVES, 0);
+    else if (job->beyond_cache && job->grad != job->logits)
+        cross_entropy_rows_to(job, begin, end, SCALED, 1);
+    else
+        cross_entropy_rows_to(job, begin, end, SCALED, 0);
 }
 
 /* ---- sixteen rows at once --------------------------------------------------------------------- */
@@ -167,24 +226,20 @@ LANES void write_tile(const cross_entropy_job *job, const cross_entropy_tile *t,
         store_one(grad + j * job->grad_stride + t->label[j], t->label_gradient[j]);
 }
 
-/* `count` rows from `begin` on, one at a time. */
-static __attribute__((noinline)) vf cross_entropy_rows(const cross_entropy_job *job, int64_t begin,
+/* Fewer than a tile, or irregular: `count` rows from `begin` on, one after the other. */
+static __attribute__((noinline)) vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin,
                                                        int64_t count)
 {
-    pending_losses pending;
-    row_chunks chunks;
-    for (int64_t j = 0; j < count; j++)
-        cross_entropy_row(job, begin + j, &pending, j, &chunks);
-    for (int64_t j = count; j < BLOCK; j++)
-        set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
-    return finish_losses(&pending);
-}
-
-LANES vd add_losses(const row_terms *rows, int64_t begin, int64_t count, vf loss, vd total)
-{
-    if (rows->row_loss)
-        vstore_tail_f32((float *)rows->row_loss + begin, count, loss);
-    return vd_add(total, loss);
+    row_pipe pipe;
+    vf loss;
+    open_pipe(&pipe, job->classes);
+    if (job->grad) {
+        loss = losses_of_rows(job, begin, count, begin + count, &pipe, SCALED, 0);
+        close_pipe(&pipe, SCALED, 0);
+    } else {
+        loss = losses_of_rows(job, begin, count, begin + count, &pipe, NOTHING_LEAVES, 0);
+    }
+    return loss;
 }
 
 /* Rows [begin, end) of a leaf, begin at a multiple of BLOCK in it. Tiles go side by side through each
@@ -222,7 +277,7 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             cross_entropy_tile *t = tile + k;
             vf loss;
             if (__builtin_expect(is_irregular(t), 0)) {
-                loss = cross_entropy_rows(job, t->begin, t->count);
+                loss = losses_of_few_rows(job, t->begin, t->count);
             } else {
                 loss = losses_of_tile(job, t);
                 if (job->grad)
@@ -234,21 +289,29 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
     return total;
 }
 
-void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
+LANES void cross_entropy_leaves(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const row_terms *rows = &job->rows;
     const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
     for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
-        const int64_t leaf_end = end - leaf < leaf_rows ? end : leaf + leaf_rows;
+        const int64_t leaf_end = smaller(end, leaf + leaf_rows);
         int64_t i = end_of_tiles(leaf, leaf_end, job->classes);
         vd total = vd_zero();
         if (i > leaf)
             total = cross_entropy_tiles(job, leaf, i, total);
         for (; i < leaf_end; i += BLOCK) {
-            const int64_t count = leaf_end - i < BLOCK ? leaf_end - i : BLOCK;
-            total = add_losses(rows, i, count, cross_entropy_rows(job, i, count), total);
+            const int64_t count = smaller(leaf_end - i, BLOCK);
+            total = add_losses(rows, i, count, losses_of_few_rows(job, i, count), total);
         }
         if (rows->partial)
             rows->partial[leaf / leaf_rows] = vd_across(total);
     }
+}
+
+void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
+{
+    if (tiles_of(job->classes) == 0)
+        cross_entropy_rows(job, begin, end);
+    else
+        cross_entropy_leaves(job, begin, end);
 }

@@ -24,6 +24,7 @@ typedef struct softmax_job {
     void *output;
     int64_t output_stride;
     int64_t classes;
+    int beyond_cache; /* the problem is larger than the last cache: stream what is written */
 } softmax_job;
 
 /* Backward of softmax and log-softmax. */
@@ -60,6 +61,7 @@ typedef struct cross_entropy_job {
     void *grad;
     int64_t grad_stride;
     int64_t classes;
+    int beyond_cache; /* as in softmax_job */
 } cross_entropy_job;
 
 enum target_kind {

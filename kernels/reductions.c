@@ -35,7 +35,6 @@ LANES double canonical_double(double x)
     return x == x ? x : nan;
 }
 
-LANES int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* n elements from x on, of which `left` exist: x itself, or a copy in which `fill` follows. */
 LANES const storage *whole(const storage *x, int64_t left, int64_t n, float fill, storage *copy)

@@ -4,59 +4,89 @@
 
 /* ---- forward, row by row ---------------------------------------------------------------------- */
 
-/* output_c = e_c / S. The exponentials wait in the output row until S is known. */
-static __attribute__((noinline)) void softmax_rows(const softmax_job *job, int64_t begin, int64_t end)
+LANES const storage *input_row(const softmax_job *job, int64_t i)
+{
+    return (const storage *)job->input + i * job->input_stride;
+}
+
+LANES storage *output_row(const softmax_job *job, int64_t i)
+{
+    return (storage *)job->output + i * job->output_stride;
+}
+
+LANES const storage *row_after(const softmax_job *job, int64_t i, int64_t end)
+{
+    return i + 1 < end ? input_row(job, i + 1) : NULL;
+}
+
+LANES int streams(const softmax_job *job)
+{
+    return job->beyond_cache && job->output != job->input;
+}
+
+/* output_c = e_c / S. `streamed` is a constant after inlining. */
+LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, const int streamed)
 {
     const int64_t classes = job->classes;
-    row_chunks chunks;
+    row_pipe pipe;
+    open_pipe(&pipe, classes);
     for (int64_t i = begin; i < end; i++) {
-        const storage *x = (const storage *)job->input + i * job->input_stride;
-        storage *out = (storage *)job->output + i * job->output_stride;
-        float *kept = keeps_exponentials(classes) ? kept_in(out) : NULL;
-        const row_sum row = sum_row(x, classes, LEAVE_NOTHING, kept, &chunks);
+        const storage *x = input_row(job, i);
+        storage *out = output_row(job, i);
+        float *kept = kept_in(out, classes);
+        const row_sum row = sum_row(&pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
+                                    streamed);
         if (row_is_special(row))
             store_fill(out, classes, LANE_NAN);
         else if (classes == 1)
             store_one(out, 1.0f); /* e (1 / e) could be the number below 1 */
         else
-            write_row(x, classes, row, &chunks, 1.0 / row.others, kept, out);
+            leave_scaled(&pipe, x, row, 1.0 / row.others, LEAVE_NOTHING, 0.0f, kept, out, streamed);
     }
+    close_pipe(&pipe, SCALED, streamed);
+}
+
+static __attribute__((noinline)) void softmax_rows(const softmax_job *job, int64_t begin,
+                                                   int64_t end)
+{
+    if (streams(job))
+        softmax_rows_to(job, begin, end, 1);
+    else
+        softmax_rows_to(job, begin, end, 0);
 }
 
 /* log(sum / e_max) = log1p(the others / e_max): never negative, accurate when the maximum is nearly
  * all of the sum. */
-LANES vf log_of_sum_over_max(row_sum row)
+LANES float log_of_sum_over_max(row_sum row)
 {
-    return vlog1p(vset1((float)(row.others / row.left_out)));
+    return vmax_across(vlog1p(vset1((float)(row.others / row.left_out))));
 }
 
 /* output_c = (x_c - max) - log(S / e_max): both terms are <= 0, so nothing cancels. */
+LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, const int streamed)
+{
+    row_pipe pipe;
+    open_pipe(&pipe, job->classes);
+    for (int64_t i = begin; i < end; i++) {
+        const storage *x = input_row(job, i);
+        storage *out = output_row(job, i);
+        const row_sum row = sum_row(&pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL, SUBTRACTED,
+                                    streamed);
+        if (row_is_special(row))
+            store_fill(out, job->classes, LANE_NAN);
+        else
+            leave_subtracted(&pipe, x, row.ref.max, log_of_sum_over_max(row), out, streamed);
+    }
+    close_pipe(&pipe, SUBTRACTED, streamed);
+}
+
 static __attribute__((noinline)) void log_softmax_rows(const softmax_job *job, int64_t begin,
                                                        int64_t end)
 {
-    const int64_t classes = job->classes;
-    row_chunks chunks;
-    for (int64_t i = begin; i < end; i++) {
-        const storage *x = (const storage *)job->input + i * job->input_stride;
-        storage *out = (storage *)job->output + i * job->output_stride;
-        const row_sum row = sum_row(x, classes, LEAVE_MAXIMUM, NULL, &chunks);
-        if (row_is_special(row)) {
-            store_fill(out, classes, LANE_NAN);
-            continue;
-        }
-        const vf max = vset1(row.ref.max), rest = log_of_sum_over_max(row);
-        int64_t j = 0;
-        for (; j + GROUP <= classes; j += GROUP) {
-            vf v[GROUP_BLOCKS];
-            FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload(x + j + BLOCK * k);
-            FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vsub(vsub(v[k], max), rest);
-            FOR_BLOCKS(k, GROUP_BLOCKS) vstore(out + j + BLOCK * k, v[k]);
-        }
-        for (; j < classes; j += BLOCK) {
-            vf v = vload_tail(x + j, classes - j, 0.0f);
-            vstore_tail(out + j, classes - j, vsub(vsub(v, max), rest));
-        }
-    }
+    if (streams(job))
+        log_softmax_rows_to(job, begin, end, 1);
+    else
+        log_softmax_rows_to(job, begin, end, 0);
 }
 
 /* Whether a special row holds a NaN; without one it is +inf, or nothing but -inf. */
@@ -72,18 +102,18 @@ LANES int has_nan(const storage *x, int64_t n)
 static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, int64_t begin,
                                                        int64_t end)
 {
-    const int64_t classes = job->classes;
-    row_chunks chunks;
+    row_pipe pipe;
+    open_pipe(&pipe, job->classes);
     for (int64_t i = begin; i < end; i++) {
-        const storage *x = (const storage *)job->input + i * job->input_stride;
-        storage *out = (storage *)job->output + i;
-        const row_sum row = sum_row(x, classes, LEAVE_MAXIMUM, NULL, &chunks);
+        const storage *x = input_row(job, i);
+        const row_sum row = sum_row(&pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL,
+                                    NOTHING_LEAVES, 0);
         float lse;
         if (row_is_special(row))
-            lse = has_nan(x, classes) ? LANE_NAN : row.ref.max;
+            lse = has_nan(x, job->classes) ? LANE_NAN : row.ref.max;
         else
-            lse = row.ref.max + vmax_across(log_of_sum_over_max(row));
-        store_one(out, lse);
+            lse = row.ref.max + log_of_sum_over_max(row);
+        store_one((storage *)job->output + i, lse);
     }
 }
 
@@ -183,22 +213,44 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
         rows(job, begin, end);
 }
 
+/* Out of line, and not for long rows: these need the stack for themselves. */
+static __attribute__((noinline)) void softmax_tiles(const softmax_job *job, int64_t begin, int64_t end)
+{
+    forward(job, begin, end, SOFTMAX, softmax_rows);
+}
+static __attribute__((noinline)) void log_softmax_tiles(const softmax_job *job, int64_t begin,
+                                                        int64_t end)
+{
+    forward(job, begin, end, LOG_SOFTMAX, log_softmax_rows);
+}
+static __attribute__((noinline)) void log_sum_exp_tiles(const softmax_job *job, int64_t begin,
+                                                        int64_t end)
+{
+    forward(job, begin, end, LOG_SUM_EXP, log_sum_exp_rows);
+}
+
 void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (job->classes == 1) /* 1, exactly */
+    if (job->classes == 1 || tiles_of(job->classes) == 0) /* one class: 1, exactly */
         softmax_rows(job, begin, end);
     else
-        forward(job, begin, end, SOFTMAX, softmax_rows);
+        softmax_tiles(job, begin, end);
 }
 
 void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    forward(job, begin, end, LOG_SOFTMAX, log_softmax_rows);
+    if (tiles_of(job->classes) == 0)
+        log_softmax_rows(job, begin, end);
+    else
+        log_softmax_tiles(job, begin, end);
 }
 
 void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    forward(job, begin, end, LOG_SUM_EXP, log_sum_exp_rows);
+    if (tiles_of(job->classes) == 0)
+        log_sum_exp_rows(job, begin, end);
+    else
+        log_sum_exp_tiles(job, begin, end);
 }
 
 /* ---- backward --------------------------------------------------------------------------------- */

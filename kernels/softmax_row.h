@@ -17,13 +17,27 @@
  * Order of the sum: the four blocks of a group of 64 logits are added in f32 two by two, 0 + 2 and
  * 1 + 3, and these go one after the other into 16 double lanes, which are folded at the end of the
  * chunk. One rounding to f32 in a sum is what 4 ULP of a gradient leave room for. Chunks are added in
- * index order, in double, relative to the row's maximum. */
+ * index order, in double, relative to the row's maximum.
+ *
+ * Three rows are under way at a time. While a chunk's exponentials are computed, the maximum of the
+ * chunk after it is found, and the row before leaves, scaled: the exponential keeps the FMA pipes
+ * busy, and what it leaves idle (loads, stores, additions) does the rest. No row waits for its own
+ * maximum, sum or division. Until it leaves, a row's exponentials are in scratch memory on the stack;
+ * of a row that is too long for it, in the output; of a row of more than 128 chunks, nowhere: they are
+ * computed once more. */
 #ifndef BALLAST_SOFTMAX_ROW_H
 #define BALLAST_SOFTMAX_ROW_H
 
 #include "storage.h"
 
-enum { CHUNK = 2048, KEPT_CHUNKS = 128 };
+enum {
+    CHUNK = 2048,
+    KEPT_CHUNKS = 128, /* more than these, and a row's chunks are gone through twice */
+    SCRATCH = 4 * CHUNK,
+    SCRATCH_ROWS = 2,
+    PREFETCH_AHEAD = 2048,
+    SUM_LAG = 2 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
+};
 
 #define DIRECT_BOUND 65536.0f
 
@@ -60,98 +74,249 @@ LANES double chunk_factor(reference chunk, reference row)
     return exp_of_double(difference);
 }
 
+
+/* What happens to a row once its sum is known. A constant after inlining, like `streamed`. */
+enum leaving {
+    NOTHING_LEAVES,
+    SCALED,    /* e h */
+    SUBTRACTED /* (x - max) - rest */
+};
+
+/* ---- a group of 64 logits in each pass -------------------------------------------------------- */
+
+/* `blocks` blocks, of which `left` elements are there; the other lanes are `fill`. */
+LANES void load_blocks(vf *v, const int blocks, const storage *x, int64_t left, float fill)
+{
+    if (left >= blocks * BLOCK)
+        FOR_BLOCKS(k, blocks) v[k] = vload(x + BLOCK * k);
+    else
+        FOR_BLOCKS(k, blocks) v[k] = vload_tail(x + BLOCK * k, left - BLOCK * k, fill);
+}
+
+/* What will be read PREFETCH_AHEAD after x. It may lie beyond the array: nothing is read. */
+LANES void prefetch_group(const storage *x)
+{
+    const uintptr_t line = 64, first = (uintptr_t)x + PREFETCH_AHEAD * sizeof *x;
+    UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += line)
+        vprefetch((const void *)(first + at));
+}
+
+LANES vf max_of_group(const storage *x, int64_t left, vf max)
+{
+    vf v[GROUP_BLOCKS];
+    load_blocks(v, GROUP_BLOCKS, x, left, -LANE_INFINITY);
+    FOR_BLOCKS(k, GROUP_BLOCKS) max = vmax(v[k], max);
+    return max;
+}
+
+/* Stores a whole group: absent logits have exponential 0. */
+LANES void exponentials_of_group(const storage *x, int64_t left, exp_scale scale, vf shift,
+                                 const int shifted, float *kept)
+{
+    UNROLL for (int i = 0; i < GROUP; i += BLOCKS_IN_FLIGHT * BLOCK)
+    {
+        vf e[BLOCKS_IN_FLIGHT];
+        load_blocks(e, BLOCKS_IN_FLIGHT, x + i, left - i, -LANE_INFINITY);
+        if (shifted)
+            FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) e[k] = vsub(e[k], shift);
+        vexp_scaled(e, e, BLOCKS_IN_FLIGHT, scale);
+        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(kept + i + BLOCK * k, e[k]);
+    }
+}
+
+LANES vd add_exponentials(vd total, const float *kept)
+{
+    const vf even = vadd(vload_f32(kept), vload_f32(kept + 2 * BLOCK));
+    const vf odd = vadd(vload_f32(kept + BLOCK), vload_f32(kept + 3 * BLOCK));
+    return vd_add(vd_add(total, even), odd);
+}
+
+/* A chunk on its way out. */
+typedef struct departure {
+    const float *e;   /* SCALED: out = e h, and exactly 0 where that is below the normal range */
+    const storage *x; /* SUBTRACTED: out = (x - max) - rest */
+    storage *out;
+    int64_t n; /* 0: nothing leaves */
+    float h, least; /* least: below this e, e h is not normal */
+    float max, rest;
+    int64_t label; /* SCALED: this column becomes label_value; any other number: none does */
+    float label_value;
+} departure;
+
+/* 64-byte lines are streamed whole or not at all. */
+LANES void store_block(storage *out, int64_t left, vf v, const int streamed)
+{
+    if (streamed && left >= BLOCK)
+        vstore_stream(out, v);
+    else
+        vstore_tail(out, left, v);
+}
+
+LANES void set_scale(departure *d, float h)
+{
+    const float size = h < 0.0f ? -h : h;
+    d->h = h;
+    d->least = size > 1.0f ? SMALLEST_NORMAL : SMALLEST_NORMAL / size;
+}
+
+LANES void leave_group(const departure *d, int64_t at, int64_t left, const int leaving,
+                       const int streamed)
+{
+    vf v[GROUP_BLOCKS];
+    if (leaving == SCALED) {
+        const vf scale = vset1(d->h), least = vset1(d->least);
+        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
+        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
+        if (__builtin_expect((uint64_t)(d->label - at) < GROUP, 0)) {
+            float group[GROUP];
+            FOR_BLOCKS(k, GROUP_BLOCKS) vstore_f32(group + BLOCK * k, v[k]);
+            group[d->label - at] = d->label_value;
+            FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(group + BLOCK * k);
+        }
+    } else {
+        const vf max = vset1(d->max), rest = vset1(d->rest);
+        load_blocks(v, GROUP_BLOCKS, d->x + at, left, 0.0f);
+        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vsub(vsub(v[k], max), rest);
+    }
+    FOR_BLOCKS(k, GROUP_BLOCKS)
+    store_block(d->out + at + BLOCK * k, left < GROUP ? left - BLOCK * k : BLOCK, v[k], streamed);
+}
+
 LANES float max_of(const storage *x, int64_t n)
 {
-    vf max[GROUP_BLOCKS];
-    FOR_BLOCKS(k, GROUP_BLOCKS) max[k] = vset1(-LANE_INFINITY);
-    int64_t i = 0;
-    for (; i + GROUP <= n; i += GROUP)
-        FOR_BLOCKS(k, GROUP_BLOCKS) max[k] = vmax(vload(x + i + BLOCK * k), max[k]);
-    for (; i < n; i += BLOCK)
-        max[0] = vmax(vload_tail(x + i, n - i, -LANE_INFINITY), max[0]);
-    return vmax_across(vmax(vmax(max[0], max[2]), vmax(max[1], max[3]))) + 0.0f; /* no -0 */
+    vf max = vset1(-LANE_INFINITY);
+    for (int64_t i = 0; i < n; i += GROUP)
+        max = max_of_group(x + i, n - i, max);
+    return vmax_across(max) + 0.0f; /* no -0 */
 }
 
 /* The first index whose element equals `value`; n for none. */
 LANES int64_t index_of(const storage *x, int64_t n, float value)
 {
     const vf v = vset1(value);
-    for (int64_t i = 0; i < n; i += BLOCK) {
-        int lane = vfirst(veq(vload_tail(x + i, n - i, LANE_NAN), v));
-        if (lane < BLOCK)
-            return i + lane;
+    for (int64_t i = 0; i < n; i += GROUP) {
+        vf t[GROUP_BLOCKS];
+        load_blocks(t, GROUP_BLOCKS, x + i, n - i, LANE_NAN);
+        const vm low = vmask_or(veq(t[0], v), veq(t[1], v));
+        const vm high = vmask_or(veq(t[2], v), veq(t[3], v));
+        if (vany(vmask_or(low, high)))
+            for (int k = 0; k < GROUP_BLOCKS; k++) {
+                const int lane = vfirst(veq(t[k], v));
+                if (lane < BLOCK)
+                    return i + BLOCK * k + lane;
+            }
     }
     return n;
 }
+
+/* ---- a chunk in each pass, side by side ------------------------------------------------------- */
+
+/* A chunk whose exponentials are wanted, in `kept`, which has room for whole groups. */
+typedef struct chunk {
+    const storage *x;
+    int64_t n;
+    reference ref;
+    int64_t left_out; /* this column is not in the sum; any other number: all are */
+    float *kept;
+} chunk;
 
 typedef struct chunk_sum {
     double others;  /* without the column left out */
     float left_out; /* that column's exponential; 0 where there is none */
 } chunk_sum;
 
-/* Sums the exponentials of n <= CHUNK logits, and stores them in `kept` unless that is NULL (it may be
- * x, or lie in the gradient: nothing beyond n is written). `shifted` is a constant after inlining. */
-LANES chunk_sum sum_exponentials(const storage *x, int64_t n, reference ref, const int shifted,
-                                 int64_t left_out, float *kept)
+/* A chunk whose maximum is wanted. */
+typedef struct search {
+    const storage *x;
+    int64_t n; /* 0: none is */
+    float max;
+} search;
+
+/* The elements before the first whole 64-byte line. */
+LANES int64_t before_line(const storage *out, int64_t n, const int streamed)
 {
-    const exp_scale scale = exp_scale_of(ref.n);
-    const vf shift = vset1(ref.shift);
-    const int64_t left_out_group = left_out < 0 || left_out >= n ? -1 : left_out & ~(GROUP - 1);
+    const uintptr_t line = 64;
+    return streamed ? smaller(n, (int64_t)((0 - (uintptr_t)out) % line / sizeof *out)) : 0;
+}
+
+/* By value: what is stored cannot then change what is read. */
+LANES float take_out(float *e)
+{
+    const float taken = *e;
+    *e = 0.0f;
+    return taken;
+}
+
+/* From `from` on, beside nothing; returns the exponential of the column left out, else 0. */
+LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, const int shifted)
+{
+    float left_out = 0.0f;
+    for (int64_t i = from; i < c.n; i += GROUP)
+        exponentials_of_group(c.x + i, c.n - i, scale, vset1(c.ref.shift), shifted, c.kept + i);
+    if (c.left_out >= from)
+        left_out = take_out(c.kept + c.left_out);
+    return left_out;
+}
+
+LANES chunk_sum pass_chunk(const chunk c, search *next, const departure d, const int leaving,
+                           const int streamed, const int shifted)
+{
+    static const float nothing[GROUP] = {0.0f};
+    const search ahead = *next;
+    const exp_scale scale = exp_scale_of(c.ref.n);
+    const int64_t group_of_left_out = c.left_out & -GROUP, whole = c.n & -GROUP;
+    const int64_t unaligned = leaving ? before_line(d.out, d.n, streamed) : 0;
+    int64_t together = shifted ? 0 : smaller(whole, ahead.n & -GROUP);
     chunk_sum sum = {0.0, 0.0f};
+    vf max = vset1(-LANE_INFINITY);
     vd total = vd_zero();
-    for (int64_t i = 0; i < n; i += GROUP) {
-        vf e[GROUP_BLOCKS];
-        if (i + GROUP <= n) {
-            FOR_BLOCKS(k, GROUP_BLOCKS) e[k] = vload(x + i + BLOCK * k);
-            if (shifted)
-                FOR_BLOCKS(k, GROUP_BLOCKS) e[k] = vsub(e[k], shift);
-            vexp_scaled(e, e, GROUP_BLOCKS, scale);
-            if (kept)
-                FOR_BLOCKS(k, GROUP_BLOCKS) vstore_f32(kept + i + BLOCK * k, e[k]);
-        } else {
-            FOR_BLOCKS(k, GROUP_BLOCKS)
-            {
-                const int64_t at = i + BLOCK * k;
-                e[k] = vset1(0.0f);
-                if (at < n) {
-                    e[k] = vload_tail(x + at, n - at, -LANE_INFINITY);
-                    if (shifted)
-                        e[k] = vsub(e[k], shift);
-                    vexp_scaled(e + k, e + k, 1, scale);
-                    if (kept)
-                        vstore_tail_f32(kept + at, n - at, e[k]);
-                }
-            }
-        }
-        if (__builtin_expect(i == left_out_group, 0)) {
-            float group[GROUP];
-            FOR_BLOCKS(k, GROUP_BLOCKS) vstore_f32(group + BLOCK * k, e[k]);
-            sum.left_out = group[left_out - i];
-            FOR_BLOCKS(k, GROUP_BLOCKS)
-                e[k] = vkeep(vmask_without((int)(left_out - i) - BLOCK * k), e[k]);
-        }
-        total = vd_add(vd_add(total, vadd(e[0], e[2])), vadd(e[1], e[3]));
+
+    /* First what the passes do not share, so that nothing of it is waited for at the end. What leaves
+     * may be in c.kept: it is read before that is written, and lines that are streamed are ahead. */
+    if (leaving) {
+        together = smaller(together, (smaller(whole, d.n) - unaligned) & -GROUP);
+        if (together < 0)
+            together = 0;
+        if (unaligned > 0)
+            leave_group(&d, 0, unaligned, leaving, 0);
+        for (int64_t i = together + unaligned; i < d.n; i += GROUP)
+            leave_group(&d, i, d.n - i, leaving, streamed);
     }
+    for (int64_t i = together; i < ahead.n; i += GROUP)
+        max = max_of_group(ahead.x + i, ahead.n - i, max);
+    if (!streamed)
+        sum.left_out = exponentials_from(together, c, scale, shifted);
+    for (int64_t i = 0; i < together; i += GROUP) {
+        total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
+        if (leaving)
+            leave_group(&d, i + unaligned, GROUP, leaving, streamed);
+        prefetch_group(ahead.x + i);
+        max = max_of_group(ahead.x + i, GROUP, max);
+        exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
+        if (__builtin_expect(i == group_of_left_out, 0))
+            sum.left_out = take_out(c.kept + c.left_out);
+    }
+    if (streamed)
+        sum.left_out += exponentials_from(together, c, scale, shifted);
+    next->max = vmax_across(max) + 0.0f; /* no -0 */
+    for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
+        total = add_exponentials(total, c.kept + i);
     sum.others = vd_across(total);
     return sum;
 }
 
 /* Out of line, so that ordinary rows keep their registers. */
-static __attribute__((noinline)) chunk_sum
-sum_exponentials_shifted(const storage *x, int64_t n, reference ref, int64_t left_out, float *kept)
+static __attribute__((noinline, unused)) chunk_sum
+pass_chunk_shifted(chunk c, search *next, departure d, int leaving, int streamed)
 {
-    return sum_exponentials(x, n, ref, 1, left_out, kept);
+    if (leaving == SCALED)
+        return pass_chunk(c, next, d, SCALED, streamed, 1);
+    if (leaving == SUBTRACTED)
+        return pass_chunk(c, next, d, SUBTRACTED, streamed, 1);
+    return pass_chunk(c, next, d, NOTHING_LEAVES, streamed, 1);
 }
 
-/* One chunk: left_out is an index in the chunk (outside it: nothing), or LEAVE_MAXIMUM. */
-LANES chunk_sum sum_chunk(const storage *x, int64_t n, reference ref, int64_t left_out, float *kept)
-{
-    if (left_out == LEAVE_MAXIMUM)
-        left_out = ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(x, n, ref.max);
-    if (__builtin_expect(ref.shift != 0.0f, 0))
-        return sum_exponentials_shifted(x, n, ref, left_out, kept);
-    return sum_exponentials(x, n, ref, 0, left_out, kept);
-}
+/* ---- rows ------------------------------------------------------------------------------------- */
 
 /* What a row comes to, relative to its reference: the sum of the exponentials without the column left
  * out, and that column's own. */
@@ -167,95 +332,6 @@ LANES int row_is_special(row_sum r)
     return !(r.others + r.left_out > 0.0);
 }
 
-LANES int64_t chunk_length(int64_t classes, int64_t at)
-{
-    return classes - at < CHUNK ? classes - at : CHUNK;
-}
-
-/* left_out as seen from the chunk that begins at `at`. */
-LANES int64_t left_out_from(int64_t left_out, int64_t at)
-{
-    if (left_out < 0)
-        return left_out;
-    return left_out >= at && left_out - at < CHUNK ? left_out - at : LEAVE_NOTHING;
-}
-
-/* The chunks of one row, added in index order. `chunk` holds the reference of each, when there are at
- * most KEPT_CHUNKS. */
-typedef struct row_chunks {
-    reference chunk[KEPT_CHUNKS];
-} row_chunks;
-
-static __attribute__((noinline)) row_sum sum_chunks(const storage *x, int64_t classes,
-                                                    int64_t left_out, float *kept,
-                                                    row_chunks *chunks)
-{
-    const int fits = classes <= (int64_t)KEPT_CHUNKS * CHUNK;
-    chunk_sum sum[KEPT_CHUNKS];
-    row_sum row = {{-LANE_INFINITY, 0.0f, 0.0f}, 0.0, 0.0};
-    int64_t best = 0;
-
-    for (int64_t at = 0, c = 0; at < classes; at += CHUNK, c++) {
-        const int64_t n = chunk_length(classes, at);
-        const reference ref = reference_of(max_of(x + at, n));
-        if (fits) {
-            chunks->chunk[c] = ref;
-            sum[c] = sum_chunk(x + at, n, ref, left_out_from(left_out, at), kept ? kept + at : NULL);
-        }
-        if (ref.max > row.ref.max) {
-            row.ref = ref;
-            best = c;
-        }
-    }
-    for (int64_t at = 0, c = 0; at < classes; at += CHUNK, c++) {
-        const int64_t n = chunk_length(classes, at);
-        const reference ref = fits ? chunks->chunk[c] : reference_of(max_of(x + at, n));
-        const chunk_sum s =
-            fits ? sum[c] : sum_chunk(x + at, n, ref, left_out_from(left_out, at), NULL);
-        const double factor = s.others != s.others ? 1.0 : chunk_factor(ref, row.ref);
-        row.others += s.others * factor;
-        if (left_out == LEAVE_MAXIMUM && c != best)
-            row.others += (double)s.left_out * factor;
-        else
-            row.left_out += (double)s.left_out * factor;
-    }
-    return row;
-}
-
-/* Sums one row. With `kept`, its exponentials are there afterwards, chunk by chunk relative to the
- * references in `chunks` - but only where keeps_exponentials(classes). */
-LANES row_sum sum_row(const storage *x, int64_t classes, int64_t left_out, float *kept,
-                      row_chunks *chunks)
-{
-    if (__builtin_expect(classes > CHUNK, 0))
-        return sum_chunks(x, classes, left_out, kept, chunks);
-    const reference ref = reference_of(max_of(x, classes));
-    const chunk_sum s = sum_chunk(x, classes, ref, left_out, kept);
-    chunks->chunk[0] = ref;
-    return (row_sum){ref, s.others, (double)s.left_out};
-}
-
-LANES int keeps_exponentials(int64_t classes) { return classes <= (int64_t)KEPT_CHUNKS * CHUNK; }
-
-/* out = e h, and exactly 0 where that is below the normal range, or e is 0. e >= 0; out may be e. */
-LANES void scale_exponentials(const float *e, storage *out, int64_t n, float h)
-{
-    const float size = h < 0.0f ? -h : h;
-    const vf scale = vset1(h);
-    const vf least = vset1(size > 1.0f ? SMALLEST_NORMAL : SMALLEST_NORMAL / size);
-    int64_t i = 0;
-    for (; i + GROUP <= n; i += GROUP) {
-        vf v[GROUP_BLOCKS];
-        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(e + i + BLOCK * k);
-        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
-        FOR_BLOCKS(k, GROUP_BLOCKS) vstore(out + i + BLOCK * k, v[k]);
-    }
-    for (; i < n; i += BLOCK) {
-        vf v = vload_tail_f32(e + i, n - i, 0.0f);
-        vstore_tail(out + i, n - i, vkeep(vle(least, v), vmul(v, scale)));
-    }
-}
-
 /* To f32, rounded once; 0 below the normal range. No branch: loops over rows are vectorised. */
 LANES float narrowed(double h)
 {
@@ -263,36 +339,257 @@ LANES float narrowed(double h)
     return (float)(((h < least) & (h > -least)) ? 0.0 : h);
 }
 
-static __attribute__((noinline)) void write_chunks(const storage *x, int64_t classes, row_sum row,
-                                                   const row_chunks *chunks, double h,
-                                                   const float *kept, storage *out)
+/* A row on its way out, chunk by chunk. */
+typedef struct departing_row {
+    departure whole;
+    float h[SCRATCH / CHUNK];
+} departing_row;
+
+/* The rows of one call, in order. Rows that fit SCRATCH leave while a later one is computed: `slots`
+ * rows later, so that its exponentials take the place of theirs. */
+typedef struct row_pipe {
+    int64_t classes;
+    int64_t slots, turn;
+    search next; /* the maximum found ahead, and of which chunk */
+    reference ref[KEPT_CHUNKS]; /* of the row summed last */
+    chunk_sum sum[KEPT_CHUNKS];
+    departing_row row[SCRATCH_ROWS];
+    float scratch[SCRATCH + BLOCK]; /* a block more: lines that are streamed may end beyond a row */
+} row_pipe;
+
+LANES int64_t chunk_length(int64_t classes, int64_t at) { return smaller(classes - at, CHUNK); }
+
+LANES int fits_scratch(int64_t classes) { return classes <= SCRATCH; }
+
+LANES float *slot_of(row_pipe *p, int64_t slot)
 {
-    float fresh[CHUNK];
-    for (int64_t at = 0, c = 0; at < classes; at += CHUNK, c++) {
+    return p->scratch + slot * ((p->classes + GROUP - 1) & ~(int64_t)(GROUP - 1));
+}
+
+LANES void open_pipe(row_pipe *p, int64_t classes)
+{
+    p->classes = classes;
+    p->slots = 2 * classes <= SCRATCH ? 2 : 1;
+    p->turn = 0;
+    p->next = (search){NULL, 0, 0.0f};
+    for (int k = 0; k < SCRATCH_ROWS; k++)
+        p->row[k].whole.n = 0;
+}
+
+LANES departure departing_chunk(const departing_row *row, int64_t at)
+{
+    departure d = row->whole;
+    if (d.n > 0 && at > 0) {
+        d.n -= at;
+        d.e += at;
+        d.x += at;
+        d.out += at;
+        d.label -= at;
+    }
+    d.n = smaller(d.n, CHUNK);
+    set_scale(&d, row->h[at / CHUNK]);
+    return d;
+}
+
+/* left_out as seen from the chunk that begins at `at`. */
+LANES int64_t left_out_from(int64_t left_out, int64_t at)
+{
+    return left_out >= at && left_out - at < CHUNK ? left_out - at : LEAVE_NOTHING;
+}
+
+LANES reference reference_of_chunk(row_pipe *p, const storage *x, int64_t n)
+{
+    return reference_of(p->next.n > 0 && p->next.x == x ? p->next.max : max_of(x, n));
+}
+
+LANES chunk_sum sum_chunk(row_pipe *p, chunk c, int64_t left_out, departure d,
+                          const int leaving, const int streamed)
+{
+    if (left_out == LEAVE_MAXIMUM)
+        c.left_out = c.ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(c.x, c.n, c.ref.max);
+    if (__builtin_expect(c.ref.shift != 0.0f, 0))
+        return pass_chunk_shifted(c, &p->next, d, leaving, streamed);
+    return pass_chunk(c, &p->next, d, leaving, streamed, 0);
+}
+
+/* Chunks are added in index order, relative to `row.ref`; `best` is the chunk that it comes from. */
+LANES void add_chunk(row_sum *row, chunk_sum s, reference ref, int in_sum)
+{
+    const double factor = s.others != s.others ? 1.0 : chunk_factor(ref, row->ref);
+    row->others += s.others * factor;
+    if (in_sum)
+        row->others += (double)s.left_out * factor;
+    else
+        row->left_out += (double)s.left_out * factor;
+}
+
+/* Sums the row at x; the row after it begins at `next` (NULL: none). Meanwhile the row whose turn it
+ * is leaves. The exponentials are in the slot then, or, of a row that does not fit there, in `kept`
+ * unless that is NULL - but for those of the last chunk, which are in the slot. */
+LANES row_sum sum_row(row_pipe *p, const storage *x, int64_t left_out, const storage *next,
+                      float *kept, const int leaving, const int streamed)
+{
+    const int64_t classes = p->classes;
+    const int fits = fits_scratch(classes), kept_sums = classes <= (int64_t)KEPT_CHUNKS * CHUNK;
+    departing_row *old = &p->row[p->turn];
+    float *slot = slot_of(p, p->turn);
+    row_sum row = {{-LANE_INFINITY, 0.0f, 0.0f}, 0.0, 0.0};
+    int64_t best = 0;
+
+    if (!kept_sums)
+        row.ref = reference_of(max_of(x, classes));
+    for (int64_t at = 0, k = 0; at < classes; at += CHUNK, k++) {
         const int64_t n = chunk_length(classes, at);
-        reference ref;
-        const float *e;
-        if (keeps_exponentials(classes)) {
-            ref = chunks->chunk[c];
-            e = kept + at;
-        } else { /* too many chunks to have kept their references: once more */
-            ref = reference_of(max_of(x + at, n));
-            sum_chunk(x + at, n, ref, LEAVE_NOTHING, fresh);
-            e = fresh;
+        const int last = at + n == classes;
+        chunk c = {x + at, n, reference_of_chunk(p, x + at, n), left_out_from(left_out, at), slot};
+        if (fits)
+            c.kept = slot + at;
+        else if (kept && !last)
+            c.kept = kept + at;
+        p->next = last ? (search){next, next ? smaller(classes, CHUNK) : 0, 0.0f}
+                       : (search){x + at + n, chunk_length(classes, at + n), 0.0f};
+        const departure d = departing_chunk(old, at);
+        const chunk_sum s = sum_chunk(p, c, left_out, d, leaving, streamed);
+        if (kept_sums) {
+            p->ref[k] = c.ref;
+            p->sum[k] = s;
+            if (c.ref.max > row.ref.max) {
+                row.ref = c.ref;
+                best = k;
+            }
+        } else {
+            best += row.ref.max != c.ref.max && best == k;
+            add_chunk(&row, s, c.ref, left_out == LEAVE_MAXIMUM && k != best);
         }
-        scale_exponentials(e, out + at, n, narrowed(h * chunk_factor(ref, row.ref)));
+    }
+    old->whole.n = 0;
+    if (classes <= CHUNK)
+        return (row_sum){row.ref, p->sum[0].others, (double)p->sum[0].left_out};
+    if (kept_sums)
+        for (int64_t k = 0; k * CHUNK < classes; k++)
+            add_chunk(&row, p->sum[k], p->ref[k], left_out == LEAVE_MAXIMUM && k != best);
+    return row;
+}
+
+/* What leaves, leaves now, with nothing beside it. */
+static __attribute__((noinline, unused)) void leave_now(const departure *d, int leaving, int streamed)
+{
+    const int64_t ahead = before_line(d->out, d->n, streamed);
+    if (leaving == SCALED) {
+        if (ahead > 0)
+            leave_group(d, 0, ahead, SCALED, 0);
+        for (int64_t i = ahead; i < d->n; i += GROUP)
+            leave_group(d, i, d->n - i, SCALED, streamed);
+    } else {
+        if (ahead > 0)
+            leave_group(d, 0, ahead, SUBTRACTED, 0);
+        for (int64_t i = ahead; i < d->n; i += GROUP)
+            leave_group(d, i, d->n - i, SUBTRACTED, streamed);
     }
 }
 
-/* out_c = h exp(x_c) / (the row's reference): softmax with h = 1 / sum. After sum_row with the same
- * `kept` and `chunks`; the row must not be special. out may be x. */
-LANES void write_row(const storage *x, int64_t classes, row_sum row, const row_chunks *chunks, double h,
-                     const float *kept, storage *out)
+/* The rows that have not left yet, the oldest first; nothing is under way afterwards. */
+LANES void close_pipe(row_pipe *p, const int leaving, const int streamed)
 {
-    if (__builtin_expect(classes > CHUNK, 0))
-        write_chunks(x, classes, row, chunks, h, kept, out);
-    else
-        scale_exponentials(kept, out, classes, narrowed(h));
+    for (int64_t k = 0; k < p->slots; k++) {
+        departing_row *row = &p->row[(p->turn + k) % p->slots];
+        for (int64_t at = 0; row->whole.n > 0 && at < p->classes; at += CHUNK) {
+            const departure d = departing_chunk(row, at);
+            leave_now(&d, leaving, streamed);
+        }
+        row->whole.n = 0;
+    }
+    if (streamed)
+        vstream_fence();
+}
+
+LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
+
+/* A row too long for the scratch: its exponentials are in `kept`, or computed once more. */
+static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const storage *x,
+                                                             departing_row row, row_sum sum, double h,
+                                                             const float *kept, int streamed)
+{
+    const int64_t classes = p->classes;
+    const search after = p->next;
+    departure before = {.n = 0};
+    for (int64_t at = 0, k = 0; at < classes; at += CHUNK, k++) {
+        const int64_t n = chunk_length(classes, at);
+        departure d = row.whole;
+        d.n = n;
+        d.out += at;
+        d.label -= at;
+        if (kept) {
+            d.e = at + n < classes ? kept + at : p->scratch;
+            set_scale(&d, narrowed(h * chunk_factor(p->ref[k], sum.ref)));
+            leave_now(&d, SCALED, 0); /* its lines are in the caches */
+            continue;
+        }
+        chunk c = {x + at, n, reference_of_chunk(p, x + at, n), LEAVE_NOTHING,
+                   p->scratch + k % 2 * CHUNK};
+        const int last = at + n == classes;
+        p->next = last ? (search){NULL, 0, 0.0f}
+                       : (search){x + at + n, chunk_length(classes, at + n), 0.0f};
+        if (c.ref.shift != 0.0f)
+            pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
+        else if (streamed)
+            pass_chunk(c, &p->next, before, SCALED, 1, 0);
+        else
+            pass_chunk(c, &p->next, before, SCALED, 0, 0);
+        d.e = c.kept;
+        set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
+        before = d;
+    }
+    if (before.n > 0)
+        leave_now(&before, SCALED, streamed);
+    p->next = after;
+}
+
+/* The row just summed will leave as out_c = h e_c / (the row's reference), but for the column `label`,
+ * which becomes label_value. `kept` as given to sum_row. The row must not be special. */
+LANES void leave_scaled(row_pipe *p, const storage *x, row_sum sum, double h, int64_t label,
+                        float label_value, const float *kept, storage *out, const int streamed)
+{
+    const departure whole = {.e = slot_of(p, p->turn),
+                             .x = x,
+                             .out = out,
+                             .n = p->classes,
+                             .label = label,
+                             .label_value = label_value};
+    departing_row *row = &p->row[p->turn];
+    if (__builtin_expect(!fits_scratch(p->classes), 0)) {
+        leave_long_row(p, x, (departing_row){.whole = whole}, sum, h, kept, streamed);
+        return;
+    }
+    row->whole = whole;
+    row->h[0] = narrowed(h);
+    if (p->classes > CHUNK)
+        for (int64_t k = 0; k * CHUNK < p->classes; k++)
+            row->h[k] = narrowed(h * chunk_factor(p->ref[k], sum.ref));
+    take_turn(p);
+}
+
+/* The row just summed will leave as out_c = (x_c - max) - rest. */
+LANES void leave_subtracted(row_pipe *p, const storage *x, float max, float rest, storage *out,
+                            const int streamed)
+{
+    const departure whole = {.e = p->scratch, .x = x, .out = out, .n = p->classes, .max = max,
+                             .rest = rest};
+    if (__builtin_expect(!fits_scratch(p->classes), 0)) {
+        leave_now(&whole, SUBTRACTED, streamed);
+        return;
+    }
+    p->row[p->turn].whole = whole;
+    take_turn(p);
+}
+
+/* Where a long row's exponentials are kept until its sum is known: in the row of the output. Computing
+ * them twice and streaming the result took 1.3 times as long, out of cache too (131072 classes, AMD
+ * Zen 3). Rows of more than KEPT_CHUNKS chunks have no room for their references. */
+LANES float *kept_in(storage *out, int64_t classes)
+{
+    const int can = !fits_scratch(classes) && classes <= (int64_t)KEPT_CHUNKS * CHUNK;
+    return can ? exponentials_in(out) : NULL;
 }
 
 #endif

@@ -149,7 +149,7 @@ typedef struct tile_output {
     vf max, rest;
 } tile_output;
 
-/* v factor; least is that of scale_exponentials. */
+/* v factor; least is that of set_scale. */
 LANES tile_output product_with(vf factor)
 {
     const vf one = vset1(1.0f), smallest = vset1(SMALLEST_NORMAL), size = vabs(factor);

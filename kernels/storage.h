@@ -47,12 +47,15 @@ typedef float storage_f32;
 #define vload_n PASTE(vload_n_, BALLAST_STORAGE)
 #define vstore PASTE(vstore_, BALLAST_STORAGE)
 #define vstore_n PASTE(vstore_n_, BALLAST_STORAGE)
+#define vstore_stream PASTE(vstore_stream_, BALLAST_STORAGE)
 
 /* One element, widened and narrowed as the lanes do. */
 LANES float load_f32(const float *p) { return *p; }
 LANES void store_f32(float *p, float x) { *p = x; }
 #define load_one PASTE(load_, BALLAST_STORAGE)
 #define store_one PASTE(store_, BALLAST_STORAGE)
+
+LANES int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* A block that may reach past the end: `left` elements are there, the other lanes are `fill`. */
 #define DEFINE_TAIL(type)                                                                         \
@@ -79,8 +82,8 @@ LANES void store_fill(storage *p, int64_t n, float x)
         vstore_tail(p + i, n - i, vset1(x));
 }
 
-/* Where a row's exponentials are kept until its sum is known: in the row of the output itself. */
-LANES float *kept_in_f32(float *out) { return out; }
-#define kept_in PASTE(kept_in_, BALLAST_STORAGE)
+/* An output that can hold exponentials, which are f32; NULL where the storage is narrower. */
+LANES float *exponentials_in_f32(float *out) { return out; }
+#define exponentials_in PASTE(exponentials_in_, BALLAST_STORAGE)
 
 #endif

@@ -665,11 +665,11 @@ static void many_threads(void **state)
 
 /* ---- Stack --------------------------------------------------------------------------------- */
 
-enum { SMALL_STACK = 64 << 10, PAINTED_STACK = 512 << 10, PAINT = 0x5c };
+enum { SMALL_STACK = 96 << 10, PAINTED_STACK = 512 << 10, PAINT = 0x5c };
 
 /* What a call may take, its plan included. Kernels are compiled alike in every build type, so this
  * holds of debug builds too. */
-enum { STACK_BOUND = 40 << 10 };
+enum { STACK_BOUND = 64 << 10 };
 
 typedef struct stack_run {
     const call *c;

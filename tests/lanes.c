@@ -363,6 +363,11 @@ static void test_special_values(void **unused)
             if (bits_of_float(result[lane]) != special[i] && failed())
                 printf("lanes %s: vset1 lane %d of 0x%08" PRIx32 ": got 0x%08" PRIx32 "\n", ISA,
                        lane, special[i], bits_of_float(result[lane]));
+        vstore_f32(result, vconstant(float_of_bits(special[i])));
+        for (lane = 0; lane < BLOCK; lane++)
+            if (bits_of_float(result[lane]) != special[i] && failed())
+                printf("lanes %s: vconstant lane %d of 0x%08" PRIx32 ": got 0x%08" PRIx32 "\n", ISA,
+                       lane, special[i], bits_of_float(result[lane]));
     }
     VERDICT();
 }
@@ -666,10 +671,15 @@ static void test_memory(void **unused)
 
             touch(n < BLOCK ? "vstore_n_f32" : "vstore_f32", n, at <= BLOCK ? "start" : "end");
             memset(f, 0xa5, page);
-            if (n < BLOCK)
+            if (n < BLOCK) {
                 vstore_n_f32(f + first, n, v);
-            else
+            } else if (first % BLOCK == 0 && at != 0) { /* on a line: the streamed store */
+                vprefetch(f - BLOCK); /* an address that must not be read */
+                vstore_stream_f32(f + first, v);
+                vstream_fence();
+            } else {
                 vstore_f32(f + first, v);
+            }
             for (i = 0; i < floats; i++) {
                 uint32_t got, want = 0xa5a5a5a5;
 

@@ -37,7 +37,7 @@
  *   Tiny       f32: an exponential below about 2^-125 of the largest of its row counts as 0 (so that
  *              what is left of a sum may be wrong by classes * 2^-125), and so may a result below
  *              2^-125, before weights. Factors so large that f32 overflows give inf or NaN.
- *   Stack      a call needs at most 40 KiB, 17 of them for its plan.
+ *   Stack      a call needs at most 64 KiB, 17 of them for its plan.
  *   Overlap    outputs must not overlap inputs or each other, except a gradient (or softmax output)
  *              that is exactly the tensor it is computed from: "in place".
  *   Alignment  data must be aligned to its element, no more.

@@ -22,8 +22,12 @@ LANES vm vmask_first(int n) { return (vm)_bzhi_u32(0xffff, (unsigned)n); }
 LANES vm vmask_without(int k) { return (vm)~((unsigned)((unsigned)k < BLOCK) << (k & 15)); }
 
 LANES vf vset1(float x) { return _mm512_set1_ps(x); }
+LANES vf vconstant(float x) { return vset1(x); }
 LANES vf vload_f32(const float *p) { return _mm512_loadu_ps(p); }
 LANES void vstore_f32(float *p, vf x) { _mm512_storeu_ps(p, x); }
+LANES void vstore_stream_f32(float *p, vf x) { _mm512_stream_ps(p, x); }
+LANES void vstream_fence(void) { _mm_sfence(); }
+LANES void vprefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 LANES vf vload_n_f32(const float *p, int n, float fill)
 {
     return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), vmask_first(n), p);

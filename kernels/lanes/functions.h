@@ -63,19 +63,25 @@ static const float exp_coefficient[EXP_DEGREE + 1] = {
  * Cost 10 FMA-class operations a block. */
 LANES void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
 {
-    for (int first = 0; first < blocks; first += BLOCKS_IN_FLIGHT) {
+    UNROLL for (int first = 0; first < blocks; first += BLOCKS_IN_FLIGHT) {
         vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], p[BLOCKS_IN_FLIGHT];
         const int some = blocks - first < BLOCKS_IN_FLIGHT ? blocks - first : BLOCKS_IN_FLIGHT;
+        vf c = vconstant(LOG2_E);
         FOR_BLOCKS(k, some) r[k] = vmax(s.floor, x[first + k]);
-        FOR_BLOCKS(k, some) t[k] = vfma(r[k], vset1(LOG2_E), s.rounder);
+        FOR_BLOCKS(k, some) t[k] = vfma(r[k], c, s.rounder);
         FOR_BLOCKS(k, some) m[k] = vsub(t[k], s.rounder);
-        FOR_BLOCKS(k, some) r[k] = vfnma(m[k], vset1(LN2_HIGH), r[k]);
-        FOR_BLOCKS(k, some) r[k] = vfnma(m[k], vset1(LN2_LOW), r[k]);
-        FOR_BLOCKS(k, some)
-            p[k] = vfma(vset1(exp_coefficient[EXP_DEGREE]), r[k],
-                        vset1(exp_coefficient[EXP_DEGREE - 1]));
+        c = vconstant(LN2_HIGH);
+        FOR_BLOCKS(k, some) r[k] = vfnma(m[k], c, r[k]);
+        c = vconstant(LN2_LOW);
+        FOR_BLOCKS(k, some) r[k] = vfnma(m[k], c, r[k]);
+        const vf leading = vconstant(exp_coefficient[EXP_DEGREE]);
+        c = vconstant(exp_coefficient[EXP_DEGREE - 1]);
+        FOR_BLOCKS(k, some) p[k] = vfma(leading, r[k], c);
         UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
-            FOR_BLOCKS(k, some) p[k] = vfma(p[k], r[k], vset1(exp_coefficient[j]));
+        {
+            c = vconstant(exp_coefficient[j]);
+            FOR_BLOCKS(k, some) p[k] = vfma(p[k], r[k], c);
+        }
         FOR_BLOCKS(k, some) e[first + k] = vmul(p[k], vshl_bits(t[k], 23));
     }
 }

@@ -23,7 +23,10 @@
  *
  * The words ("m" is a mask, "d" sixteen double lanes)
  *   vf   vload_f32(p)  vload_n_f32(p, n, fill)  vset1(x)
+ *   vf   vconstant(x)                 vset1 for a constant of a hot loop that several blocks share
  *   void vstore_f32(p, v)  vstore_n_f32(p, n, v)
+ *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
+ *   void vprefetch(p)                 p will be read; it may be no address at all
  *   void vload_columns_f32(p, stride, c)    c[k] lane j = p[j stride + k] for k = 0 to 3: four columns
  *   void vstore_columns_f32(p, stride, c)   of sixteen rows, and the inverse
  *   vf   vload_positive_u8(p)        sign bit set where p[i] != 0, else +0

@@ -26,6 +26,7 @@ LANES vf vset1(float x)
     float32x4_t q = vdupq_n_f32(x);
     return (vf){q, q, q, q};
 }
+LANES vf vconstant(float x) { return vset1(x); }
 LANES vf vload_f32(const float *p)
 {
     return (vf){vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
@@ -37,6 +38,9 @@ LANES void vstore_f32(float *p, vf x)
     vst1q_f32(p + 8, x.c);
     vst1q_f32(p + 12, x.d);
 }
+LANES void vstore_stream_f32(float *p, vf x) { vstore_f32(p, x); }
+LANES void vstream_fence(void) {}
+LANES void vprefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 LANES float32x4_t load_n4(const float *p, int n, float32x4_t q)
 {
     if (n >= 4)

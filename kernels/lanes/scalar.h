@@ -32,11 +32,15 @@ LANES vf vload_f32(const float *p)
     return v;
 }
 LANES void vstore_f32(float *p, vf v) { memcpy(p, &v, sizeof v); }
+LANES void vstore_stream_f32(float *p, vf x) { vstore_f32(p, x); }
+LANES void vstream_fence(void) {}
+LANES void vprefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 LANES vf vset1(float x)
 {
     f4 q = {x, x, x, x};
     return (vf){q, q, q, q};
 }
+LANES vf vconstant(float x) { return vset1(x); }
 LANES vf vload_n_f32(const float *p, int n, float fill)
 {
     float t[BLOCK];

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* What is written past the caches is what is written into them: every kernel that streams gives the
+ * same bits for every width, alignment, stride and label, and nothing beside its rows is touched.
+ * Problems of a test's size are never streamed by dispatch, so the kernels are called themselves. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../dispatch/cpu.h"
+#include "../kernels/kernels.h"
+
+enum { ROWS = 7, MOST_CLASSES = 17000, PAD = 40, CASES = 600, FILL = 0xa5 };
+enum { ELEMENTS = ROWS * (MOST_CLASSES + PAD) + 2 * PAD, BYTES = ELEMENTS * sizeof(float) };
+
+static uint64_t state = UINT64_C(0x9e3779b97f4a7c15);
+
+static uint32_t below(uint32_t n)
+{
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 32) % n;
+}
+
+typedef struct shape {
+    int64_t rows, classes, stride, out_stride, offset, out_offset;
+    int64_t labels[ROWS];
+    int in_place;
+} shape;
+
+static shape any_shape(void)
+{
+    static const uint32_t most[] = {200, 2100, 4200, 8300, MOST_CLASSES};
+    shape s = {.rows = 1 + below(ROWS), .classes = 1 + below(most[below(5)])};
+
+    if (below(4) == 0 && s.classes > 64)
+        s.classes &= -64;
+    s.stride = s.classes + (int64_t)(below(2) * below(PAD));
+    s.out_stride = s.classes + (int64_t)(below(2) * below(PAD));
+    s.offset = below(PAD);
+    s.out_offset = below(PAD);
+    s.in_place = below(4) == 0;
+    for (int i = 0; i < ROWS; i++)
+        s.labels[i] = below(6) ? (int64_t)below((uint32_t)s.classes) : -100;
+    return s;
+}
+
+static void fill(float *x)
+{
+    static const float special[] = {NAN, INFINITY, -INFINITY, 70000.0f, -70000.0f, -0.0f};
+    const float offset = below(5) ? 0.0f : 70000.0f, range = below(3) ? 8.0f : 120.0f;
+
+    for (int i = 0; i < ELEMENTS; i++)
+        x[i] = offset + range * ((float)below(1 << 24) * 0x1p-24f - 0.5f);
+    for (uint32_t n = below(4); n > 0; n--)
+        x[below(ELEMENTS)] = special[below(6)];
+}
+
+typedef struct results {
+    float *x, *out, row_loss[ROWS];
+} results;
+
+static void run(const kernel_table *k, int operation, const shape *s, const results *r, int beyond)
+{
+    float *x = r->x + s->offset, *out = s->in_place ? x : r->out + s->out_offset;
+    const int64_t out_stride = s->in_place ? s->stride : s->out_stride;
+    const cross_entropy_job loss = {
+        .rows = {.labels = s->labels, .label_bytes = 8, .ignore_index = -100, .grad_scale = 0.37,
+                 .row_loss = (void *)r->row_loss},
+        .logits = x, .logits_stride = s->stride, .grad = out, .grad_stride = out_stride,
+        .classes = s->classes, .beyond_cache = beyond};
+    const softmax_job softmax = {x, s->stride, out, out_stride, s->classes, beyond};
+
+    if (operation == 0)
+        k->cross_entropy(&loss, 0, s->rows);
+    else if (operation == 1)
+        k->softmax(&softmax, 0, s->rows);
+    else
+        k->log_softmax(&softmax, 0, s->rows);
+}
+
+static void streamed_as_stored(const kernel_table *k)
+{
+    static const char *const names[] = {"cross_entropy", "softmax", "log_softmax"};
+    results r[2];
+
+    for (int i = 0; i < 2; i++) {
+        r[i].x = aligned_alloc(64, (BYTES + 63) / 64 * 64);
+        r[i].out = aligned_alloc(64, (BYTES + 63) / 64 * 64);
+        assert_true(r[i].x && r[i].out);
+    }
+    for (int n = 0; n < CASES; n++) {
+        const shape s = any_shape();
+        const int operation = n % 3;
+
+        fill(r[0].x);
+        memcpy(r[1].x, r[0].x, BYTES);
+        for (int i = 0; i < 2; i++) {
+            memset(r[i].out, FILL, BYTES);
+            memset(r[i].row_loss, FILL, sizeof r[i].row_loss);
+            run(k, operation, &s, &r[i], i);
+        }
+        if (memcmp(r[0].x, r[1].x, BYTES) || memcmp(r[0].out, r[1].out, BYTES) ||
+            memcmp(r[0].row_loss, r[1].row_loss, sizeof r[0].row_loss))
+            fail_msg("case %d: %s, %d rows of %d, strides %d and %d, offsets %d and %d, %s", n,
+                     names[operation], (int)s.rows, (int)s.classes, (int)s.stride,
+                     (int)s.out_stride, (int)s.offset, (int)s.out_offset,
+                     s.in_place ? "in place" : "separate");
+    }
+    for (int i = 0; i < 2; i++) {
+        free(r[i].x);
+        free(r[i].out);
+    }
+}
+
+static void scalar(void **unused)
+{
+    (void)unused;
+    streamed_as_stored(&ballast__kernels_f32_scalar);
+}
+
+#if BALLAST_HAVE_AVX2 || BALLAST_HAVE_AVX512
+static int runs(ballast__isa isa)
+{
+    ballast__cpu cpu;
+
+    ballast__cpu_read(NULL, &cpu);
+    return ballast__cpu_runs(&cpu, isa, NULL, 0);
+}
+#endif
+
+#if BALLAST_HAVE_AVX2
+static void avx2(void **unused)
+{
+    (void)unused;
+    if (!runs(BALLAST__AVX2))
+        skip();
+    streamed_as_stored(&ballast__kernels_f32_avx2);
+}
+#endif
+
+#if BALLAST_HAVE_AVX512
+static void avx512(void **unused)
+{
+    (void)unused;
+    if (!runs(BALLAST__AVX512))
+        skip();
+    streamed_as_stored(&ballast__kernels_f32_avx512);
+}
+#endif
+
+#if BALLAST_HAVE_NEON
+static void neon(void **unused)
+{
+    (void)unused;
+    streamed_as_stored(&ballast__kernels_f32_neon);
+}
+#endif
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(scalar),
+#if BALLAST_HAVE_AVX2
+        cmocka_unit_test(avx2),
+#endif
+#if BALLAST_HAVE_AVX512
+        cmocka_unit_test(avx512),
+#endif
+#if BALLAST_HAVE_NEON
+        cmocka_unit_test(neon),
+#endif
+    };
+
+    return cmocka_run_group_tests_name("streaming", tests, NULL, NULL);
+}
