@@ -53,7 +53,7 @@ static bool any_set(const unsigned char *bytes, size_t from, size_t to)
 
 /* The struct is read even where a fault is known already, or where it sets options that are newer
  * than this library: it says where the error goes. It is not copied where that can be helped: the
- * copies were a third of a short call. */
+ * copies were a quarter of a short call. */
 const void *ballast__read_struct(arguments *in, const struct_layout *layout, const void *given,
                                  void *room)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "loss.h"
 
+#include "shared_rows.h"
 #include "values.h"
 
 #include <math.h>
@@ -193,6 +194,7 @@ static void set_rows(row_terms *r, const loss *l, const plan *p)
     r->grad_rows = l->grad_rows;
     r->grad_scale = p->denominator == 0.0 ? 0.0 : l->grad_scale / p->denominator;
     r->row_loss = l->row_loss;
+    r->partial = NULL; /* until rows are run */
     r->leaf_rows = p->row_step;
 }
 
@@ -210,6 +212,7 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
     job->classes = l->logits->classes;
     job->beyond_cache = ballast__beyond_cache(l->logits->outer, job->classes,
                                               sizeof(float));
+    ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, job->grad != NULL);
 }
 
 static enum target_kind target_kind_of(const loss *l)

@@ -9,6 +9,7 @@
 
 #include "canonical.h"
 #include "fp_environment.h"
+#include "shared_rows.h"
 
 #define PREPARED UINT64_C(0x706c616e20312e30)
 
@@ -35,6 +36,7 @@ void ballast__plan_rows(plan *p, const arguments *in, int64_t row_count, int64_t
     p->row_step = 1;
     p->row_cycles = (cost.row + cost.element * (double)row_elements) * in->slowness;
     p->result = NULL;
+    p->shared = NULL;
 }
 
 void ballast__plan_reduction(plan *p, double *result, int64_t unit)
@@ -91,6 +93,7 @@ typedef struct piece {
     ballast_status status;
     const ballast_parallel *parallel; /* of a whole call */
     int64_t tasks, task_step;
+    bool shared; /* rows between threads */
     int64_t begin, end; /* of rows */
 } piece;
 
@@ -235,10 +238,13 @@ static void plan_tasks(piece *w)
     w->tasks = 1;
     if (!w->parallel || worth < 2.0)
         return;
+    const int64_t threads = smaller(w->parallel->threads, INT64_MAX / TASKS_PER_THREAD);
     w->task_step = task_step_of(p);
     const int64_t steps = ceil_div(p->row_count, w->task_step);
-    const int64_t threads = smaller(w->parallel->threads, INT64_MAX / TASKS_PER_THREAD);
-    w->tasks = smaller(steps, threads * TASKS_PER_THREAD);
+    w->shared = threads > 1 && steps / 2 < threads && ballast__can_share(p);
+    w->tasks = threads * TASKS_PER_THREAD;
+    if (!w->shared)
+        w->tasks = smaller(w->tasks, steps);
     if (worth < (double)w->tasks)
         w->tasks = (int64_t)worth;
 }
@@ -257,19 +263,13 @@ static void guarded_call(void *arg)
         with_leaves(w, run_serially);
 }
 
-/* Where part i begins, of `total` steps cut into `parts` that differ by one at most. */
-static int64_t cut(int64_t total, int64_t parts, int64_t i)
-{
-    return total / parts * i + smaller(i, total % parts);
-}
-
 static void run_task(void *arg, int64_t index)
 {
     const piece *call = arg;
     const int64_t rows = call->p->row_count, step = call->task_step;
     const int64_t steps = ceil_div(rows, step);
-    const int64_t begin = cut(steps, call->tasks, index);
-    const int64_t end = cut(steps, call->tasks, index + 1);
+    const int64_t begin = ballast__cut(steps, call->tasks, index);
+    const int64_t end = ballast__cut(steps, call->tasks, index + 1);
     piece w = {.p = call->p, .partial = call->partial, .begin = begin * step};
 
     w.end = end < steps ? end * step : rows;
@@ -278,7 +278,10 @@ static void run_task(void *arg, int64_t index)
 
 static void run_in_parallel(piece *w)
 {
-    w->parallel->run(w->parallel->context, w->tasks, run_task, w);
+    if (w->shared)
+        ballast__run_shared(w->p, w->partial, w->parallel, w->tasks);
+    else
+        w->parallel->run(w->parallel->context, w->tasks, run_task, w);
     ballast__guarded(guarded_finish, w);
 }
 

@@ -30,6 +30,10 @@ typedef struct plan {
         reduce_job reduce;
     } job;
 
+    const shared_kernel *shared; /* NULL: rows are not shared between threads */
+    int64_t shared_chunks;       /* of a row */
+    bool shared_outputs;
+
     double *result; /* the reduced result; NULL where nothing is reduced */
     double (*reduced)(const struct plan *, const double *partial);
     double denominator, empty; /* losses: what to divide by, and the result where that is 0 */

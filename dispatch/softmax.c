@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Softmax, log-softmax, log-sum-exp, and the backward of the first two. Rows are independent. */
-#include "plan.h"
+#include "shared_rows.h"
 
 enum { SOFTMAX, LOG_SOFTMAX };
 
@@ -45,6 +45,9 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
     if (in->fault.status == BALLAST_OK) {
         plan_softmax(p, in, input, a->output.data, a->output.outer_stride);
         p->kernel.softmax = variant == SOFTMAX ? kernels->softmax : kernels->log_softmax;
+        ballast__plan_sharing(p, variant == SOFTMAX ? &kernels->shared_softmax
+                                                    : &kernels->shared_log_softmax,
+                              input->classes, true);
     }
     return ballast__report(in, a->error);
 }
@@ -72,6 +75,7 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     if (in->fault.status == BALLAST_OK) {
         plan_softmax(p, in, input, a->output, 1);
         p->kernel.softmax = kernels->log_sum_exp;
+        ballast__plan_sharing(p, &kernels->shared_log_sum_exp, input->classes, false);
     }
     return ballast__report(in, a->error);
 }

@@ -9,6 +9,7 @@
  * A row's gradient leaves while later rows are computed. Losses are finished sixteen rows at a time:
  * log1p is latency bound, and sixteen lanes cost what one does. */
 #include "loss_rows.h"
+#include "shared_row.h"
 #include "softmax_tile.h"
 
 /* Sixteen rows on their way to their losses. */
@@ -314,4 +315,116 @@ void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t 
         cross_entropy_rows(job, begin, end);
     else
         cross_entropy_leaves(job, begin, end);
+}
+
+/* ---- long rows shared between threads --------------------------------------------------------- */
+
+LANES const storage *logits_chunk(const cross_entropy_job *job, const shared_chunk *c)
+{
+    return (const storage *)job->logits + c->row * job->logits_stride + c->at;
+}
+
+LANES storage *grad_chunk(const cross_entropy_job *job, const shared_chunk *c)
+{
+    return job->grad ? (storage *)job->grad + c->row * job->grad_stride + c->at : NULL;
+}
+
+LANES int is_ignored(const cross_entropy_job *job, int64_t row)
+{
+    return label_at(&job->rows, row) == job->rows.ignore_index;
+}
+
+/* The label's column as seen from a chunk: LEAVE_NOTHING where it lies in another. */
+LANES int64_t label_in_chunk(const cross_entropy_job *job, const shared_chunk *c)
+{
+    return left_out_from(label_at(&job->rows, c->row), c->at);
+}
+
+void KERNEL(cross_entropy_states)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
+{
+    const cross_entropy_job *job = arg;
+    for (int64_t i = begin; i < end; i++) {
+        const shared_chunk c = chunk_of(s, i, job->classes);
+        if (is_ignored(job, c.row))
+            continue;
+        const storage *x = logits_chunk(job, &c);
+        storage *grad = grad_chunk(job, &c);
+        const int64_t label = label_in_chunk(job, &c);
+        if (label >= 0)
+            c.shared->label_logit = load_one(x + label);
+        sum_shared(x, c.n, label, grad, c.state);
+    }
+}
+
+/* Row r of the batch, from its chunks to its loss and to the factors of its gradient. */
+LANES void combine_cross_entropy(const cross_entropy_job *job, shared_rows *s, int64_t r,
+                                 pending_losses *pending, int64_t j)
+{
+    const int64_t i = s->begin + r;
+    if (is_ignored(job, i)) {
+        set_pending(pending, j, 0.0f, 1.0f, 0.0f);
+        return;
+    }
+    const row_factors w = row_factors_of(&job->rows, i, label_at(&job->rows, i));
+    const row_sum row = combine_row(s, r, 0);
+    if (s->row[r].is_special) {
+        set_pending(pending, j, LANE_NAN, 1.0f, w.loss);
+        return;
+    }
+    set_pending(pending, j, (float)row.others, (float)row.left_out, w.loss);
+    pending->n[j] = row.ref.n;
+    pending->shift_minus_logit[j] = row.ref.shift - s->row[r].label_logit;
+    const double h = w.gradient / (row.others + row.left_out);
+    s->row[r].factor = h;
+    s->row[r].value = narrowed(-(row.others * h)) + 0.0f; /* never -0 */
+}
+
+/* Row i's loss, into its lane; at the end of a leaf, the lanes into its partial sum. */
+LANES void add_to_leaf(const row_terms *rows, shared_rows *s, int64_t i, float loss)
+{
+    s->leaf[i % BLOCK] += (double)loss;
+    if ((i + 1) % rows->leaf_rows != 0 && i + 1 != s->row_count)
+        return;
+    for (int half = BLOCK / 2; half > 0; half /= 2)
+        for (int k = 0; k < half; k++)
+            s->leaf[k] += s->leaf[k + half];
+    rows->partial[i / rows->leaf_rows] = s->leaf[0];
+    for (int k = 0; k < BLOCK; k++)
+        s->leaf[k] = 0.0;
+}
+
+void KERNEL(cross_entropy_combine)(const void *arg, shared_rows *s)
+{
+    const cross_entropy_job *job = arg;
+    const row_terms *rows = &job->rows;
+    for (int64_t i = s->begin; i < s->end; i += BLOCK) {
+        const int64_t count = s->end - i < BLOCK ? s->end - i : BLOCK;
+        pending_losses pending;
+        float loss[BLOCK];
+        for (int64_t j = 0; j < count; j++)
+            combine_cross_entropy(job, s, i - s->begin + j, &pending, j);
+        for (int64_t j = count; j < BLOCK; j++)
+            set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
+        vstore_f32(loss, finish_losses(&pending));
+        if (rows->row_loss)
+            vstore_tail_f32((float *)rows->row_loss + i, count, vload_f32(loss));
+        for (int64_t j = 0; rows->partial && j < count; j++)
+            add_to_leaf(rows, s, i + j, loss[j]);
+    }
+}
+
+void KERNEL(cross_entropy_outputs)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
+{
+    const cross_entropy_job *job = arg;
+    for (int64_t i = begin; job->grad && i < end; i++) {
+        const shared_chunk c = chunk_of(s, i, job->classes);
+        storage *grad = grad_chunk(job, &c);
+        const int64_t label = label_in_chunk(job, &c);
+        if (is_ignored(job, c.row))
+            store_fill(grad, c.n, 0.0f);
+        else if (c.shared->is_special)
+            store_fill(grad, c.n, LANE_NAN);
+        else
+            scale_shared(&c, logits_chunk(job, &c), label, grad);
+    }
 }

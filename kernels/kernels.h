@@ -97,6 +97,47 @@ typedef struct reduce_job {
     int64_t leaf_rows;
 } reduce_job;
 
+/* Long rows shared between threads.
+ *
+ * A row's sum is that of its chunks, whoever computes them. So a batch of rows takes three steps, of
+ * which the first and the last are cut anywhere between chunks and run on any threads:
+ *   states   what each chunk sums to. Its exponentials wait where its output will be.
+ *   combine  adds a row's chunks in index order. Row outputs and the sums over rows are done then.
+ *   outputs  what depends on the row's sum.
+ * Chunks are counted through the rows of the batch. The bits are those of the kernel that computes
+ * rows whole. */
+enum { CHUNK = 2048, SHARED_CHUNKS = 256, SHARED_ROWS = 64 };
+
+/* A row, or a chunk of one: exponentials are relative to exp(shift) 2^n; `left_out` is that of one
+ * column, which is not among the others. */
+typedef struct chunk_state {
+    double others;
+    float left_out, max, n, shift;
+} chunk_state;
+
+typedef struct shared_row {
+    chunk_state whole;
+    double factor;     /* of the exponentials in the output */
+    float label_logit; /* read before an output in place overwrites it */
+    float value;       /* the label's gradient, or what log-softmax subtracts */
+    int is_special;
+} shared_row;
+
+typedef struct shared_rows {
+    int64_t row_count;  /* of the job */
+    int64_t begin, end; /* rows of the batch, at most SHARED_ROWS */
+    int64_t chunks;     /* of a row; of all rows together at most SHARED_CHUNKS */
+    chunk_state state[SHARED_CHUNKS];
+    shared_row row[SHARED_ROWS];
+    double leaf[LEAF_LANES]; /* losses of the leaf under way; 0 before the first batch */
+} shared_rows;
+
+typedef struct shared_kernel { /* all NULL: rows are not shared */
+    void (*states)(const void *job, shared_rows *, int64_t begin, int64_t end);
+    void (*combine)(const void *job, shared_rows *);
+    void (*outputs)(const void *job, shared_rows *, int64_t begin, int64_t end); /* NULL: none */
+} shared_kernel;
+
 typedef struct kernel_table {
     void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_softmax)(const softmax_job *, int64_t begin, int64_t end);
@@ -113,6 +154,8 @@ typedef struct kernel_table {
     void (*weighted_log_sum_exp)(const reduce_job *, int64_t begin, int64_t end);
     /* log(sum over leaves of total * exp(reference)) of weighted_log_sum_exp's parts */
     double (*log_sum_exp_of_parts)(const double *parts, int64_t leaves);
+    /* of softmax_job, but for the last, of cross_entropy_job */
+    shared_kernel shared_softmax, shared_log_softmax, shared_log_sum_exp, shared_cross_entropy;
 } kernel_table;
 
 /* The tables, one per storage type and ISA, are defined by kernels/table.c. */

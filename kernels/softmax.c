@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Softmax, log-softmax, log-sum-exp, and the gradients of the first two. */
+#include "shared_row.h"
 #include "softmax_tile.h"
 
 /* ---- forward, row by row ---------------------------------------------------------------------- */
@@ -98,7 +99,14 @@ LANES int has_nan(const storage *x, int64_t n)
     return 0;
 }
 
-/* output = max + log(S / e_max). */
+/* max + log(S / e_max) */
+LANES float log_sum_exp_of(row_sum row, const storage *x, int64_t classes)
+{
+    if (row_is_special(row))
+        return has_nan(x, classes) ? LANE_NAN : row.ref.max;
+    return row.ref.max + log_of_sum_over_max(row);
+}
+
 static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, int64_t begin,
                                                        int64_t end)
 {
@@ -108,12 +116,7 @@ static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, i
         const storage *x = input_row(job, i);
         const row_sum row = sum_row(&pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL,
                                     NOTHING_LEAVES, 0);
-        float lse;
-        if (row_is_special(row))
-            lse = has_nan(x, job->classes) ? LANE_NAN : row.ref.max;
-        else
-            lse = row.ref.max + log_of_sum_over_max(row);
-        store_one((storage *)job->output + i, lse);
+        store_one((storage *)job->output + i, log_sum_exp_of(row, x, job->classes));
     }
 }
 
@@ -312,5 +315,93 @@ void KERNEL(log_softmax_backward)(const softmax_backward_job *job, int64_t begin
                 vstore_tail(out + at, classes - at, vcanonical(vfnma(p[k], sum, gj)));
             }
         }
+    }
+}
+
+/* ---- long rows shared between threads --------------------------------------------------------- */
+
+LANES const storage *input_chunk(const softmax_job *job, const shared_chunk *c)
+{
+    return (const storage *)job->input + c->row * job->input_stride + c->at;
+}
+
+LANES storage *output_chunk(const softmax_job *job, const shared_chunk *c)
+{
+    return (storage *)job->output + c->row * job->output_stride + c->at;
+}
+
+void KERNEL(softmax_states)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
+{
+    const softmax_job *job = arg;
+    for (int64_t i = begin; i < end; i++) {
+        const shared_chunk c = chunk_of(s, i, job->classes);
+        sum_shared(input_chunk(job, &c), c.n, LEAVE_NOTHING, output_chunk(job, &c), c.state);
+    }
+}
+
+void KERNEL(softmax_combine)(const void *arg, shared_rows *s)
+{
+    (void)arg;
+    for (int64_t r = 0; r < s->end - s->begin; r++)
+        s->row[r].factor = 1.0 / combine_row(s, r, 0).others;
+}
+
+void KERNEL(softmax_outputs)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
+{
+    const softmax_job *job = arg;
+    for (int64_t i = begin; i < end; i++) {
+        const shared_chunk c = chunk_of(s, i, job->classes);
+        storage *out = output_chunk(job, &c);
+        if (c.shared->is_special)
+            store_fill(out, c.n, LANE_NAN);
+        else
+            scale_shared(&c, input_chunk(job, &c), LEAVE_NOTHING, out);
+    }
+}
+
+void KERNEL(log_softmax_states)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
+{
+    const softmax_job *job = arg;
+    for (int64_t i = begin; i < end; i++) {
+        const shared_chunk c = chunk_of(s, i, job->classes);
+        sum_shared(input_chunk(job, &c), c.n, LEAVE_MAXIMUM, NULL, c.state);
+    }
+}
+
+void KERNEL(log_softmax_combine)(const void *arg, shared_rows *s)
+{
+    (void)arg;
+    for (int64_t r = 0; r < s->end - s->begin; r++)
+        s->row[r].value = log_of_sum_over_max(combine_row(s, r, 1));
+}
+
+void KERNEL(log_softmax_outputs)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
+{
+    const softmax_job *job = arg;
+    for (int64_t i = begin; i < end; i++) {
+        const shared_chunk c = chunk_of(s, i, job->classes);
+        const storage *x = input_chunk(job, &c);
+        storage *out = output_chunk(job, &c);
+        const departure d = {.x = x, .out = out, .n = c.n, .max = c.shared->whole.max,
+                             .rest = c.shared->value};
+        if (c.shared->is_special)
+            store_fill(out, c.n, LANE_NAN);
+        else
+            leave_now(&d, SUBTRACTED, 0);
+    }
+}
+
+void KERNEL(log_sum_exp_states)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
+{
+    KERNEL(log_softmax_states)(arg, s, begin, end);
+}
+
+void KERNEL(log_sum_exp_combine)(const void *arg, shared_rows *s)
+{
+    const softmax_job *job = arg;
+    for (int64_t r = 0; r < s->end - s->begin; r++) {
+        const storage *x = (const storage *)job->input + (s->begin + r) * job->input_stride;
+        const row_sum row = combine_row(s, r, 1);
+        store_one((storage *)job->output + s->begin + r, log_sum_exp_of(row, x, job->classes));
     }
 }

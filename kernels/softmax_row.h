@@ -31,7 +31,6 @@
 #include "storage.h"
 
 enum {
-    CHUNK = 2048,
     KEPT_CHUNKS = 128, /* more than these, and a row's chunks are gone through twice */
     SCRATCH = 4 * CHUNK,
     SCRATCH_ROWS = 2,
@@ -253,7 +252,7 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
     float left_out = 0.0f;
     for (int64_t i = from; i < c.n; i += GROUP)
         exponentials_of_group(c.x + i, c.n - i, scale, vset1(c.ref.shift), shifted, c.kept + i);
-    if (c.left_out >= from)
+    if (c.left_out >= 0 && c.left_out >= from)
         left_out = take_out(c.kept + c.left_out);
     return left_out;
 }
@@ -264,7 +263,8 @@ LANES chunk_sum pass_chunk(const chunk c, search *next, const departure d, const
     static const float nothing[GROUP] = {0.0f};
     const search ahead = *next;
     const exp_scale scale = exp_scale_of(c.ref.n);
-    const int64_t group_of_left_out = c.left_out & -GROUP, whole = c.n & -GROUP;
+    const int64_t group_of_left_out = c.left_out & -GROUP;
+    const int64_t whole = c.n & -GROUP;
     const int64_t unaligned = leaving ? before_line(d.out, d.n, streamed) : 0;
     int64_t together = shifted ? 0 : smaller(whole, ahead.n & -GROUP);
     chunk_sum sum = {0.0, 0.0f};
@@ -402,14 +402,14 @@ LANES reference reference_of_chunk(row_pipe *p, const storage *x, int64_t n)
     return reference_of(p->next.n > 0 && p->next.x == x ? p->next.max : max_of(x, n));
 }
 
-LANES chunk_sum sum_chunk(row_pipe *p, chunk c, int64_t left_out, departure d,
-                          const int leaving, const int streamed)
+LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, const int leaving,
+                          const int streamed)
 {
     if (left_out == LEAVE_MAXIMUM)
         c.left_out = c.ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(c.x, c.n, c.ref.max);
     if (__builtin_expect(c.ref.shift != 0.0f, 0))
-        return pass_chunk_shifted(c, &p->next, d, leaving, streamed);
-    return pass_chunk(c, &p->next, d, leaving, streamed, 0);
+        return pass_chunk_shifted(c, next, d, leaving, streamed);
+    return pass_chunk(c, next, d, leaving, streamed, 0);
 }
 
 /* Chunks are added in index order, relative to `row.ref`; `best` is the chunk that it comes from. */
@@ -449,7 +449,7 @@ LANES row_sum sum_row(row_pipe *p, const storage *x, int64_t left_out, const sto
         p->next = last ? (search){next, next ? smaller(classes, CHUNK) : 0, 0.0f}
                        : (search){x + at + n, chunk_length(classes, at + n), 0.0f};
         const departure d = departing_chunk(old, at);
-        const chunk_sum s = sum_chunk(p, c, left_out, d, leaving, streamed);
+        const chunk_sum s = sum_chunk(&p->next, c, left_out, d, leaving, streamed);
         if (kept_sums) {
             p->ref[k] = c.ref;
             p->sum[k] = s;

@@ -35,6 +35,20 @@ DECLARE(weighted_sum_of_squares, reduce_job);
 DECLARE(weighted_log_sum_exp, reduce_job);
 double KERNEL(log_sum_exp_of_parts)(const double *, int64_t);
 #undef DECLARE
+#define DECLARE_SHARED(name)                                                                      \
+    void KERNEL(name##_states)(const void *, shared_rows *, int64_t, int64_t);                    \
+    void KERNEL(name##_combine)(const void *, shared_rows *)
+DECLARE_SHARED(softmax);
+DECLARE_SHARED(log_softmax);
+DECLARE_SHARED(log_sum_exp);
+DECLARE_SHARED(cross_entropy);
+#define DECLARE_OUTPUTS(name)                                                                     \
+    void KERNEL(name##_outputs)(const void *, shared_rows *, int64_t, int64_t)
+DECLARE_OUTPUTS(softmax);
+DECLARE_OUTPUTS(log_softmax);
+DECLARE_OUTPUTS(cross_entropy);
+#undef DECLARE_OUTPUTS
+#undef DECLARE_SHARED
 
 /* The step of a loop over a row, and the accumulators of a sum. */
 enum { GROUP_BLOCKS = 4, GROUP = GROUP_BLOCKS * BLOCK };

@@ -16,4 +16,10 @@ const kernel_table KERNEL(kernels) = {
     .weighted_sum_of_squares = KERNEL(weighted_sum_of_squares),
     .weighted_log_sum_exp = KERNEL(weighted_log_sum_exp),
     .log_sum_exp_of_parts = KERNEL(log_sum_exp_of_parts),
+    .shared_softmax = {KERNEL(softmax_states), KERNEL(softmax_combine), KERNEL(softmax_outputs)},
+    .shared_log_softmax = {KERNEL(log_softmax_states), KERNEL(log_softmax_combine),
+                           KERNEL(log_softmax_outputs)},
+    .shared_log_sum_exp = {KERNEL(log_sum_exp_states), KERNEL(log_sum_exp_combine), NULL},
+    .shared_cross_entropy = {KERNEL(cross_entropy_states), KERNEL(cross_entropy_combine),
+                             KERNEL(cross_entropy_outputs)},
 };

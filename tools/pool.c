@@ -36,7 +36,9 @@ static void run_one(void *context, size_t index)
     c->task(c->arg, (int64_t)index);
 }
 
-/* Workers sleep after the call instead of spinning: between slices the tool waits for the disk. */
+/* Workers sleep after the call instead of spinning: between slices the tool waits for the disk. Two
+ * empty tasks took 5.5 us so, 1 us with workers that spin; but these spin for up to 20 ms, and a call
+ * waits as long for one that lost its core (AMD Zen 3, 2 virtual CPUs, other work beside). */
 static void run_in_pool(void *context, int64_t tasks, void (*task)(void *arg, int64_t index),
                         void *arg)
 {

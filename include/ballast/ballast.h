@@ -37,7 +37,7 @@
  *   Tiny       f32: an exponential below about 2^-125 of the largest of its row counts as 0 (so that
  *              what is left of a sum may be wrong by classes * 2^-125), and so may a result below
  *              2^-125, before weights. Factors so large that f32 overflows give inf or NaN.
- *   Stack      a call needs at most 64 KiB, 17 of them for its plan.
+ *   Stack      a call needs at most 64 KiB, 16 of them for sums over many rows.
  *   Overlap    outputs must not overlap inputs or each other, except a gradient (or softmax output)
  *              that is exactly the tensor it is computed from: "in place".
  *   Alignment  data must be aligned to its element, no more.
@@ -243,8 +243,10 @@ ballast_implementation_set_default(const ballast_implementation *implementation)
 /* Threads that the host lends. run() calls task(arg, i) once for every i in [0, tasks), in any
  * order, on any threads, also all on the caller's, and returns when all are done. Tasks are
  * independent and never call run() themselves; run() itself is called in the host's own
- * floating-point environment. threads: how many may run at a time, > 0. A call makes at most four
- * tasks per thread, none of less than about 20 us of work. */
+ * floating-point environment. threads: how many may run at a time, > 0. A call runs at most four tasks
+ * per thread at a time, none of less than about 20 us of work; where there are fewer rows (of sums:
+ * groups of 16) than two per thread, and they are long, it shares rows between threads and calls run()
+ * several times, one after the other. */
 typedef struct ballast_parallel {
     void *context;
     void (*run)(void *context, int64_t tasks, void (*task)(void *arg, int64_t index), void *arg);

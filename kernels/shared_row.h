@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/* A long row, chunk by chunk: what the kernels of rows shared between threads are made of. */
+#ifndef BALLAST_SHARED_ROW_H
+#define BALLAST_SHARED_ROW_H
+
+#include "softmax_row.h"
+
+/* A chunk of a batch: columns [at, at + n) of row `row`, and what is known of both. */
+typedef struct shared_chunk {
+    int64_t row, at, n;
+    chunk_state *state;
+    shared_row *shared;
+} shared_chunk;
+
+LANES shared_chunk chunk_of(shared_rows *s, int64_t index, int64_t classes)
+{
+    const int64_t r = index / s->chunks, at = index % s->chunks * CHUNK;
+    return (shared_chunk){s->begin + r, at, chunk_length(classes, at), &s->state[index],
+                          &s->row[r]};
+}
+
+LANES reference reference_of_state(const chunk_state *s)
+{
+    return (reference){s->max, s->n, s->shift};
+}
+
+/* The n logits at x, their exponentials in `e`. */
+LANES chunk_sum sum_alone(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
+{
+    search nothing = {NULL, 0, 0.0f};
+    const departure nobody = {.n = 0};
+    return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
+}
+
+/* Sums the n logits at x, without column `left_out`. Where the output (NULL: none is wanted) can hold
+ * exponentials, they wait there. */
+static __attribute__((noinline, unused)) void sum_shared(const storage *x, int64_t n,
+                                                         int64_t left_out, storage *out,
+                                                         chunk_state *state)
+{
+    float e[CHUNK];
+    const reference ref = reference_of(max_of(x, n));
+    const chunk_sum sum = sum_alone(x, n, ref, left_out, e);
+    *state = (chunk_state){sum.others, sum.left_out, ref.max, ref.n, ref.shift};
+    if (out && exponentials_in(out))
+        memcpy(exponentials_in(out), e, (size_t)n * sizeof *e);
+}
+
+/* out = factor e, where e is relative to the chunk's reference, and the factor to the row's; column
+ * `label` becomes the row's value. What did not wait in the output is computed once more. */
+static __attribute__((noinline, unused)) void scale_shared(const shared_chunk *c, const storage *x,
+                                                           int64_t label, storage *out)
+{
+    float e[CHUNK];
+    const reference ref = reference_of_state(c->state);
+    const double worth = chunk_factor(ref, reference_of_state(&c->shared->whole));
+    departure d = {.e = e, .out = out, .n = c->n, .label = label, .label_value = c->shared->value};
+    if (exponentials_in(out))
+        memcpy(e, exponentials_in(out), (size_t)c->n * sizeof *e);
+    else
+        sum_alone(x, c->n, ref, label, e);
+    set_scale(&d, narrowed(c->shared->factor * worth));
+    leave_now(&d, SCALED, 0);
+}
+
+/* The chunks of row r of the batch, added in index order, as sum_row does. */
+LANES row_sum add_chunks(const shared_rows *s, int64_t r, int leave_maximum)
+{
+    const chunk_state *state = &s->state[r * s->chunks];
+    row_sum row = {{-LANE_INFINITY, 0.0f, 0.0f}, 0.0, 0.0};
+    int64_t best = 0;
+    for (int64_t c = 0; c < s->chunks; c++)
+        if (state[c].max > row.ref.max) {
+            row.ref = reference_of_state(&state[c]);
+            best = c;
+        }
+    for (int64_t c = 0; c < s->chunks; c++)
+        add_chunk(&row, (chunk_sum){state[c].others, state[c].left_out},
+                  reference_of_state(&state[c]), leave_maximum && c != best);
+    return row;
+}
+
+/* The same, kept for the outputs. */
+LANES row_sum combine_row(shared_rows *s, int64_t r, int leave_maximum)
+{
+    const row_sum row = add_chunks(s, r, leave_maximum);
+    s->row[r].whole = (chunk_state){row.others, (float)row.left_out, row.ref.max, row.ref.n,
+                                    row.ref.shift};
+    s->row[r].is_special = row_is_special(row);
+    return row;
+}
+
+#endif
