@@ -23,10 +23,8 @@ typedef struct pending_losses {
 
 /* loss = w log1p(others / e_y); where e_y is tiny, the loss is above 60 and
  * loss = w (n ln 2 + shift - x_y + log S) loses nothing. Error 3 ULP with w = 1. */
-LANES vf finish_losses(const pending_losses *p)
+LANES vf finish_losses(vf others, vf label_term, vf weight, vf n, vf minus_logit)
 {
-    const vf others = vload_f32(p->others), label_term = vload_f32(p->label_term);
-    const vf n = vload_f32(p->n), minus_logit = vload_f32(p->shift_minus_logit);
     const vf near_loss = vlog1p(vdiv(others, label_term));
     const vm is_near = vle(vset1(SMALLEST_LABEL_TERM), label_term);
     vf loss = near_loss;
@@ -36,7 +34,6 @@ LANES vf finish_losses(const pending_losses *p)
                                  vfma(n, vset1(LN2_LOW), log_sum));
         loss = vselect(vmask_or(is_near, vnan(others)), near_loss, far_loss);
     }
-    const vf weight = vload_f32(p->weight);
     return vcanonical(vmul(weight, vmin(limit_for_weight(weight), loss)));
 }
 
@@ -97,7 +94,9 @@ LANES vf losses_of_rows(const cross_entropy_job *job, int64_t begin, int64_t cou
         cross_entropy_row(job, begin + j, end, pipe, &pending, j, leaving, streamed);
     for (int64_t j = count; j < BLOCK; j++)
         set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
-    return finish_losses(&pending);
+    return finish_losses(vload_f32(pending.others), vload_f32(pending.label_term),
+                         vload_f32(pending.weight), vload_f32(pending.n),
+                         vload_f32(pending.shift_minus_logit));
 }
 
 LANES vd add_losses(const row_terms *rows, int64_t begin, int64_t count, vf loss, vd total)
@@ -144,85 +143,94 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
 
 /* What a tile's rows come to, between the steps. */
 typedef struct cross_entropy_tile {
-    float max[BLOCK], n[BLOCK], factor[BLOCK], label_gradient[BLOCK];
-    double others[BLOCK], gradient[BLOCK];
+    vf max, n, weight, others, factor;
+    vd gradient;
+    float label_term[BLOCK], label_gradient[BLOCK];
+    double sum[BLOCK];
     int32_t label[BLOCK];
     int64_t begin, count;
-    pending_losses pending;
 } cross_entropy_tile;
 
-/* A row that is ignored, or missing, weighs nothing: its loss and gradient come out as 0 whatever its
- * label, which is set to 0. Loops without branches, for a compiler to vectorise: with few classes they
- * would cost more than the exponentials. */
-LANES void weigh_rows(const row_terms *rows, cross_entropy_tile *t)
+/* Weights, where there are some: of the rows that there are and are not ignored. */
+static __attribute__((noinline)) void load_weights(const row_terms *rows, cross_entropy_tile *t)
 {
-    int64_t room[BLOCK];
-    const int64_t *label = labels_at(rows, t->begin, t->count, room);
-    float weight[BLOCK];
-    double gradient[BLOCK];
-    int64_t ignored[BLOCK]; /* of the width of a double: one kind of lanes in a loop */
-    for (int j = 0; j < BLOCK; j++)
-        ignored[j] = label[j] == rows->ignore_index;
-    for (int j = 0; j < BLOCK; j++)
-        t->label[j] = ignored[j] ? 0 : (int32_t)label[j];
-    if (rows->class_weight || rows->row_weight || rows->grad_rows) {
-        for (int64_t j = 0; j < BLOCK; j++) {
-            const int64_t row = t->begin + (j < t->count ? j : 0);
-            const row_factors w = row_factors_of(rows, row, t->label[j]);
-            weight[j] = w.loss;
-            gradient[j] = w.gradient;
-        }
-    } else {
-        for (int j = 0; j < BLOCK; j++) {
-            weight[j] = 1.0f;
-            gradient[j] = rows->grad_scale;
-        }
+    float weight[BLOCK] = {0.0f};
+    double gradient[BLOCK] = {0.0};
+    for (int64_t j = 0; j < t->count; j++) {
+        const int64_t label = label_at(rows, t->begin + j);
+        if (label == rows->ignore_index)
+            continue;
+        const row_factors w = row_factors_of(rows, t->begin + j, label);
+        weight[j] = w.loss;
+        gradient[j] = w.gradient;
     }
-    for (int j = 0; j < BLOCK; j++)
-        t->pending.weight[j] = ignored[j] ? 0.0f : weight[j];
-    for (int j = 0; j < BLOCK; j++)
-        t->gradient[j] = ignored[j] ? 0.0 : gradient[j];
+    t->weight = vload_f32(weight);
+    t->gradient = vd_load(gradient);
 }
 
-/* What finish_losses needs of rows whose e_y is too small to divide by. */
-LANES void set_label_logits(const cross_entropy_job *job, cross_entropy_tile *t)
+/* An ignore_index that is no class has the lane of no class: others than it do not occur. */
+LANES vf lane_of_label(int64_t label)
 {
-    const storage *x = (const storage *)job->logits + t->begin * job->logits_stride;
-    for (int64_t j = 0; j < t->count; j++)
-        t->pending.shift_minus_logit[j] = 0.0f - load_one(x + j * job->logits_stride + t->label[j]);
+    return vset1(float_of_bits((uint64_t)label > UINT32_MAX ? UINT32_MAX : (uint32_t)label));
+}
+
+/* A row that is ignored, or missing, weighs nothing: its loss and gradient come out as 0 whatever its
+ * label, which is set to 0. */
+LANES void weigh_rows(const row_terms *rows, cross_entropy_tile *t)
+{
+    const vf zero = vset1(0.0f);
+    int64_t room[BLOCK];
+    const vf label = vload_i64(labels_at(rows, t->begin, t->count, room));
+    const vm ignored = veq(vfloat_of_bits(label), vfloat_of_bits(lane_of_label(rows->ignore_index)));
+    store_columns(t->label, vselect(ignored, zero, label));
+    if (rows->class_weight || rows->row_weight || rows->grad_rows) {
+        load_weights(rows, t);
+        return;
+    }
+    t->weight = vselect(ignored, zero, vset1(1.0f));
+    t->gradient = vd_times(vd_set1(rows->grad_scale), vd_widen(t->weight));
 }
 
 /* From the sums to what the gradients are scaled with. */
 LANES void scale_rows(cross_entropy_tile *t)
 {
-    for (int j = 0; j < BLOCK; j++) {
-        const double h = t->gradient[j] / (t->others[j] + (double)t->pending.label_term[j]);
-        t->factor[j] = narrowed(h);
-        t->label_gradient[j] = narrowed(-(t->others[j] * h)) + 0.0f; /* never -0 */
-        t->pending.others[j] = (float)t->others[j];
-    }
+    const vd others = vd_load(t->sum);
+    const vd h = vd_over(t->gradient, vd_plus(others, vd_load_f32(t->label_term)));
+    t->others = vd_narrow(others);
+    t->factor = vd_narrow(vd_normal(h));
+    const vf label_gradient = vneg(vd_narrow(vd_normal(vd_times(others, h))));
+    vstore_f32(t->label_gradient, vadd(label_gradient, vset1(0.0f))); /* never -0 */
 }
 
 LANES int is_irregular(const cross_entropy_tile *t)
 {
-    const vf sum = vadd(vload_f32(t->pending.others), vload_f32(t->pending.label_term));
-    return tile_is_irregular(vload_f32(t->max), sum);
+    return tile_is_irregular(t->max, vadd(t->others, vload_f32(t->label_term)));
 }
 
-LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
+/* What finish_losses needs of rows whose e_y is too small to divide by. */
+static __attribute__((noinline)) vf label_logits(const cross_entropy_job *job,
+                                                 const cross_entropy_tile *t)
 {
-    vstore_f32(t->pending.n, vload_f32(t->n));
-    vstore_f32(t->pending.shift_minus_logit, vset1(0.0f));
-    if (vany(vlt(vload_f32(t->pending.label_term), vset1(SMALLEST_LABEL_TERM))))
-        set_label_logits(job, t);
-    return finish_losses(&t->pending);
+    const storage *x = (const storage *)job->logits + t->begin * job->logits_stride;
+    float logit[BLOCK] = {0.0f};
+    for (int64_t j = 0; j < t->count; j++)
+        logit[j] = load_one(x + j * job->logits_stride + t->label[j]);
+    return vload_f32(logit);
+}
+
+LANES vf losses_of_tile(const cross_entropy_job *job, const cross_entropy_tile *t)
+{
+    const vf label_term = vload_f32(t->label_term);
+    vf minus_logit = vset1(0.0f);
+    if (__builtin_expect(vany(vlt(label_term, vset1(SMALLEST_LABEL_TERM))), 0))
+        minus_logit = vsub(minus_logit, label_logits(job, t));
+    return finish_losses(t->others, label_term, t->weight, t->n, minus_logit);
 }
 
 LANES void write_tile(const cross_entropy_job *job, const cross_entropy_tile *t, float *e)
 {
     storage *grad = (storage *)job->grad + t->begin * job->grad_stride;
-    store_rows(e, product_with(vload_f32(t->factor)), t->count, job->classes, grad,
-               job->grad_stride);
+    store_rows(e, product_with(t->factor), t->count, job->classes, grad, job->grad_stride);
     for (int64_t j = 0; j < t->count; j++)
         store_one(grad + j * job->grad_stride + t->label[j], t->label_gradient[j]);
 }
@@ -262,16 +270,15 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             weigh_rows(&job->rows, t);
             load_rows((const storage *)job->logits + begin * job->logits_stride, job->logits_stride,
                       t->count, classes, x);
-            const vf max = max_of_tile(x, classes);
-            vstore_f32(t->max, max);
-            vstore_f32(t->n, exponents_of(max));
+            t->max = max_of_tile(x, classes);
+            t->n = exponents_of(t->max);
         }
         for (int64_t k = 0; k < tiles; k++)
-            exp_tile(e + k * size, e + k * size, classes, vload_f32(tile[k].n));
+            exp_tile(e + k * size, e + k * size, classes, tile[k].n);
         for (int64_t k = 0; k < tiles; k++)
-            leave_out(e + k * size, tile[k].label, tile[k].pending.label_term);
+            leave_out(e + k * size, tile[k].label, tile[k].label_term);
         for (int64_t k = 0; k < tiles; k++)
-            sum_tile(e + k * size, classes, tile[k].others);
+            sum_tile(e + k * size, classes, tile[k].sum);
         for (int64_t k = 0; k < tiles; k++)
             scale_rows(tile + k);
         for (int64_t k = 0; k < tiles; k++) {

@@ -126,7 +126,8 @@ enum forward { SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP };
 
 /* What a tile's rows come to, between the steps. */
 typedef struct forward_tile {
-    float max[BLOCK], n[BLOCK], left_out[BLOCK];
+    vf max, n;
+    float left_out[BLOCK];
     double others[BLOCK];
 } forward_tile;
 
@@ -138,7 +139,7 @@ LANES void sum_forward_tile(const float *x, float *e, int64_t classes, const enu
         vstore_f32(t->left_out, vset1(0.0f));
     } else {
         int32_t first[BLOCK];
-        first_maxima(x, classes, vload_f32(t->max), first);
+        first_maxima(x, classes, t->max, first);
         leave_out(e, first, t->left_out);
     }
     sum_tile(e, classes, t->others);
@@ -146,30 +147,23 @@ LANES void sum_forward_tile(const float *x, float *e, int64_t classes, const enu
 
 LANES int forward_is_irregular(const forward_tile *t)
 {
-    float others[BLOCK];
-    for (int j = 0; j < BLOCK; j++)
-        others[j] = (float)t->others[j];
-    return tile_is_irregular(vload_f32(t->max), vadd(vload_f32(others), vload_f32(t->left_out)));
+    const vf others = vd_narrow(vd_load(t->others));
+    return tile_is_irregular(t->max, vadd(others, vload_f32(t->left_out)));
 }
 
 /* 1 / S, or log(S / e_max), of each row. */
 LANES vf finish_forward_tile(const forward_tile *t, const enum forward what)
 {
-    float v[BLOCK];
-    if (what == SOFTMAX) {
-        for (int j = 0; j < BLOCK; j++)
-            v[j] = narrowed(1.0 / t->others[j]);
-        return vload_f32(v);
-    }
-    for (int j = 0; j < BLOCK; j++)
-        v[j] = (float)(t->others[j] / (double)t->left_out[j]);
-    return vlog1p(vload_f32(v));
+    const vd others = vd_load(t->others);
+    if (what == SOFTMAX)
+        return vd_narrow(vd_normal(vd_over(vd_set1(1.0), others)));
+    return vlog1p(vd_narrow(vd_over(others, vd_load_f32(t->left_out))));
 }
 
 LANES void write_forward_tile(const softmax_job *job, int64_t begin, int64_t count, float *x, float *e,
                               const forward_tile *t, const enum forward what)
 {
-    const vf max = vload_f32(t->max), v = finish_forward_tile(t, what);
+    const vf max = t->max, v = finish_forward_tile(t, what);
     storage *out = (storage *)job->output + begin * job->output_stride;
     if (what == SOFTMAX)
         store_rows(e, product_with(v), count, job->classes, out, job->output_stride);
@@ -196,12 +190,11 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
             const int64_t count = end - begin < BLOCK ? end - begin : BLOCK;
             load_rows((const storage *)job->input + begin * job->input_stride, job->input_stride,
                       count, classes, x + tiles * size);
-            const vf max = max_of_tile(x + tiles * size, classes);
-            vstore_f32(tile[tiles].max, max);
-            vstore_f32(tile[tiles].n, exponents_of(max));
+            tile[tiles].max = max_of_tile(x + tiles * size, classes);
+            tile[tiles].n = exponents_of(tile[tiles].max);
         }
         for (int64_t k = 0; k < tiles; k++)
-            exp_tile(x + k * size, e + k * size, classes, vload_f32(tile[k].n));
+            exp_tile(x + k * size, e + k * size, classes, tile[k].n);
         for (int64_t k = 0; k < tiles; k++)
             sum_forward_tile(x + k * size, e + k * size, classes, what, tile + k);
         for (int64_t k = 0; k < tiles; k++) {

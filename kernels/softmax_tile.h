@@ -74,15 +74,21 @@ LANES void exp_tile(const float *x, float *e, int64_t classes, vf n)
     }
 }
 
+/* Columns stand in a block as integers, one for each row. */
+LANES void store_columns(int32_t *column, vf at)
+{
+    float bits[BLOCK];
+    vstore_f32(bits, at);
+    memcpy(column, bits, sizeof bits);
+}
+
 /* The first class of each row whose logit is the maximum; 0 for none. */
 LANES void first_maxima(const float *x, int64_t classes, vf max, int32_t *first)
 {
     vf at = vset1(0.0f);
     for (int64_t c = classes - 1; c >= 0; c--)
         at = vselect(veq(vload_f32(x + c * BLOCK), max), vset1(float_of_bits((uint32_t)c)), at);
-    float bits[BLOCK];
-    vstore_f32(bits, at);
-    memcpy(first, bits, sizeof bits);
+    store_columns(first, at);
 }
 
 /* Takes one class of each row out of the sum: it is moved from the tile, which has 0 there then. */
@@ -96,23 +102,24 @@ LANES void leave_out(float *e, const int32_t *column, float *left_out)
     }
 }
 
-/* Class c of a group, and class c + 32 of the same. */
-LANES vf pair_of(const float *e, int64_t classes, int64_t c)
+/* Class c of a group, and class c + 32 of the same: added in f32. */
+LANES vd pair_of(const float *e, int64_t classes, int64_t c)
 {
-    const vf first = vload_f32(e + c * BLOCK);
-    return c + 32 < classes ? vadd(first, vload_f32(e + (c + 32) * BLOCK)) : first;
+    if (c + 32 < classes)
+        return vd_widen(vadd(vload_f32(e + c * BLOCK), vload_f32(e + (c + 32) * BLOCK)));
+    return vd_load_f32(e + c * BLOCK);
 }
 
 /* Double lane l of the sixteen rows: each group of 64 classes adds l + 32 to l and l + 48 to l + 16. */
 LANES vd lane_of_tile(const float *e, int64_t classes, int64_t l)
 {
-    vd total = vd_widen(pair_of(e, classes, l));
+    vd total = pair_of(e, classes, l);
     if (l + 16 < classes)
-        total = vd_add(total, pair_of(e, classes, l + 16));
+        total = vd_plus(total, pair_of(e, classes, l + 16));
     for (int64_t c = l + GROUP; c < classes; c += GROUP) {
-        total = vd_add(total, pair_of(e, classes, c));
+        total = vd_plus(total, pair_of(e, classes, c));
         if (c + 16 < classes)
-            total = vd_add(total, pair_of(e, classes, c + 16));
+            total = vd_plus(total, pair_of(e, classes, c + 16));
     }
     return total;
 }

@@ -645,7 +645,8 @@ static void test_memory(void **unused)
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), floats = page / sizeof(float);
     struct sigaction before[2];
     char *base = mmap(NULL, 3 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    float *f = (float *)(base + page), pattern[BLOCK];
+    float *f = (float *)(base + page), pattern[BLOCK], result[BLOCK];
+    double doubles[BLOCK];
     uint8_t *bytes = (uint8_t *)(base + page);
     uint64_t state = SEED;
     size_t i;
@@ -723,6 +724,14 @@ static void test_memory(void **unused)
         touch("vload_columns_f32", strides[k], "end");
         check_load_columns(f + floats - span, strides[k], (uint32_t)(floats - span));
     }
+
+    touch("vload_i64, vd_load or vd_load_f32", 0, "start and end"); /* no value is looked at */
+    vstore_f32(result, vload_i64((const int64_t *)f));
+    vstore_f32(result, vload_i64((const int64_t *)(f + floats) - BLOCK));
+    vd_store(doubles, vd_load((const double *)f));
+    vd_store(doubles, vd_load((const double *)(f + floats) - BLOCK));
+    vd_store(doubles, vd_load_f32(f));
+    vd_store(doubles, vd_load_f32(f + floats - BLOCK));
 
     for (k = 0; k < 20; k++) {
         mprotect(base + page, page, PROT_READ | PROT_WRITE);
@@ -919,9 +928,102 @@ static void test_double_lanes(void **unused)
     VERDICT();
 }
 
+/* Doubles that arithmetic and rounding to f32 may treat differently: around the smallest normal f32,
+ * subnormal f32, half-way cases, overflow, zeros and what is no number. */
+static double any_double(uint64_t *state)
+{
+    static const double edges[] = {0x1p-126,  0x1.fffffffffffffp-127, 0x1p-127, 0x1p-149, 0x1p-150,
+                                   0x1.000001p0, 0x1.000003p0, 0x1.fffffefffffffp127,
+                                   0x1.ffffffp127, 0x1p1000, 0x1p-1040, 0.0, INFINITY, NAN};
+    const int kind = next_below(state, 3), sign = next_below(state, 2);
+    double d;
+
+    if (kind == 0)
+        d = edges[next_below(state, sizeof edges / sizeof *edges)];
+    else if (kind == 1)
+        d = (double)float_of_bits(around(state, -60, 60)) * (1.0 + next_below(state, 1000) * 0x1p-40);
+    else
+        d = (double)float_of_bits(around(state, -20, 20)) * 0x1.3456789abcdefp-126;
+    return sign ? -d : d;
+}
+
+static void check_double(const char *name, double got, double want)
+{
+    const float none[BLOCK] = {0};
+
+    check_across(name, none, bits_of_double(got), bits_of_double(want), isnan(got) && isnan(want));
+}
+
+static void check_narrowed(const double *x)
+{
+    float got[BLOCK];
+
+    vstore_f32(got, vd_narrow(vd_load(x)));
+    for (int i = 0; i < BLOCK; i++)
+        check_across("vd_narrow", got, bits_of_float(got[i]), bits_of_float((float)x[i]),
+                     isnan(x[i]) && isnan(got[i]));
+}
+
+static void test_double_arithmetic(void **unused)
+{
+    uint64_t state = SEED;
+
+    (void)unused;
+    for (int k = 0; k < RANDOM_BLOCKS; k++) {
+        double x[BLOCK], y[BLOCK], got[5][BLOCK], constant[BLOCK];
+        float f[BLOCK];
+
+        for (int i = 0; i < BLOCK; i++) {
+            x[i] = any_double(&state);
+            y[i] = any_double(&state);
+            f[i] = float_of_bits(around(&state, -60, 60));
+        }
+        vd_store(got[0], vd_load(x));
+        vd_store(got[1], vd_times(vd_load(x), vd_load(y)));
+        vd_store(got[2], vd_over(vd_load(x), vd_load(y)));
+        vd_store(got[3], vd_normal(vd_load(x)));
+        vd_store(got[4], vd_load_f32(f));
+        vd_store(constant, vd_set1(x[0]));
+        for (int i = 0; i < BLOCK; i++) {
+            check_double("vd_load", got[0][i], x[i]);
+            check_double("vd_times", got[1][i], x[i] * y[i]);
+            check_double("vd_over", got[2][i], x[i] / y[i]);
+            check_double("vd_normal", got[3][i], fabs(x[i]) < 0x1p-126 ? 0.0 : x[i]);
+            check_double("vd_load_f32", got[4][i], (double)f[i]);
+            check_double("vd_set1", constant[i], x[0]);
+        }
+        check_narrowed(x);
+    }
+    VERDICT();
+}
+
+/* Every edge in every lane. */
+static void test_integers(void **unused)
+{
+    static const int64_t edges[] = {0,          1,          127,      16777217,  INT32_MAX, 0x80000000,
+                                    0xffffffff, 0x100000000, 0x100000003, -1,    -100,      INT32_MIN,
+                                    INT64_MAX,  INT64_MIN};
+    uint64_t state = SEED;
+
+    (void)unused;
+    for (int k = 0; k < RANDOM_BLOCKS; k++) {
+        int64_t p[BLOCK];
+        float got[BLOCK];
+
+        for (int i = 0; i < BLOCK; i++)
+            p[i] = edges[next_below(&state, sizeof edges / sizeof *edges)];
+        vstore_f32(got, vload_i64(p));
+        for (int i = 0; i < BLOCK; i++)
+            check_across("vload_i64", got, bits_of_float(got[i]),
+                         p[i] < 0 || p[i] > 0xffffffff ? 0xffffffffu : (uint32_t)p[i], 0);
+    }
+    VERDICT();
+}
+
 #define EACH_TEST(test)                                                                           \
     test(test_special_values), test(test_random_values), test(test_fused_rounding),               \
-        test(test_masks), test(test_memory), test(test_across), test(test_double_lanes)
+        test(test_masks), test(test_memory), test(test_across), test(test_double_lanes),           \
+        test(test_double_arithmetic), test(test_integers)
 
 int lanes_test(void)
 {

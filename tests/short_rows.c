@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum { MOST_ROWS = 80, MOST_CLASSES = 140, MOST_PADDING = 5, MOST_OFFSET = 16 };
-enum { MATRIX = MOST_ROWS * (MOST_CLASSES + MOST_PADDING) + MOST_OFFSET, IGNORE = -100 };
+enum { MATRIX = MOST_ROWS * (MOST_CLASSES + MOST_PADDING) + MOST_OFFSET };
 enum { SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP, CROSS_ENTROPY, OPERATIONS };
 static const char *const names[] = {"softmax", "log_softmax", "log_sum_exp", "cross_entropy"};
 
@@ -25,6 +25,7 @@ typedef struct problem {
     const char *isa;
     int operation, rows, classes, stride, offset;
     int label_bytes;      /* 1, 4 or 8 */
+    int64_t ignore;
     int weighted, losses; /* class, row and upstream weights; row losses wanted */
     int gradients, in_place;
 } problem;
@@ -76,17 +77,15 @@ static void fill_row(float *row, int classes, int label, int kind)
  * ignored; the others are ordinary. */
 static void fill(const problem *p, int kinds, int only)
 {
-    const int ignored_label = p->label_bytes == 1 ? 255 : IGNORE;
-
     for (int i = 0; i < MATRIX; i++)
         x[i] = whole[i] = CANARY;
     for (int i = 0; i < p->rows; i++) {
         const int any = only == -1 || i == only, label = below(p->classes);
-        const int given = any && below(4) == 0 ? ignored_label : label;
+        const int64_t given = any && below(4) == 0 ? p->ignore : label;
 
         fill_row(x + p->offset + i * p->stride, p->classes, label, any ? below(kinds) : ORDINARY);
         label_u8[i] = (uint8_t)given;
-        label_i32[i] = given;
+        label_i32[i] = (int32_t)given;
         label_i64[i] = given;
         row_weight[i] = below(9) ? 1.0f + uniform(1.0f) : 0.0f;
         grad_rows[i] = uniform(2.0f);
@@ -123,7 +122,7 @@ static void run(const problem *p, const float *in, float *out, float *losses, in
 
         a.logits = logits;
         a.labels = labels_from(p, begin);
-        a.ignore_index = p->label_bytes == 1 ? 255 : IGNORE;
+        a.ignore_index = p->ignore;
         a.reduction = p->weighted ? BALLAST_NONE : BALLAST_SUM;
         a.loss = p->weighted ? NULL : &loss;
         a.grad_scale = 0.25;
@@ -186,10 +185,13 @@ static void check(const problem *p)
 static void vary(problem *p)
 {
     static const int bytes[] = {8, 4, 1};
+    /* A class too, and numbers whose low half is one. */
+    static const int64_t ignored[] = {-100, -1, 0, 0x100000001, INT64_MIN};
 
     p->stride = p->classes + below(2) * below(MOST_PADDING + 1);
     p->offset = below(MOST_OFFSET);
     p->label_bytes = bytes[below(3)];
+    p->ignore = p->label_bytes == 1 ? 255 : ignored[below(p->label_bytes == 4 ? 3 : 5)];
     p->weighted = below(2);
     p->losses = p->weighted || below(2);
     p->gradients = below(4) > 0;

@@ -127,6 +127,16 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
     store8x4(p, stride, x[0].a, x[1].a, x[2].a, x[3].a);
     store8x4(p + 8 * stride, stride, x[0].b, x[1].b, x[2].b, x[3].b);
 }
+/* Halves of eight 64-bit numbers, then their order: shuffles work within 128 bits. */
+LANES __m256 load8_i64(const int64_t *p)
+{
+    const __m256 x = _mm256_loadu_ps((const float *)p), y = _mm256_loadu_ps((const float *)(p + 4));
+    const __m256 low = _mm256_shuffle_ps(x, y, 0x88), high = _mm256_shuffle_ps(x, y, 0xdd);
+    const __m256i fits = _mm256_cmpeq_epi32(INT(high), _mm256_setzero_si256());
+    const __m256i all = _mm256_or_si256(INT(low), _mm256_xor_si256(fits, _mm256_set1_epi32(-1)));
+    return FLOAT(_mm256_permute4x64_epi64(all, 0xd8));
+}
+LANES vf vload_i64(const int64_t *p) { return (vf){load8_i64(p), load8_i64(p + 8)}; }
 LANES vf vload_positive_u8(const uint8_t *p)
 {
     __m256i low = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
@@ -243,6 +253,42 @@ LANES vd vd_plus(vd s, vd t)
     return (vd){_mm256_add_pd(s.a, t.a), _mm256_add_pd(s.b, t.b), _mm256_add_pd(s.c, t.c),
                 _mm256_add_pd(s.d, t.d)};
 }
+LANES vd vd_times(vd s, vd t)
+{
+    return (vd){_mm256_mul_pd(s.a, t.a), _mm256_mul_pd(s.b, t.b), _mm256_mul_pd(s.c, t.c),
+                _mm256_mul_pd(s.d, t.d)};
+}
+LANES vd vd_over(vd s, vd t)
+{
+    return (vd){_mm256_div_pd(s.a, t.a), _mm256_div_pd(s.b, t.b), _mm256_div_pd(s.c, t.c),
+                _mm256_div_pd(s.d, t.d)};
+}
+LANES vd vd_set1(double x)
+{
+    const __m256d q = _mm256_set1_pd(x);
+    return (vd){q, q, q, q};
+}
+LANES vd vd_load(const double *p)
+{
+    return (vd){_mm256_loadu_pd(p), _mm256_loadu_pd(p + 4), _mm256_loadu_pd(p + 8),
+                _mm256_loadu_pd(p + 12)};
+}
+LANES vd vd_load_f32(const float *p)
+{
+    return (vd){_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4)),
+                _mm256_cvtps_pd(_mm_loadu_ps(p + 8)), _mm256_cvtps_pd(_mm_loadu_ps(p + 12))};
+}
+LANES __m256d normal4(__m256d x)
+{
+    const __m256d size = _mm256_andnot_pd(_mm256_set1_pd(-0.0), x);
+    return _mm256_andnot_pd(_mm256_cmp_pd(size, _mm256_set1_pd(0x1p-126), _CMP_LT_OQ), x);
+}
+LANES vd vd_normal(vd s) { return (vd){normal4(s.a), normal4(s.b), normal4(s.c), normal4(s.d)}; }
+LANES __m256 narrow8(__m256d x, __m256d y)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(x)), _mm256_cvtpd_ps(y), 1);
+}
+LANES vf vd_narrow(vd s) { return (vf){narrow8(s.a, s.b), narrow8(s.c, s.d)}; }
 LANES void vd_store(double *p, vd s)
 {
     _mm256_storeu_pd(p, s.a);

@@ -67,6 +67,12 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
         _mm_storeu_ps(p + 12 * stride, _mm512_extractf32x4_ps(q[r], 3));
     }
 }
+LANES vf vload_i64(const int64_t *p)
+{
+    const __m256i x = _mm512_cvtusepi64_epi32(_mm512_loadu_si512(p));
+    const __m256i y = _mm512_cvtusepi64_epi32(_mm512_loadu_si512(p + 8));
+    return FLOAT(_mm512_inserti64x4(_mm512_castsi256_si512(x), y, 1));
+}
 LANES vf vload_positive_u8(const uint8_t *p)
 {
     __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
@@ -136,6 +142,24 @@ LANES vd vd_widen(vf x)
                 _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1))};
 }
 LANES vd vd_plus(vd s, vd t) { return (vd){_mm512_add_pd(s.a, t.a), _mm512_add_pd(s.b, t.b)}; }
+LANES vd vd_times(vd s, vd t) { return (vd){_mm512_mul_pd(s.a, t.a), _mm512_mul_pd(s.b, t.b)}; }
+LANES vd vd_over(vd s, vd t) { return (vd){_mm512_div_pd(s.a, t.a), _mm512_div_pd(s.b, t.b)}; }
+LANES vd vd_set1(double x) { return (vd){_mm512_set1_pd(x), _mm512_set1_pd(x)}; }
+LANES vd vd_load(const double *p) { return (vd){_mm512_loadu_pd(p), _mm512_loadu_pd(p + 8)}; }
+LANES vd vd_load_f32(const float *p)
+{
+    return (vd){_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_cvtps_pd(_mm256_loadu_ps(p + 8))};
+}
+LANES __m512d normal8(__m512d x)
+{
+    const __mmask8 kept = _mm512_cmp_pd_mask(_mm512_abs_pd(x), _mm512_set1_pd(0x1p-126), _CMP_NLT_UQ);
+    return _mm512_maskz_mov_pd(kept, x);
+}
+LANES vd vd_normal(vd s) { return (vd){normal8(s.a), normal8(s.b)}; }
+LANES vf vd_narrow(vd s)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(s.a)), _mm512_cvtpd_ps(s.b), 1);
+}
 LANES void vd_store(double *p, vd s)
 {
     _mm512_storeu_pd(p, s.a);

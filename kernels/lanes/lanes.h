@@ -30,6 +30,7 @@
  *   void vload_columns_f32(p, stride, c)    c[k] lane j = p[j stride + k] for k = 0 to 3: four columns
  *   void vstore_columns_f32(p, stride, c)   of sixteen rows, and the inverse
  *   vf   vload_positive_u8(p)        sign bit set where p[i] != 0, else +0
+ *   vf   vload_i64(p)                 p[i] as i32 lanes; -1 where it is not in [0, 2^32)
  *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)
  *   vf   vfma(a, b, c) = a b + c      vfnma(a, b, c) = c - a b      vfms(a, b, c) = a b - c
  *   vf   vand vor vxor (a, b)         bits
@@ -44,7 +45,10 @@
  *   int  vany(m)   vfirst(m)          the lowest lane set; 16 for none
  *   f32  vmax_across(v)   vadd_across(v)
  *   d    vd_zero()   vd_add(d, v)     each lane widened, then added in double
- *   d    vd_widen(v)   vd_plus(d, d)  void vd_store(double *p, d)
+ *   d    vd_widen(v)   vd_plus vd_times vd_over (d, d): + * /   vd_set1(x)
+ *   d    vd_load(p)   vd_load_f32(p)   void vd_store(double *p, d)
+ *   d    vd_normal(d)                 0 where |d| < 2^-126, else d
+ *   vf   vd_narrow(d)                 rounded to f32
  *   f64  vd_across(d)
  *
  * BLOCKS_IN_FLIGHT (1, 2 or 4): how many blocks an ISA's registers carry through a polynomial side by

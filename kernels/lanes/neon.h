@@ -117,6 +117,15 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
     store4x4(p + 8 * stride, stride, x[0].c, x[1].c, x[2].c, x[3].c);
     store4x4(p + 12 * stride, stride, x[0].d, x[1].d, x[2].d, x[3].d);
 }
+LANES float32x4_t load4_i64(const int64_t *p)
+{
+    const uint32x2_t x = vqmovn_u64(vreinterpretq_u64_s64(vld1q_s64(p)));
+    return vreinterpretq_f32_u32(vqmovn_high_u64(x, vreinterpretq_u64_s64(vld1q_s64(p + 2))));
+}
+LANES vf vload_i64(const int64_t *p)
+{
+    return (vf){load4_i64(p), load4_i64(p + 4), load4_i64(p + 8), load4_i64(p + 12)};
+}
 LANES vf vload_positive_u8(const uint8_t *p)
 {
     uint8x16_t v = vld1q_u8(p), zero = vdupq_n_u8(0);
@@ -264,6 +273,40 @@ LANES vd vd_plus(vd s, vd t)
                 vaddq_f64(s.d, t.d), vaddq_f64(s.e, t.e), vaddq_f64(s.f, t.f),
                 vaddq_f64(s.g, t.g), vaddq_f64(s.h, t.h)};
 }
+#define EACH_PAIR2(op, s, t)                                                                      \
+    {op((s).a, (t).a), op((s).b, (t).b), op((s).c, (t).c), op((s).d, (t).d),                      \
+     op((s).e, (t).e), op((s).f, (t).f), op((s).g, (t).g), op((s).h, (t).h)}
+LANES vd vd_times(vd s, vd t) { return (vd)EACH_PAIR2(vmulq_f64, s, t); }
+LANES vd vd_over(vd s, vd t) { return (vd)EACH_PAIR2(vdivq_f64, s, t); }
+LANES vd vd_set1(double x)
+{
+    const float64x2_t q = vdupq_n_f64(x);
+    return (vd){q, q, q, q, q, q, q, q};
+}
+LANES vd vd_load(const double *p)
+{
+    return (vd){vld1q_f64(p), vld1q_f64(p + 2), vld1q_f64(p + 4), vld1q_f64(p + 6),
+                vld1q_f64(p + 8), vld1q_f64(p + 10), vld1q_f64(p + 12), vld1q_f64(p + 14)};
+}
+LANES vd vd_load_f32(const float *p) { return vd_widen(vload_f32(p)); }
+LANES float64x2_t normal2(float64x2_t x, float64x2_t least)
+{
+    const uint64x2_t subnormal = vcltq_f64(vabsq_f64(x), least);
+    return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(x), subnormal));
+}
+LANES vd vd_normal(vd s)
+{
+    const vd least = vd_set1(0x1p-126);
+    return (vd)EACH_PAIR2(normal2, s, least);
+}
+LANES float32x4_t narrow4(float64x2_t x, float64x2_t y)
+{
+    return vcvt_high_f32_f64(vcvt_f32_f64(x), y);
+}
+LANES vf vd_narrow(vd s)
+{
+    return (vf){narrow4(s.a, s.b), narrow4(s.c, s.d), narrow4(s.e, s.f), narrow4(s.g, s.h)};
+}
 LANES void vd_store(double *p, vd s)
 {
     vst1q_f64(p, s.a);
@@ -290,5 +333,6 @@ LANES double vd_across(vd s)
 #undef EACH1
 #undef EACH2
 #undef EACH3
+#undef EACH_PAIR2
 
 #endif

@@ -41,6 +41,13 @@ LANES vf vset1(float x)
     return (vf){q, q, q, q};
 }
 LANES vf vconstant(float x) { return vset1(x); }
+LANES vf vload_i64(const int64_t *p)
+{
+    float bits[BLOCK];
+    for (int i = 0; i < BLOCK; i++)
+        bits[i] = float_of_bits((uint64_t)p[i] > UINT32_MAX ? UINT32_MAX : (uint32_t)p[i]);
+    return vload_f32(bits);
+}
 LANES vf vload_n_f32(const float *p, int n, float fill)
 {
     float t[BLOCK];
@@ -252,7 +259,29 @@ LANES vd vd_widen(vf x)
                 __builtin_convertvector(x.c, d4), __builtin_convertvector(x.d, d4)};
 }
 LANES vd vd_plus(vd s, vd t) { return (vd){s.a + t.a, s.b + t.b, s.c + t.c, s.d + t.d}; }
+LANES vd vd_times(vd s, vd t) { return (vd){s.a * t.a, s.b * t.b, s.c * t.c, s.d * t.d}; }
+LANES vd vd_over(vd s, vd t) { return (vd){s.a / t.a, s.b / t.b, s.c / t.c, s.d / t.d}; }
+LANES vd vd_set1(double x)
+{
+    const d4 q = {x, x, x, x};
+    return (vd){q, q, q, q};
+}
+LANES vd vd_load(const double *p)
+{
+    vd s;
+    memcpy(&s, p, sizeof s);
+    return s;
+}
+LANES vd vd_load_f32(const float *p) { return vd_widen(vload_f32(p)); }
 LANES void vd_store(double *p, vd s) { memcpy(p, &s, sizeof s); }
+LANES d4 normal4(d4 x)
+{
+    const l4 subnormal = (x < 0x1p-126) & (x > -0x1p-126);
+    return (d4)((l4)x & ~subnormal);
+}
+LANES vd vd_normal(vd s) { return (vd)EACH1(normal4, s); }
+LANES f4 narrow4(d4 x) { return __builtin_convertvector(x, f4); }
+LANES vf vd_narrow(vd s) { return (vf)EACH1(narrow4, s); }
 LANES vd vd_add(vd s, vf x)
 {
     return (vd){s.a + __builtin_convertvector(x.a, d4), s.b + __builtin_convertvector(x.b, d4),
