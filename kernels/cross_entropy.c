@@ -149,6 +149,7 @@ typedef struct cross_entropy_tile {
     double sum[BLOCK];
     int32_t label[BLOCK];
     int64_t begin, count;
+    int irregular;
 } cross_entropy_tile;
 
 /* Weights, where there are some: of the rows that there are and are not ignored. */
@@ -218,23 +219,6 @@ static __attribute__((noinline)) vf label_logits(const cross_entropy_job *job,
     return vload_f32(logit);
 }
 
-LANES vf losses_of_tile(const cross_entropy_job *job, const cross_entropy_tile *t)
-{
-    const vf label_term = vload_f32(t->label_term);
-    vf minus_logit = vset1(0.0f);
-    if (__builtin_expect(vany(vlt(label_term, vset1(SMALLEST_LABEL_TERM))), 0))
-        minus_logit = vsub(minus_logit, label_logits(job, t));
-    return finish_losses(t->others, label_term, t->weight, t->n, minus_logit);
-}
-
-LANES void write_tile(const cross_entropy_job *job, const cross_entropy_tile *t, float *e)
-{
-    storage *grad = (storage *)job->grad + t->begin * job->grad_stride;
-    store_rows(e, product_with(t->factor), t->count, job->classes, grad, job->grad_stride);
-    for (int64_t j = 0; j < t->count; j++)
-        store_one(grad + j * job->grad_stride + t->label[j], t->label_gradient[j]);
-}
-
 /* Fewer than a tile, or irregular: `count` rows from `begin` on, one after the other. */
 static __attribute__((noinline)) vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin,
                                                        int64_t count)
@@ -251,9 +235,30 @@ static __attribute__((noinline)) vf losses_of_few_rows(const cross_entropy_job *
     return loss;
 }
 
+/* An irregular tile's gradients are written here, too. */
+LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
+{
+    t->irregular = is_irregular(t);
+    if (__builtin_expect(t->irregular, 0))
+        return losses_of_few_rows(job, t->begin, t->count);
+    const vf label_term = vload_f32(t->label_term);
+    vf minus_logit = vset1(0.0f);
+    if (__builtin_expect(vany(vlt(label_term, vset1(SMALLEST_LABEL_TERM))), 0))
+        minus_logit = vsub(minus_logit, label_logits(job, t));
+    return finish_losses(t->others, label_term, t->weight, t->n, minus_logit);
+}
+
+LANES void write_tile(const cross_entropy_job *job, const cross_entropy_tile *t, float *e)
+{
+    storage *grad = (storage *)job->grad + t->begin * job->grad_stride;
+    store_rows(e, product_with(t->factor), t->count, job->classes, grad, job->grad_stride);
+    for (int64_t j = 0; j < t->count; j++)
+        store_one(grad + j * job->grad_stride + t->label[j], t->label_gradient[j]);
+}
+
 /* Rows [begin, end) of a leaf, begin at a multiple of BLOCK in it. Tiles go side by side through each
- * step. Gradients are written last, for they may lie over logits that an irregular tile reads again;
- * the losses beside them, for log1p is latency bound and storing is not. */
+ * step, for a step of one tile is latency bound. Gradients are written last, for they may lie over
+ * logits that an irregular tile reads again. */
 static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
                                                         int64_t end, vd total)
 {
@@ -281,18 +286,12 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             sum_tile(e + k * size, classes, tile[k].sum);
         for (int64_t k = 0; k < tiles; k++)
             scale_rows(tile + k);
-        for (int64_t k = 0; k < tiles; k++) {
-            cross_entropy_tile *t = tile + k;
-            vf loss;
-            if (__builtin_expect(is_irregular(t), 0)) {
-                loss = losses_of_few_rows(job, t->begin, t->count);
-            } else {
-                loss = losses_of_tile(job, t);
-                if (job->grad)
-                    write_tile(job, t, e + k * size);
-            }
-            total = add_losses(&job->rows, t->begin, t->count, loss, total);
-        }
+        for (int64_t k = 0; k < tiles; k++)
+            total = add_losses(&job->rows, tile[k].begin, tile[k].count,
+                               losses_of_tile(job, tile + k), total);
+        for (int64_t k = 0; k < tiles; k++)
+            if (job->grad && !tile[k].irregular)
+                write_tile(job, tile + k, e + k * size);
     }
     return total;
 }
