@@ -183,7 +183,7 @@ LANES void weigh_rows(const row_terms *rows, cross_entropy_tile *t)
     int64_t room[BLOCK];
     const vf label = vload_i64(labels_at(rows, t->begin, t->count, room));
     const vm ignored = veq(vfloat_of_bits(label), vfloat_of_bits(lane_of_label(rows->ignore_index)));
-    store_columns(t->label, vselect(ignored, zero, label));
+    store_numbers(t->label, vselect(ignored, zero, label));
     if (rows->class_weight || rows->row_weight || rows->grad_rows) {
         load_weights(rows, t);
         return;

@@ -74,8 +74,8 @@ LANES void exp_tile(const float *x, float *e, int64_t classes, vf n)
     }
 }
 
-/* Columns stand in a block as integers, one for each row. */
-LANES void store_columns(int32_t *column, vf at)
+/* The column of each row, from where it stands in a block as an integer. */
+LANES void store_numbers(int32_t *column, vf at)
 {
     float bits[BLOCK];
     vstore_f32(bits, at);
@@ -88,7 +88,7 @@ LANES void first_maxima(const float *x, int64_t classes, vf max, int32_t *first)
     vf at = vset1(0.0f);
     for (int64_t c = classes - 1; c >= 0; c--)
         at = vselect(veq(vload_f32(x + c * BLOCK), max), vset1(float_of_bits((uint32_t)c)), at);
-    store_columns(first, at);
+    store_numbers(first, at);
 }
 
 /* Takes one class of each row out of the sum: it is moved from the tile, which has 0 there then. */
@@ -185,6 +185,22 @@ LANES int tile_is_irregular(vf max, vf sum)
 
 /* ---- rows of a matrix to tiles and back ------------------------------------------------------- */
 
+/* Columns [at, at + n) of sixteen rows; n is a constant. */
+LANES void load_columns(const storage *x, int64_t stride, int64_t at, const int n, float *tile)
+{
+    vf v[4];
+    vload_columns(x + at, stride, n, v);
+    FOR_BLOCKS(k, n) vstore_f32(tile + (at + k) * BLOCK, v[k]);
+}
+
+LANES void store_columns(const float *tile, tile_output o, int64_t at, const int n, storage *out,
+                         int64_t stride)
+{
+    vf v[4];
+    FOR_BLOCKS(k, 4) v[k] = output_of(vload_f32(tile + (at + (k < n ? k : 0)) * BLOCK), o);
+    vstore_columns(out + at, stride, n, v);
+}
+
 /* Four columns at a time. Where the width is no multiple of four, the last step takes the last four
  * columns, some of them for the second time. */
 LANES int64_t column_at(int64_t c, int64_t classes) { return c + 4 <= classes ? c : classes - 4; }
@@ -192,20 +208,27 @@ LANES int64_t column_at(int64_t c, int64_t classes) { return c + 4 <= classes ? 
 /* Sixteen rows, or `count` of them and rows of zeros. */
 LANES void load_rows(const storage *x, int64_t stride, int64_t count, int64_t classes, float *tile)
 {
-    if (__builtin_expect(count == BLOCK && classes >= 4, 1)) {
-        for (int64_t c = 0; c < classes; c += 4) {
-            const int64_t at = column_at(c, classes);
-            vf v[4];
-            vload_columns(x + at, stride, v);
-            FOR_BLOCKS(k, 4) vstore_f32(tile + (at + k) * BLOCK, v[k]);
-        }
+    if (__builtin_expect(count < BLOCK, 0)) {
+        memset(tile, 0, (size_t)classes * BLOCK * sizeof *tile);
+        for (int64_t j = 0; j < count; j++)
+            for (int64_t c = 0; c < classes; c++)
+                tile[c * BLOCK + j] = load_one(x + j * stride + c);
         return;
     }
-    if (count < BLOCK)
-        memset(tile, 0, (size_t)classes * BLOCK * sizeof *tile);
-    for (int64_t j = 0; j < count; j++)
-        for (int64_t c = 0; c < classes; c++)
-            tile[c * BLOCK + j] = load_one(x + j * stride + c);
+    switch (classes) {
+    case 1:
+        load_columns(x, stride, 0, 1, tile);
+        break;
+    case 2:
+        load_columns(x, stride, 0, 2, tile);
+        break;
+    case 3:
+        load_columns(x, stride, 0, 3, tile);
+        break;
+    default:
+        for (int64_t c = 0; c < classes; c += 4)
+            load_columns(x, stride, column_at(c, classes), 4, tile);
+    }
 }
 
 /* Sixteen rows, or `count` of them, and what each element becomes on its way out. The tile is not
@@ -213,20 +236,28 @@ LANES void load_rows(const storage *x, int64_t stride, int64_t count, int64_t cl
 LANES void store_rows(float *tile, tile_output o, int64_t count, int64_t classes, storage *out,
                       int64_t stride)
 {
-    if (__builtin_expect(count == BLOCK && classes >= 4, 1)) {
-        for (int64_t c = 0; c < classes; c += 4) {
-            const int64_t at = column_at(c, classes);
-            vf v[4];
-            FOR_BLOCKS(k, 4) v[k] = output_of(vload_f32(tile + (at + k) * BLOCK), o);
-            vstore_columns(out + at, stride, v);
-        }
+    if (__builtin_expect(count < BLOCK, 0)) {
+        for (int64_t c = 0; c < classes; c++)
+            vstore_f32(tile + c * BLOCK, output_of(vload_f32(tile + c * BLOCK), o));
+        for (int64_t j = 0; j < count; j++)
+            for (int64_t c = 0; c < classes; c++)
+                store_one(out + j * stride + c, tile[c * BLOCK + j]);
         return;
     }
-    for (int64_t c = 0; c < classes; c++)
-        vstore_f32(tile + c * BLOCK, output_of(vload_f32(tile + c * BLOCK), o));
-    for (int64_t j = 0; j < count; j++)
-        for (int64_t c = 0; c < classes; c++)
-            store_one(out + j * stride + c, tile[c * BLOCK + j]);
+    switch (classes) {
+    case 1:
+        store_columns(tile, o, 0, 1, out, stride);
+        break;
+    case 2:
+        store_columns(tile, o, 0, 2, out, stride);
+        break;
+    case 3:
+        store_columns(tile, o, 0, 3, out, stride);
+        break;
+    default:
+        for (int64_t c = 0; c < classes; c += 4)
+            store_columns(tile, o, column_at(c, classes), 4, out, stride);
+    }
 }
 
 #endif

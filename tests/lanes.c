@@ -599,14 +599,39 @@ static void check_load_u8(const uint8_t *p)
         check_lane(i, bits_of_float(result[i]), p[i] ? 0x80000000u : 0);
 }
 
-/* Four columns of sixteen rows, `first` elements into a page. */
-static void check_load_columns(const float *p, int stride, uint32_t first)
+/* n columns of sixteen rows; the words want a constant. */
+static void load_columns(const float *p, int stride, int n, vf *column)
+{
+    if (n == 1)
+        vload_columns_f32(p, stride, 1, column);
+    else if (n == 2)
+        vload_columns_f32(p, stride, 2, column);
+    else if (n == 3)
+        vload_columns_f32(p, stride, 3, column);
+    else
+        vload_columns_f32(p, stride, 4, column);
+}
+
+static void store_columns(float *p, int stride, int n, const vf *column)
+{
+    if (n == 1)
+        vstore_columns_f32(p, stride, 1, column);
+    else if (n == 2)
+        vstore_columns_f32(p, stride, 2, column);
+    else if (n == 3)
+        vstore_columns_f32(p, stride, 3, column);
+    else
+        vstore_columns_f32(p, stride, 4, column);
+}
+
+/* `first` elements into a page. */
+static void check_load_columns(const float *p, int stride, int n, uint32_t first)
 {
     vf column[4];
     float result[BLOCK];
 
-    vload_columns_f32(p, stride, column);
-    for (int k = 0; k < 4; k++) {
+    load_columns(p, stride, n, column);
+    for (int k = 0; k < n; k++) {
         vstore_f32(result, column[k]);
         for (int i = 0; i < BLOCK; i++)
             check_lane(i, bits_of_float(result[i]),
@@ -614,7 +639,7 @@ static void check_load_columns(const float *p, int stride, uint32_t first)
     }
 }
 
-static void check_store_columns(float *page, size_t floats, size_t first, int stride)
+static void check_store_columns(float *page, size_t floats, size_t first, int stride, int n)
 {
     vf column[4];
     float values[BLOCK];
@@ -625,10 +650,10 @@ static void check_store_columns(float *page, size_t floats, size_t first, int st
         column[k] = vload_f32(values);
     }
     memset(page, 0xa5, floats * sizeof *page);
-    vstore_columns_f32(page + first, stride, column);
+    store_columns(page + first, stride, n, column);
     for (size_t i = 0; i < floats; i++) {
         const size_t at = i - first, row = at / (size_t)stride, k = at % (size_t)stride;
-        const int stored = i >= first && row < BLOCK && k < 4;
+        const int stored = i >= first && row < BLOCK && k < (size_t)n;
         uint32_t got;
 
         memcpy(&got, page + i, sizeof got);
@@ -636,7 +661,7 @@ static void check_store_columns(float *page, size_t floats, size_t first, int st
     }
 }
 
-static const int strides[] = {4, 5, 7, 8, 10, 33};
+static const int strides[] = {1, 2, 3, 4, 5, 7, 8, 10, 33};
 enum { STRIDES = sizeof strides / sizeof *strides };
 
 static void test_memory(void **unused)
@@ -692,13 +717,16 @@ static void test_memory(void **unused)
         }
     }
 
-    for (k = 0; k < STRIDES; k++) {
-        const size_t span = (size_t)(BLOCK - 1) * (size_t)strides[k] + 4;
+    for (k = 0; k < 4 * STRIDES; k++) {
+        const int columns = k % 4 + 1, stride = strides[k / 4];
+        const size_t span = (size_t)((BLOCK - 1) * stride + columns);
 
-        touch("vstore_columns_f32", strides[k], "start");
-        check_store_columns(f, floats, 0, strides[k]);
-        touch("vstore_columns_f32", strides[k], "end");
-        check_store_columns(f, floats, floats - span, strides[k]);
+        if (columns > stride)
+            continue;
+        touch("vstore_columns_f32", stride, "start");
+        check_store_columns(f, floats, 0, stride, columns);
+        touch("vstore_columns_f32", stride, "end");
+        check_store_columns(f, floats, floats - span, stride, columns);
     }
 
     for (i = 0; i < floats; i++) {
@@ -716,13 +744,16 @@ static void test_memory(void **unused)
         check_load(f + floats - n, n, (uint32_t)(floats - (size_t)n));
     }
 
-    for (k = 0; k < STRIDES; k++) {
-        const size_t span = (size_t)(BLOCK - 1) * (size_t)strides[k] + 4;
+    for (k = 0; k < 4 * STRIDES; k++) {
+        const int columns = k % 4 + 1, stride = strides[k / 4];
+        const size_t span = (size_t)((BLOCK - 1) * stride + columns);
 
-        touch("vload_columns_f32", strides[k], "start");
-        check_load_columns(f, strides[k], 0);
-        touch("vload_columns_f32", strides[k], "end");
-        check_load_columns(f + floats - span, strides[k], (uint32_t)(floats - span));
+        if (columns > stride)
+            continue;
+        touch("vload_columns_f32", stride, "start");
+        check_load_columns(f, stride, columns, 0);
+        touch("vload_columns_f32", stride, "end");
+        check_load_columns(f + floats - span, stride, columns, (uint32_t)(floats - span));
     }
 
     touch("vload_i64, vd_load or vd_load_f32", 0, "start and end"); /* no value is looked at */

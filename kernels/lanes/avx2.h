@@ -100,32 +100,53 @@ LANES void transpose4(__m256 *q)
     q[2] = LOW_PAIRS(b, d);
     q[3] = HIGH_PAIRS(b, d);
 }
-LANES void load8x4(const float *p, int64_t stride, __m256 *q)
+/* The first n of four elements, n a constant; the others are 0. */
+LANES __m128 load4(const float *p, const int n)
+{
+    if (n == 4)
+        return _mm_loadu_ps(p);
+    if (n == 1)
+        return _mm_load_ss(p);
+    const __m128 two = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)p));
+    return n == 2 ? two : _mm_insert_ps(two, _mm_load_ss(p + 2), 0x20);
+}
+LANES void store4(float *p, const int n, __m128 x)
+{
+    if (n == 4)
+        _mm_storeu_ps(p, x);
+    else if (n == 1)
+        _mm_store_ss(p, x);
+    else
+        _mm_storel_epi64((__m128i *)p, _mm_castps_si128(x));
+    if (n == 3)
+        _mm_store_ss(p + 2, _mm_movehl_ps(x, x));
+}
+LANES void load8x4(const float *p, int64_t stride, const int n, __m256 *q)
 {
     UNROLL for (int r = 0; r < 4; r++)
-        q[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + r * stride)),
-                                    _mm_loadu_ps(p + (r + 4) * stride), 1);
+        q[r] = _mm256_insertf128_ps(_mm256_castps128_ps256(load4(p + r * stride, n)),
+                                    load4(p + (r + 4) * stride, n), 1);
     transpose4(q);
 }
-LANES void store8x4(float *p, int64_t stride, __m256 x, __m256 y, __m256 z, __m256 w)
+LANES void store8x4(float *p, int64_t stride, const int n, __m256 x, __m256 y, __m256 z, __m256 w)
 {
     __m256 q[4] = {x, y, z, w};
     transpose4(q);
-    UNROLL for (int r = 0; r < 4; r++) _mm_storeu_ps(p + r * stride, _mm256_castps256_ps128(q[r]));
+    UNROLL for (int r = 0; r < 4; r++) store4(p + r * stride, n, _mm256_castps256_ps128(q[r]));
     UNROLL for (int r = 0; r < 4; r++)
-        _mm_storeu_ps(p + (r + 4) * stride, _mm256_extractf128_ps(q[r], 1));
+        store4(p + (r + 4) * stride, n, _mm256_extractf128_ps(q[r], 1));
 }
-LANES void vload_columns_f32(const float *p, int64_t stride, vf *x)
+LANES void vload_columns_f32(const float *p, int64_t stride, const int n, vf *x)
 {
     __m256 a[4], b[4];
-    load8x4(p, stride, a);
-    load8x4(p + 8 * stride, stride, b);
+    load8x4(p, stride, n, a);
+    load8x4(p + 8 * stride, stride, n, b);
     UNROLL for (int k = 0; k < 4; k++) x[k] = (vf){a[k], b[k]};
 }
-LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
+LANES void vstore_columns_f32(float *p, int64_t stride, const int n, const vf *x)
 {
-    store8x4(p, stride, x[0].a, x[1].a, x[2].a, x[3].a);
-    store8x4(p + 8 * stride, stride, x[0].b, x[1].b, x[2].b, x[3].b);
+    store8x4(p, stride, n, x[0].a, x[1].a, x[2].a, x[3].a);
+    store8x4(p + 8 * stride, stride, n, x[0].b, x[1].b, x[2].b, x[3].b);
 }
 /* Halves of eight 64-bit numbers, then their order: shuffles work within 128 bits. */
 LANES __m256 load8_i64(const int64_t *p)

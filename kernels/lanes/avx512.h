@@ -45,26 +45,47 @@ LANES void transpose4(const vf *x, vf *y)
 }
 /* Rows r, r + 4, r + 8, r + 12 in one register, so that columns come out in the order of rows. The
  * masked broadcasts are loads: no shuffle. */
-LANES void vload_columns_f32(const float *p, int64_t stride, vf *x)
+/* The first n of four elements, n a constant; the others are 0. */
+LANES __m128 load4(const float *p, const int n)
+{
+    if (n == 4)
+        return _mm_loadu_ps(p);
+    if (n == 1)
+        return _mm_load_ss(p);
+    const __m128 two = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)p));
+    return n == 2 ? two : _mm_insert_ps(two, _mm_load_ss(p + 2), 0x20);
+}
+LANES void store4(float *p, const int n, __m128 x)
+{
+    if (n == 4)
+        _mm_storeu_ps(p, x);
+    else if (n == 1)
+        _mm_store_ss(p, x);
+    else
+        _mm_storel_epi64((__m128i *)p, _mm_castps_si128(x));
+    if (n == 3)
+        _mm_store_ss(p + 2, _mm_movehl_ps(x, x));
+}
+LANES void vload_columns_f32(const float *p, int64_t stride, const int n, vf *x)
 {
     vf q[4];
     UNROLL for (int r = 0; r < 4; r++, p += stride) {
-        q[r] = _mm512_castps128_ps512(_mm_loadu_ps(p));
-        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0x00f0, _mm_loadu_ps(p + 4 * stride));
-        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0x0f00, _mm_loadu_ps(p + 8 * stride));
-        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0xf000, _mm_loadu_ps(p + 12 * stride));
+        q[r] = _mm512_castps128_ps512(load4(p, n));
+        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0x00f0, load4(p + 4 * stride, n));
+        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0x0f00, load4(p + 8 * stride, n));
+        q[r] = _mm512_mask_broadcast_f32x4(q[r], 0xf000, load4(p + 12 * stride, n));
     }
     transpose4(q, x);
 }
-LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
+LANES void vstore_columns_f32(float *p, int64_t stride, const int n, const vf *x)
 {
     vf q[4];
     transpose4(x, q);
     UNROLL for (int r = 0; r < 4; r++, p += stride) {
-        _mm_storeu_ps(p, _mm512_castps512_ps128(q[r]));
-        _mm_storeu_ps(p + 4 * stride, _mm512_extractf32x4_ps(q[r], 1));
-        _mm_storeu_ps(p + 8 * stride, _mm512_extractf32x4_ps(q[r], 2));
-        _mm_storeu_ps(p + 12 * stride, _mm512_extractf32x4_ps(q[r], 3));
+        store4(p, n, _mm512_castps512_ps128(q[r]));
+        store4(p + 4 * stride, n, _mm512_extractf32x4_ps(q[r], 1));
+        store4(p + 8 * stride, n, _mm512_extractf32x4_ps(q[r], 2));
+        store4(p + 12 * stride, n, _mm512_extractf32x4_ps(q[r], 3));
     }
 }
 LANES vf vload_i64(const int64_t *p)

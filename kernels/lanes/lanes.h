@@ -27,8 +27,9 @@
  *   void vstore_f32(p, v)  vstore_n_f32(p, n, v)
  *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
  *   void vprefetch(p)                 p will be read; it may be no address at all
- *   void vload_columns_f32(p, stride, c)    c[k] lane j = p[j stride + k] for k = 0 to 3: four columns
- *   void vstore_columns_f32(p, stride, c)   of sixteen rows, and the inverse
+ *   void vload_columns_f32(p, stride, n, c)    c[k] lane j = p[j stride + k] for k < n: n columns of
+ *   void vstore_columns_f32(p, stride, n, c)   sixteen rows, n a constant from 1 to 4, and the inverse;
+ *                                              c has four blocks
  *   vf   vload_positive_u8(p)        sign bit set where p[i] != 0, else +0
  *   vf   vload_i64(p)                 p[i] as i32 lanes; -1 where it is not in [0, 2^32)
  *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)

@@ -89,33 +89,54 @@ LANES void transpose4(float32x4_t *q)
     q[2] = vreinterpretq_f32_f64(vzip1q_f64(b, d));
     q[3] = vreinterpretq_f32_f64(vzip2q_f64(b, d));
 }
-LANES void load4x4(const float *p, int64_t stride, float32x4_t *q)
+/* The first n of four elements, n a constant; the others are 0. */
+LANES float32x4_t load4(const float *p, const int n)
 {
-    UNROLL for (int r = 0; r < 4; r++) q[r] = vld1q_f32(p + r * stride);
+    if (n == 4)
+        return vld1q_f32(p);
+    if (n == 1)
+        return vld1q_lane_f32(p, vdupq_n_f32(0), 0);
+    const float32x4_t two = vcombine_f32(vld1_f32(p), vdup_n_f32(0));
+    return n == 2 ? two : vld1q_lane_f32(p + 2, two, 2);
+}
+LANES void store4(float *p, const int n, float32x4_t x)
+{
+    if (n == 4)
+        vst1q_f32(p, x);
+    else if (n == 1)
+        vst1q_lane_f32(p, x, 0);
+    else
+        vst1_f32(p, vget_low_f32(x));
+    if (n == 3)
+        vst1q_lane_f32(p + 2, x, 2);
+}
+LANES void load4x4(const float *p, int64_t stride, const int n, float32x4_t *q)
+{
+    UNROLL for (int r = 0; r < 4; r++) q[r] = load4(p + r * stride, n);
     transpose4(q);
 }
-LANES void store4x4(float *p, int64_t stride, float32x4_t x, float32x4_t y, float32x4_t z,
-                    float32x4_t w)
+LANES void store4x4(float *p, int64_t stride, const int n, float32x4_t x, float32x4_t y,
+                    float32x4_t z, float32x4_t w)
 {
     float32x4_t q[4] = {x, y, z, w};
     transpose4(q);
-    UNROLL for (int r = 0; r < 4; r++) vst1q_f32(p + r * stride, q[r]);
+    UNROLL for (int r = 0; r < 4; r++) store4(p + r * stride, n, q[r]);
 }
-LANES void vload_columns_f32(const float *p, int64_t stride, vf *x)
+LANES void vload_columns_f32(const float *p, int64_t stride, const int n, vf *x)
 {
     float32x4_t a[4], b[4], c[4], d[4];
-    load4x4(p, stride, a);
-    load4x4(p + 4 * stride, stride, b);
-    load4x4(p + 8 * stride, stride, c);
-    load4x4(p + 12 * stride, stride, d);
+    load4x4(p, stride, n, a);
+    load4x4(p + 4 * stride, stride, n, b);
+    load4x4(p + 8 * stride, stride, n, c);
+    load4x4(p + 12 * stride, stride, n, d);
     UNROLL for (int k = 0; k < 4; k++) x[k] = (vf){a[k], b[k], c[k], d[k]};
 }
-LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
+LANES void vstore_columns_f32(float *p, int64_t stride, const int n, const vf *x)
 {
-    store4x4(p, stride, x[0].a, x[1].a, x[2].a, x[3].a);
-    store4x4(p + 4 * stride, stride, x[0].b, x[1].b, x[2].b, x[3].b);
-    store4x4(p + 8 * stride, stride, x[0].c, x[1].c, x[2].c, x[3].c);
-    store4x4(p + 12 * stride, stride, x[0].d, x[1].d, x[2].d, x[3].d);
+    store4x4(p, stride, n, x[0].a, x[1].a, x[2].a, x[3].a);
+    store4x4(p + 4 * stride, stride, n, x[0].b, x[1].b, x[2].b, x[3].b);
+    store4x4(p + 8 * stride, stride, n, x[0].c, x[1].c, x[2].c, x[3].c);
+    store4x4(p + 12 * stride, stride, n, x[0].d, x[1].d, x[2].d, x[3].d);
 }
 LANES float32x4_t load4_i64(const int64_t *p)
 {

@@ -74,32 +74,40 @@ LANES void transpose4(f4 *q)
     q[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
     q[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
 }
-LANES void load4x4(const float *p, int64_t stride, f4 *q)
+/* The first n of four elements, n a constant; the others are 0. */
+LANES f4 load4(const float *p, const int n)
 {
-    UNROLL for (int r = 0; r < 4; r++) memcpy(q + r, p + r * stride, sizeof *q);
+    f4 q = {0, 0, 0, 0};
+    memcpy(&q, p, (size_t)n * sizeof *p);
+    return q;
+}
+LANES void store4(float *p, const int n, f4 q) { memcpy(p, &q, (size_t)n * sizeof *p); }
+LANES void load4x4(const float *p, int64_t stride, const int n, f4 *q)
+{
+    UNROLL for (int r = 0; r < 4; r++) q[r] = load4(p + r * stride, n);
     transpose4(q);
 }
-LANES void store4x4(float *p, int64_t stride, f4 x, f4 y, f4 z, f4 w)
+LANES void store4x4(float *p, int64_t stride, const int n, f4 x, f4 y, f4 z, f4 w)
 {
     f4 q[4] = {x, y, z, w};
     transpose4(q);
-    UNROLL for (int r = 0; r < 4; r++) memcpy(p + r * stride, q + r, sizeof *q);
+    UNROLL for (int r = 0; r < 4; r++) store4(p + r * stride, n, q[r]);
 }
-LANES void vload_columns_f32(const float *p, int64_t stride, vf *x)
+LANES void vload_columns_f32(const float *p, int64_t stride, const int n, vf *x)
 {
     f4 a[4], b[4], c[4], d[4];
-    load4x4(p, stride, a);
-    load4x4(p + 4 * stride, stride, b);
-    load4x4(p + 8 * stride, stride, c);
-    load4x4(p + 12 * stride, stride, d);
+    load4x4(p, stride, n, a);
+    load4x4(p + 4 * stride, stride, n, b);
+    load4x4(p + 8 * stride, stride, n, c);
+    load4x4(p + 12 * stride, stride, n, d);
     UNROLL for (int k = 0; k < 4; k++) x[k] = (vf){a[k], b[k], c[k], d[k]};
 }
-LANES void vstore_columns_f32(float *p, int64_t stride, const vf *x)
+LANES void vstore_columns_f32(float *p, int64_t stride, const int n, const vf *x)
 {
-    store4x4(p, stride, x[0].a, x[1].a, x[2].a, x[3].a);
-    store4x4(p + 4 * stride, stride, x[0].b, x[1].b, x[2].b, x[3].b);
-    store4x4(p + 8 * stride, stride, x[0].c, x[1].c, x[2].c, x[3].c);
-    store4x4(p + 12 * stride, stride, x[0].d, x[1].d, x[2].d, x[3].d);
+    store4x4(p, stride, n, x[0].a, x[1].a, x[2].a, x[3].a);
+    store4x4(p + 4 * stride, stride, n, x[0].b, x[1].b, x[2].b, x[3].b);
+    store4x4(p + 8 * stride, stride, n, x[0].c, x[1].c, x[2].c, x[3].c);
+    store4x4(p + 12 * stride, stride, n, x[0].d, x[1].d, x[2].d, x[3].d);
 }
 LANES vf vload_positive_u8(const uint8_t *p)
 {
