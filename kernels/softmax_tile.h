@@ -15,15 +15,17 @@
 
 #include "softmax_row.h"
 
-/* Tiles go through each step side by side, which hides the latency of short ones; together they have
- * at most TILE_CLASSES classes, 8 KiB, and stay in L1 beside their rows. */
-enum { TILE_CLASSES = 128, MAX_TILES = 8 };
+/* Tiles go through each step side by side, which hides the latency of short ones. Together they have
+ * at most SET_CLASSES classes, 8 KiB, and stay in L1 beside their rows; a wider tile goes alone. */
+enum { SET_CLASSES = 128, MAX_TILES = 8, TILE_CLASSES = 255 };
 
 /* How many tiles of `classes` classes go side by side; 0: such rows are too long for tiles. */
 LANES int64_t tiles_of(int64_t classes)
 {
-    const int64_t tiles = classes > 0 ? TILE_CLASSES / classes : 0;
-    return tiles < MAX_TILES ? tiles : MAX_TILES;
+    if (classes < 1 || classes > TILE_CLASSES)
+        return 0;
+    const int64_t tiles = SET_CLASSES / classes;
+    return tiles < 1 ? 1 : tiles < MAX_TILES ? tiles : MAX_TILES;
 }
 
 /* Rows [begin, what is returned) go in tiles: none where rows are long, else all but a few at the end,
@@ -33,7 +35,7 @@ LANES int64_t end_of_tiles(int64_t begin, int64_t end, int64_t classes)
     if (tiles_of(classes) == 0)
         return begin;
     const int64_t rest = (end - begin) % BLOCK;
-    return rest < 2 + classes / 16 ? end - rest : end;
+    return rest < 2 + classes / 4 ? end - rest : end;
 }
 
 LANES vf max_of_tile(const float *x, int64_t classes)
