@@ -779,6 +779,29 @@ static void sweep_loss(enum operation op, double gamma, bool f64, const char *is
         }
 }
 
+/* Rows that go sixteen at a time, and what is left of them: every width with every number of rows. */
+static void sweep_short_rows(const char *isa)
+{
+    for (int64_t width = 1; width <= 40; width++)
+        for (int64_t rows = 1; rows <= 40; rows++) {
+            problem p = {.operation = (enum operation)((width + rows) % 3), /* softmax and its logs */
+                         .classes = width,
+                         .rows = rows};
+            problem loss = {.operation = CROSS_ENTROPY, .classes = width, .rows = rows};
+            problem expected = expect(&p, false);
+
+            p.in_place = p.operation != LOG_SUM_EXP && rows % 2;
+            p.in_place_with = X;
+            for_each_layout(&p, &expected, isa);
+            loss.with = (unsigned)(width + rows) % 8;
+            expected = expect(&loss, false);
+            loss.wanted = (WANT_LOSS | WANT_GRAD) & expected.wanted;
+            loss.in_place = rows % 3 == 0;
+            loss.in_place_with = X;
+            for_each_layout(&loss, &expected, isa);
+        }
+}
+
 static void sweep_reductions(bool f64, const char *isa)
 {
     for (int64_t width = -1; next_width(&width, true);)
@@ -866,6 +889,15 @@ static void softmax(void **state)
     const bool f64 = begin(state, &isa);
 
     sweep_softmax(f64, isa);
+}
+
+static void short_rows(void **state)
+{
+    const char *isa;
+
+    if (begin(state, &isa))
+        skip(); /* f64 has no tiles */
+    sweep_short_rows(isa);
 }
 
 static void losses(void **state)
@@ -1018,6 +1050,7 @@ static void classes(void **state)
 
 #define ON(isa)                                                                                    \
     {"softmax on " isa, softmax, NULL, NULL, isa}, {"losses on " isa, losses, NULL, NULL, isa},    \
+        {"short rows on " isa, short_rows, NULL, NULL, isa},                                       \
         {"focal loss on " isa, focal, NULL, NULL, isa},                                            \
         {"reductions on " isa, reductions, NULL, NULL, isa},                                       \
     {                                                                                              \
