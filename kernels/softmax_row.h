@@ -252,7 +252,7 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
     float left_out = 0.0f;
     for (int64_t i = from; i < c.n; i += GROUP)
         exponentials_of_group(c.x + i, c.n - i, scale, vset1(c.ref.shift), shifted, c.kept + i);
-    if (c.left_out >= 0 && c.left_out >= from)
+    if (c.left_out >= from && c.left_out >= 0 && c.left_out < c.n)
         left_out = take_out(c.kept + c.left_out);
     return left_out;
 }
