@@ -372,6 +372,7 @@ LANES void open_pipe(row_pipe *p, int64_t classes)
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
     p->turn = 0;
     p->next = (search){NULL, 0, 0.0f};
+    p->sum[0] = (chunk_sum){0.0, 0.0f}; /* stays the sum of a row without classes */
     for (int k = 0; k < SCRATCH_ROWS; k++)
         p->row[k].whole.n = 0;
 }
