@@ -37,6 +37,12 @@ LANES vf finish_losses(vf others, vf label_term, vf weight, vf n, vf minus_logit
     return vcanonical(vmul(weight, vmin(limit_for_weight(weight), loss)));
 }
 
+LANES vf finish_pending(const pending_losses *p)
+{
+    return finish_losses(vload_f32(p->others), vload_f32(p->label_term), vload_f32(p->weight),
+                         vload_f32(p->n), vload_f32(p->shift_minus_logit));
+}
+
 LANES void set_pending(pending_losses *p, int64_t j, float others, float label_term, float weight)
 {
     p->others[j] = others;
@@ -94,9 +100,7 @@ LANES vf losses_of_rows(const cross_entropy_job *job, int64_t begin, int64_t cou
         cross_entropy_row(job, begin + j, end, pipe, &pending, j, leaving, streamed);
     for (int64_t j = count; j < BLOCK; j++)
         set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
-    return finish_losses(vload_f32(pending.others), vload_f32(pending.label_term),
-                         vload_f32(pending.weight), vload_f32(pending.n),
-                         vload_f32(pending.shift_minus_logit));
+    return finish_pending(&pending);
 }
 
 LANES vd add_losses(const row_terms *rows, int64_t begin, int64_t count, vf loss, vd total)
@@ -411,7 +415,7 @@ void KERNEL(cross_entropy_combine)(const void *arg, shared_rows *s)
             combine_cross_entropy(job, s, i - s->begin + j, &pending, j);
         for (int64_t j = count; j < BLOCK; j++)
             set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
-        vstore_f32(loss, finish_losses(&pending));
+        vstore_f32(loss, finish_pending(&pending));
         if (rows->row_loss)
             vstore_tail_f32((float *)rows->row_loss + i, count, vload_f32(loss));
         for (int64_t j = 0; rows->partial && j < count; j++)
