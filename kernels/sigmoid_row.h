@@ -11,9 +11,9 @@
  *
  * Tiles: a chain of two polynomials is too long for one loop, whose window holds too few of them.
  * The elements are taken by tiles instead, and a tile by passes, one polynomial each, with what
- * passes hand on kept in L1. A tile is one span of a row, in place; or what the whole spans leave of
- * several rows, gathered: each row filled up to whole blocks with x = -inf, negative, whose loss and
- * gradient are 0.
+ * passes hand on kept in L1. A tile is a piece of one row, whole groups of 64, in place; or what they
+ * leave of several rows, or all of several short rows, gathered: each row filled up to whole blocks
+ * with x = -inf, negative, whose loss and gradient are 0.
  *
  * Labels: a row is computed as if all its elements were negative. The positive elements, one a row,
  * are gathered before anything is written; they are a tile of their own and then replace the others.
@@ -90,11 +90,14 @@ static const float log1p_coefficient[LOG1P_DEGREE + 1] = {
  * Cost 9 FMA-class operations a block. */
 LANES void log1p_bend(const vf *e, vf *b, int blocks)
 {
-    FOR_BLOCKS(k, blocks)
-        b[k] = vfma(vset1(log1p_coefficient[LOG1P_DEGREE]), e[k],
-                    vset1(log1p_coefficient[LOG1P_DEGREE - 1]));
+    const vf leading = vconstant(log1p_coefficient[LOG1P_DEGREE]);
+    vf c = vconstant(log1p_coefficient[LOG1P_DEGREE - 1]);
+    FOR_BLOCKS(k, blocks) b[k] = vfma(leading, e[k], c);
     UNROLL for (int j = LOG1P_DEGREE - 2; j >= 0; j--)
-        FOR_BLOCKS(k, blocks) b[k] = vfma(b[k], e[k], vset1(log1p_coefficient[j]));
+    {
+        c = vconstant(log1p_coefficient[j]);
+        FOR_BLOCKS(k, blocks) b[k] = vfma(b[k], e[k], c);
+    }
     FOR_BLOCKS(k, blocks) b[k] = vmul(b[k], e[k]);
 }
 
@@ -289,25 +292,28 @@ typedef struct batch {
     int64_t classes;
     int rows;
     sigmoid_row row[BATCH_ROWS];
-    vd total[BATCH_ROWS]; /* of the terms of whole spans */
+    vd total[BATCH_ROWS];                   /* of the terms of whole spans */
+    vf last_span[BATCH_ROWS][GROUP_BLOCKS]; /* sums of the terms after them */
     float scale_negative[BATCH_ROWS], scale_positive[BATCH_ROWS];
     float positive_loss[BATCH_ROWS]; /* TARGET_LABEL: of the labelled elements */
     storage positive_grad[BATCH_ROWS];
     tile_scratch scratch;
 } batch;
 
-/* The sum of `blocks` blocks of one span. */
-LANES vf sum_of_blocks(const float *terms, int blocks)
+/* Adds the next `blocks` blocks of a span; those before were a multiple of GROUP_BLOCKS. */
+LANES void add_blocks(vf *sum, const float *terms, int blocks)
 {
-    vf sum[GROUP_BLOCKS];
-    FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vset1(0.0f);
     int b = 0;
     for (; b + GROUP_BLOCKS <= blocks; b += GROUP_BLOCKS)
         FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vadd(sum[k], vload_f32(terms + BLOCK * (b + k)));
     FOR_BLOCKS(k, GROUP_BLOCKS - 1)
         if (b + k < blocks)
             sum[k] = vadd(sum[k], vload_f32(terms + BLOCK * (b + k)));
-    return fold_blocks(sum);
+}
+
+LANES void start_span(vf *sum)
+{
+    FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vset1(0.0f);
 }
 
 /* Columns [at, at + n) of row i have their terms at `terms` and their gradients at `grad`: puts in
@@ -353,25 +359,52 @@ LANES void scales_of_blocks(batch *a, int i, int first, int blocks)
     }
 }
 
-/* Columns [0, end) of row i: whole spans, read and written where they are. */
-static vd whole_spans(batch *a, int i, tile *t, tile_function *compute, int64_t end)
+/* Adds n terms from the start of a span on, n a multiple of GROUP: whole spans to the row's total, and
+ * what is left to the sums of its last span. */
+LANES void add_terms_in_place(batch *a, int i, const float *terms, int64_t n)
+{
+    vd total = a->total[i];
+    vf sum[GROUP_BLOCKS];
+    for (; n >= SPAN; n -= SPAN, terms += SPAN) {
+        start_span(sum);
+        add_blocks(sum, terms, SPAN_BLOCKS);
+        total = vd_add(total, fold_blocks(sum));
+    }
+    a->total[i] = total;
+    add_blocks(a->last_span[i], terms, (int)n / BLOCK);
+}
+
+/* Columns [0, end) of row i, a multiple of GROUP: read and written where they are. */
+static void columns_in_place(batch *a, int i, tile *t, tile_function *compute, int64_t end)
 {
     const sigmoid_row *r = &a->row[i];
-    vd total = vd_zero();
-    scales_of_blocks(a, i, 0, SPAN_BLOCKS);
-    t->blocks = SPAN_BLOCKS;
-    for (int64_t at = 0; at < end; at += SPAN) {
+    a->total[i] = vd_zero();
+    start_span(a->last_span[i]);
+    scales_of_blocks(a, i, 0, end < TILE ? (int)end / BLOCK : TILE_BLOCKS);
+    for (int64_t at = 0; at < end; at += TILE) {
+        const int64_t n = end - at < TILE ? end - at : TILE;
+        t->blocks = (int)n / BLOCK;
         t->x = r->logits + at;
         t->targets_u8 = r->targets_u8 ? r->targets_u8 + at : NULL;
         t->targets = r->targets ? r->targets + at : NULL;
         t->grad = r->grad ? r->grad + at : NULL;
         compute(t);
-        put_positive(a, i, at, SPAN, a->scratch.terms, t->grad);
+        put_positive(a, i, at, n, a->scratch.terms, t->grad);
         if (r->element_loss)
-            store_element_loss(r, at, SPAN, a->scratch.terms);
-        total = vd_add(total, sum_of_blocks(a->scratch.terms, SPAN_BLOCKS));
+            store_element_loss(r, at, n, a->scratch.terms);
+        add_terms_in_place(a, i, a->scratch.terms, n);
     }
-    return total;
+}
+
+/* The row's lanes, when those of columns before `at` are known and `blocks` blocks follow. */
+LANES vd sum_to_the_end(const batch *a, int i, int64_t at, const float *terms, int blocks)
+{
+    vf sum[GROUP_BLOCKS];
+    start_span(sum);
+    if (at > 0)
+        FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = a->last_span[i][k];
+    add_blocks(sum, terms, blocks);
+    return vd_add(at > 0 ? a->total[i] : vd_zero(), fold_blocks(sum));
 }
 
 /* n bytes, and zeros up to a whole block. The last bytes go by parts of constant size: for so few a
@@ -459,7 +492,7 @@ static void ends_of_rows(batch *a, int first, int end, tile *t, tile_function *c
             store_element_loss(r, at, n, terms);
         if (r->grad)
             copy_to_row(r->grad + at, grad + size * (i - first), n);
-        r->sum = vd_across(vd_add(a->total[i], sum_of_blocks(terms, blocks)));
+        r->sum = vd_across(sum_to_the_end(a, i, at, terms, blocks));
     }
 }
 
@@ -473,7 +506,8 @@ LANES int rows_of_tile(int64_t rest)
 static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_functions *f,
                           enum target_kind kind)
 {
-    const int64_t rest = a->classes % SPAN, whole = a->classes - rest;
+    const int64_t rest = a->classes < SPAN ? a->classes : a->classes % GROUP;
+    const int64_t in_place = a->classes - rest;
     const int some = rows_of_tile(rest);
     tile t = {0};
     t.loss = loss;
@@ -482,9 +516,10 @@ static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_func
         positive_elements(a, &t, f->positives);
     for (int first = 0; first < a->rows; first += some) {
         const int end = a->rows - first < some ? a->rows : first + some;
-        for (int i = first; i < end; i++)
-            a->total[i] = whole > 0 ? whole_spans(a, i, &t, f->tiles[kind], whole) : vd_zero();
-        ends_of_rows(a, first, end, &t, f->tiles[kind], whole);
+        if (in_place > 0)
+            for (int i = first; i < end; i++)
+                columns_in_place(a, i, &t, f->tiles[kind], in_place);
+        ends_of_rows(a, first, end, &t, f->tiles[kind], in_place);
     }
 }
 
