@@ -15,8 +15,11 @@
  * leave of several rows, or all of several short rows, gathered: each row filled up to whole blocks
  * with x = -inf, negative, whose loss and gradient are 0.
  *
+ * Short rows: sixteen of them make a tile, class by class; lanes are rows then.
+ *
  * Labels: a row is computed as if all its elements were negative. The positive elements, one a row,
  * are gathered before anything is written; they are a tile of their own and then replace the others.
+ * In a tile of short rows they are targets like any other.
  *
  * Order of the sum: within a span of 256 elements, block b adds into f32 accumulator b % 4, which
  * starts at 0; accumulators are added (0 + 2) + (1 + 3); the 16 lanes go into 16 doubles, which are
@@ -34,6 +37,7 @@
 #define BALLAST_SIGMOID_ROW_H
 
 #include "loss_rows.h"
+#include "tile_rows.h"
 
 enum { SPAN_BLOCKS = 16, SPAN = SPAN_BLOCKS * BLOCK, TILE_BLOCKS = 32, TILE = TILE_BLOCKS * BLOCK };
 enum { BATCH_ROWS = BLOCK }; /* so that their positive elements are one block */
@@ -60,7 +64,6 @@ typedef struct sigmoid_loss {
 /* What passes hand on, and what is summed: the losses, or the gradients where no loss is wanted. */
 typedef struct tile_scratch {
     float e[TILE], low[TILE], l[TILE], w[TILE], terms[TILE];
-    float scale_negative[TILE_BLOCKS], scale_positive[TILE_BLOCKS]; /* of the gradient, by block */
 } tile_scratch;
 
 typedef struct tile {
@@ -69,7 +72,8 @@ typedef struct tile {
     const uint8_t *targets_u8; /* BYTES */
     const storage *targets;    /* HARD, SOFT */
     storage *grad;
-    const float *positive_scale; /* ALL_POSITIVE: of each lane; otherwise those of the scratch */
+    const float *scale_negative, *scale_positive; /* of the gradient: sixteen lanes for block 0, */
+    int scale_step;                               /* and so many floats on for the next */
     tile_scratch *scratch;
     int blocks; /* a multiple of BLOCKS_IN_FLIGHT, or 1 where ALL_POSITIVE */
 } tile;
@@ -178,14 +182,15 @@ LANES vf factor_of(enum tile_targets targets, vf target, float negative, float p
 /* The gradient's factor of block b. Without alpha, positive and negative differ by the sign. */
 LANES vf scale_of(const tile *t, int with_alpha, enum tile_targets targets, vf target, int b)
 {
-    const tile_scratch *s = t->scratch;
+    const float *negative = t->scale_negative + b * t->scale_step;
+    const float *positive = t->scale_positive + b * t->scale_step;
     if (targets == ALL_POSITIVE)
-        return vload_f32(t->positive_scale);
+        return vload_f32(positive);
     if (targets == ALL_NEGATIVE || targets == SOFT)
-        return vset1(s->scale_negative[b]);
+        return vload_f32(negative);
     if (!with_alpha)
-        return vxor(vset1(s->scale_negative[b]), target);
-    return factor_of(targets, target, s->scale_negative[b], s->scale_positive[b]);
+        return vxor(vload_f32(negative), target);
+    return vsign_select(target, vload_f32(positive), vload_f32(negative));
 }
 
 /* A loss before alpha, times alpha. Where alpha is 0, so is the loss, at infinity too: that is what
@@ -297,6 +302,7 @@ typedef struct batch {
     float scale_negative[BATCH_ROWS], scale_positive[BATCH_ROWS];
     float positive_loss[BATCH_ROWS]; /* TARGET_LABEL: of the labelled elements */
     storage positive_grad[BATCH_ROWS];
+    float negative_lanes[TILE], positive_lanes[TILE]; /* scales as tiles take them */
     tile_scratch scratch;
 } batch;
 
@@ -345,18 +351,26 @@ static void positive_elements(batch *a, tile *t, tile_function *compute)
         x[i] = i < a->rows && a->row[i].label >= 0 ? a->row[i].logits[a->row[i].label] : 0;
     t->x = x;
     t->grad = a->positive_grad;
-    t->positive_scale = a->scale_positive;
+    t->scale_positive = a->scale_positive;
+    t->scale_step = 0;
     t->blocks = 1;
     compute(t);
     memcpy(a->positive_loss, a->scratch.terms, sizeof a->positive_loss);
 }
 
+/* Row i's factors in all lanes of `blocks` blocks, from block `first` on. */
 LANES void scales_of_blocks(batch *a, int i, int first, int blocks)
 {
     for (int b = first; b < first + blocks; b++) {
-        a->scratch.scale_negative[b] = a->scale_negative[i];
-        a->scratch.scale_positive[b] = a->scale_positive[i];
+        vstore_f32(a->negative_lanes + BLOCK * b, vset1(a->scale_negative[i]));
+        vstore_f32(a->positive_lanes + BLOCK * b, vset1(a->scale_positive[i]));
     }
+}
+LANES void use_scales_of_blocks(const batch *a, tile *t, int step)
+{
+    t->scale_negative = a->negative_lanes;
+    t->scale_positive = a->positive_lanes;
+    t->scale_step = step;
 }
 
 /* Adds n terms from the start of a span on, n a multiple of GROUP: whole spans to the row's total, and
@@ -380,7 +394,8 @@ static void columns_in_place(batch *a, int i, tile *t, tile_function *compute, i
     const sigmoid_row *r = &a->row[i];
     a->total[i] = vd_zero();
     start_span(a->last_span[i]);
-    scales_of_blocks(a, i, 0, end < TILE ? (int)end / BLOCK : TILE_BLOCKS);
+    scales_of_blocks(a, i, 0, 1);
+    use_scales_of_blocks(a, t, 0);
     for (int64_t at = 0; at < end; at += TILE) {
         const int64_t n = end - at < TILE ? end - at : TILE;
         t->blocks = (int)n / BLOCK;
@@ -474,13 +489,14 @@ static void ends_of_rows(batch *a, int first, int end, tile *t, tile_function *c
         vstore(x + BLOCK * all, vset1(-LANE_INFINITY));
         vstore(targets + BLOCK * all, vset1(0.0f));
         memset(targets_u8 + BLOCK * all, 0, BLOCK);
-        a->scratch.scale_negative[all] = a->scratch.scale_positive[all] = 0.0f;
+        scales_of_blocks(a, first, all, 1);
     }
     t->x = x;
     t->targets_u8 = targets_u8;
     t->targets = targets;
     t->grad = grad;
     t->blocks = all;
+    use_scales_of_blocks(a, t, BLOCK);
     if (all > 0)
         compute(t);
     float *terms = a->scratch.terms;
@@ -503,15 +519,105 @@ LANES int rows_of_tile(int64_t rest)
     return blocks * BATCH_ROWS > TILE_BLOCKS ? TILE_BLOCKS / blocks : BATCH_ROWS;
 }
 
-static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_functions *f,
-                          enum target_kind kind)
+/* ---- sixteen short rows ------------------------------------------------------------------------ */
+
+/* Rows of up to two blocks go side by side, a lane each: nothing of a tile is filled up, and nothing
+ * is done row by row. */
+enum { SHORT_CLASSES = 2 * BLOCK, SHORT_CLASSES_U8 = 24 }; /* bytes are moved one by one */
+
+/* The rows of a batch are next to each other unless one between them was ignored. */
+LANES int is_short(const batch *a, enum target_kind kind)
 {
+    const int64_t most = kind == TARGET_U8 ? SHORT_CLASSES_U8 : SHORT_CLASSES;
+    return a->classes > 0 && a->classes <= most && a->rows == BATCH_ROWS
+        && a->row[BATCH_ROWS - 1].index - a->row[0].index == BATCH_ROWS - 1;
+}
+
+/* Targets of sixteen rows, class by class. */
+LANES void short_targets_of_labels(const batch *a, uint8_t *targets)
+{
+    memset(targets, 0, SHORT_CLASSES * BLOCK);
+    for (int i = 0; i < BLOCK; i++)
+        if (a->row[i].label >= 0)
+            targets[a->row[i].label * BLOCK + i] = 1;
+}
+LANES void short_targets_u8(const batch *a, uint8_t *targets)
+{
+    for (int i = 0; i < BLOCK; i++)
+        for (int64_t c = 0; c < a->classes; c++)
+            targets[c * BLOCK + i] = a->row[i].targets_u8[c];
+}
+
+LANES void store_short_element_loss(const batch *a, int64_t stride, const float *terms)
+{
+    float loss[SHORT_CLASSES * BLOCK], weights[BLOCK];
+    for (int i = 0; i < BLOCK; i++)
+        weights[i] = a->row[i].weight;
+    const vf weight = vload_f32(weights), limit = limit_for_weight(weight);
+    for (int64_t c = 0; c < a->classes; c++)
+        vstore_f32(loss + c * BLOCK, vmul(weight, vmin(limit, vload_f32(terms + c * BLOCK))));
+    store_rows(loss, unchanged(), BLOCK, a->classes, a->row[0].element_loss, stride);
+}
+
+/* The order of a long row: the second block adds to the first in f32, then lanes are doubles. */
+LANES void sum_short_rows(batch *a, float *terms)
+{
+    double sum[BLOCK];
+    for (int64_t c = BLOCK; c < a->classes; c++) {
+        float *first = terms + (c - BLOCK) * BLOCK;
+        vstore_f32(first, vadd(vload_f32(first), vload_f32(terms + c * BLOCK)));
+    }
+    sum_tile(terms, a->classes < BLOCK ? a->classes : BLOCK, sum);
+    for (int i = 0; i < BLOCK; i++)
+        a->row[i].sum = sum[i];
+}
+
+static void short_rows(batch *a, const sigmoid_job *job, tile *t, const sigmoid_functions *f)
+{
+    float x[TILE], targets[TILE], grad[TILE];
+    uint8_t targets_u8[TILE];
+    const enum target_kind kind = job->target_kind;
+    t->x = x;
+    t->targets_u8 = targets_u8;
+    t->targets = targets;
+    t->grad = grad;
+    t->scale_negative = a->scale_negative;
+    t->scale_positive = a->scale_positive;
+    t->scale_step = 0;
+    load_rows(a->row[0].logits, job->logits_stride, BLOCK, a->classes, x);
+    if (kind == TARGET_LABEL)
+        short_targets_of_labels(a, targets_u8);
+    else if (kind == TARGET_U8)
+        short_targets_u8(a, targets_u8);
+    else
+        load_rows(a->row[0].targets, job->targets_stride, BLOCK, a->classes, targets);
+    for (t->blocks = (int)a->classes; t->blocks % BLOCKS_IN_FLIGHT != 0; t->blocks++) {
+        vstore_f32(x + BLOCK * t->blocks, vset1(-LANE_INFINITY));
+        vstore_f32(targets + BLOCK * t->blocks, vset1(0.0f));
+        memset(targets_u8 + BLOCK * t->blocks, 0, BLOCK);
+    }
+    f->tiles[kind == TARGET_LABEL ? TARGET_U8 : kind](t);
+    if (job->element_loss)
+        store_short_element_loss(a, job->element_loss_stride, a->scratch.terms);
+    if (job->grad)
+        store_rows(grad, unchanged(), BLOCK, a->classes, a->row[0].grad, job->grad_stride);
+    sum_short_rows(a, a->scratch.terms);
+}
+
+static void compute_batch(batch *a, const sigmoid_job *job, const sigmoid_loss *loss,
+                          const sigmoid_functions *f)
+{
+    const enum target_kind kind = job->target_kind;
     const int64_t rest = a->classes < SPAN ? a->classes : a->classes % GROUP;
     const int64_t in_place = a->classes - rest;
     const int some = rows_of_tile(rest);
     tile t = {0};
     t.loss = loss;
     t.scratch = &a->scratch;
+    if (is_short(a, kind)) {
+        short_rows(a, job, &t, f);
+        return;
+    }
     if (kind == TARGET_LABEL)
         positive_elements(a, &t, f->positives);
     for (int first = 0; first < a->rows; first += some) {
@@ -598,7 +704,7 @@ static void sigmoid_rows(const sigmoid_job *job, const sigmoid_loss *loss,
         for (int64_t row = leaf; row < leaf_end;) {
             for (a.rows = 0; a.rows < BATCH_ROWS && row < leaf_end; row++)
                 add_row(job, &a, row);
-            compute_batch(&a, loss, f, job->target_kind);
+            compute_batch(&a, job, loss, f);
             for (int i = 0; i < a.rows; i++) {
                 const double row_loss = loss_of_row(&a, i);
                 lanes[(a.row[i].index - leaf) % LEAF_LANES] += row_loss;
