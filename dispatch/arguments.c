@@ -138,31 +138,38 @@ static void check_shape(arguments *in, const char *name, const ballast_const_ten
                     BALLAST_ERR_SHAPE, name, t->outer);
 }
 
+static bool is_matrix(const ballast_const_tensor *t) { return t->inner == 1 && t->class_stride == 1; }
+
 static void check_layout(arguments *in, const char *name, const ballast_const_tensor *t,
-                         const ballast_const_tensor *like)
+                         unsigned use, const ballast_const_tensor *like)
 {
-    ballast__refuse(in, t->inner != 1, BALLAST_ERR_UNSUPPORTED, name, t->inner);
-    ballast__refuse(in, t->class_stride != 1, BALLAST_ERR_UNSUPPORTED, name, t->class_stride);
+    if (!(use & PLANES)) {
+        ballast__refuse(in, t->inner != 1, BALLAST_ERR_UNSUPPORTED, name, t->inner);
+        ballast__refuse(in, t->class_stride != 1, BALLAST_ERR_UNSUPPORTED, name, t->class_stride);
+    }
     if (like) {
         ballast__refuse(in, t->outer != like->outer, BALLAST_ERR_SHAPE, name, t->outer);
         ballast__refuse(in, t->classes != like->classes, BALLAST_ERR_SHAPE, name, t->classes);
+        ballast__refuse(in, t->inner != like->inner, BALLAST_ERR_SHAPE, name, t->inner);
     }
-    ballast__refuse(in, t->outer > 1 && t->outer_stride < t->classes, BALLAST_ERR_STRIDE, name,
-                    t->outer_stride);
+    if (is_matrix(t))
+        ballast__refuse(in, t->outer > 1 && t->outer_stride < t->classes, BALLAST_ERR_STRIDE,
+                        name, t->outer_stride);
 }
 
-/* Elements from the first to the last, both included, or -1 where that is beyond any memory. */
-static int64_t span_of(const ballast_const_tensor *t)
+/* Elements from the first to the last of `count` pieces, both included, or -1 where that is beyond any
+ * memory. */
+static int64_t span_of(int64_t count, int64_t stride, int64_t piece)
 {
-    if (t->outer == 0 || t->classes == 0)
+    if (count == 0 || piece == 0)
         return 0;
-    if (t->classes > MAX_ELEMENTS)
+    if (piece < 0 || piece > MAX_ELEMENTS)
         return -1;
-    if (t->outer == 1)
-        return t->classes;
-    if (product_exceeds(t->outer - 1, t->outer_stride, MAX_ELEMENTS - t->classes))
+    if (count == 1)
+        return piece;
+    if (product_exceeds(count - 1, stride, MAX_ELEMENTS - piece))
         return -1;
-    return (t->outer - 1) * t->outer_stride + t->classes;
+    return (count - 1) * stride + piece;
 }
 
 /* Puts it on the list: `span` elements from the first to the last, in rows of `row`, `stride` apart
@@ -185,6 +192,36 @@ static void add_array(arguments *in, const char *name, const void *data, ballast
     a->end = begin + (uintptr_t)span * size;
     a->row_bytes = (uintptr_t)row * size;
     a->row_stride = (uintptr_t)stride * size;
+    a->plane_bytes = a->plane_stride = 0;
+}
+
+/* Any inner and class_stride: sizes, then strides from the inside out. */
+static void take_planes(arguments *in, const char *name, const ballast_const_tensor *t, unsigned use)
+{
+    const int64_t rows = t->outer > 1 ? t->outer_stride : 0;
+    const bool has_planes = t->classes > 1 && t->inner > 0 && t->outer > 0;
+    const int before = in->count;
+
+    ballast__refuse(in, product_exceeds(t->outer, t->inner, MAX_ELEMENTS), BALLAST_ERR_SHAPE, name,
+                    t->inner);
+    ballast__refuse(in, has_planes && t->class_stride < t->inner, BALLAST_ERR_STRIDE, name,
+                    t->class_stride);
+    if (in->fault.status != BALLAST_OK)
+        return;
+    ballast__refuse(in, product_exceeds(ballast__row_count(t), t->classes, MAX_ELEMENTS),
+                    BALLAST_ERR_SHAPE, name, t->outer);
+    const int64_t row = span_of(t->classes, t->class_stride, t->inner);
+    ballast__refuse(in, row < 0, BALLAST_ERR_SHAPE, name, t->class_stride);
+    ballast__refuse(in, t->outer > 1 && t->outer_stride < row, BALLAST_ERR_STRIDE, name,
+                    t->outer_stride);
+    if (in->fault.status != BALLAST_OK)
+        return;
+    add_array(in, name, t->data, t->dtype, use, span_of(t->outer, t->outer_stride, row), row, rows);
+    if (in->count > before && has_planes) {
+        array *a = &in->arrays[before];
+        a->plane_bytes = (uintptr_t)t->inner * size_of(t->dtype);
+        a->plane_stride = (uintptr_t)t->class_stride * size_of(t->dtype);
+    }
 }
 
 void ballast__take_tensor(arguments *in, const char *name, const ballast_const_tensor *t,
@@ -192,12 +229,17 @@ void ballast__take_tensor(arguments *in, const char *name, const ballast_const_t
 {
     if (in->fault.status != BALLAST_OK || (!t->data && !(use & NEEDED)))
         return;
-    check_data(in, name, t->data, t->dtype, dtypes, t->outer == 0 || t->classes == 0);
+    check_data(in, name, t->data, t->dtype, dtypes,
+               t->outer == 0 || t->classes == 0 || t->inner == 0);
     check_shape(in, name, t);
-    check_layout(in, name, t, like);
-    if (in->fault.status == BALLAST_OK)
-        add_array(in, name, t->data, t->dtype, use, span_of(t), t->classes,
-                  t->outer > 1 ? t->outer_stride : 0);
+    check_layout(in, name, t, use, like);
+    if (in->fault.status != BALLAST_OK)
+        return;
+    if (is_matrix(t))
+        add_array(in, name, t->data, t->dtype, use, span_of(t->outer, t->outer_stride, t->classes),
+                  t->classes, t->outer > 1 ? t->outer_stride : 0);
+    else
+        take_planes(in, name, t, use);
 }
 
 void ballast__take_output(arguments *in, const char *name, const ballast_tensor *t,
@@ -226,18 +268,28 @@ void ballast__take_array(arguments *in, const char *name, const void *data, ball
 static bool is_in_place(const array *a, const array *b)
 {
     return (a->use & b->use & IN_PLACE) && a->begin == b->begin && a->dtype == b->dtype &&
-           a->row_stride == b->row_stride;
+           a->row_stride == b->row_stride && a->plane_stride == b->plane_stride;
 }
 
-/* Columns of one wide matrix: rows alternate, but share no element. `a` begins first. */
+/* Both repeat after `period` bytes, and use so many bytes of each. `a` begins first. */
+static bool alternate(const array *a, uintptr_t a_bytes, const array *b, uintptr_t b_bytes,
+                      uintptr_t period)
+{
+    const uintptr_t distance = (b->begin - a->begin) % period;
+
+    return distance >= a_bytes && distance + b_bytes <= period;
+}
+
+/* Columns of one wide matrix, or crops of one wide image: rows alternate, or planes, but share no
+ * element. `a` begins first. */
 static bool is_interleaved(const array *a, const array *b)
 {
-    const uintptr_t stride = a->row_stride;
+    const uintptr_t rows = a->row_stride, planes = a->plane_stride;
 
-    if (stride == 0 || stride != b->row_stride)
-        return false;
-    const uintptr_t distance = (b->begin - a->begin) % stride;
-    return distance >= a->row_bytes && distance + b->row_bytes <= stride;
+    if (rows != 0 && rows == b->row_stride && alternate(a, a->row_bytes, b, b->row_bytes, rows))
+        return true;
+    return planes != 0 && planes == b->plane_stride && rows % planes == 0 &&
+           b->row_stride % planes == 0 && alternate(a, a->plane_bytes, b, b->plane_bytes, planes);
 }
 
 static bool overlap(const array *a, const array *b)

@@ -11,8 +11,9 @@
 #include "implementation.h"
 
 /* How an array is used. NEEDED: NULL only where it has no elements. A call's output with IN_PLACE,
- * one at most, may be exactly one of its inputs with IN_PLACE. */
-enum { NEEDED = 1, WRITTEN = 2, IN_PLACE = 4 };
+ * one at most, may be exactly one of its inputs with IN_PLACE. PLANES: inner and class_stride may be
+ * other than 1. */
+enum { NEEDED = 1, WRITTEN = 2, IN_PLACE = 4, PLANES = 8 };
 
 /* Sets of dtypes: a bit for each. */
 enum {
@@ -27,13 +28,16 @@ static inline unsigned ballast__only(ballast_dtype dtype)
     return (unsigned)dtype <= BALLAST_U8 ? 1u << dtype & all : 0;
 }
 
-/* An argument as memory: rows of row_bytes, row_stride apart (0 where there is one row at most). */
+/* An argument as memory: rows of row_bytes, row_stride apart (0 where there is one row at most); in
+ * them planes of plane_bytes, plane_stride apart (0 where there is one at most, or classes are
+ * neighbours). With planes, a row is all of one outer index. */
 typedef struct array {
     const char *name;
     ballast_dtype dtype;
     unsigned use;
     uintptr_t begin, end;
     uintptr_t row_bytes, row_stride;
+    uintptr_t plane_bytes, plane_stride;
 } array;
 
 enum { MAX_ARRAYS = 10 };
@@ -99,6 +103,18 @@ void ballast__take_output(arguments *in, const char *name, const ballast_tensor 
                           unsigned dtypes, unsigned use, const ballast_const_tensor *like);
 void ballast__take_array(arguments *in, const char *name, const void *data, ballast_dtype dtype,
                          unsigned dtypes, int64_t count, unsigned use);
+
+/* outer * inner; no number to rely on before the tensor is taken. */
+static inline int64_t ballast__row_count(const ballast_const_tensor *tensor)
+{
+    return (int64_t)((uint64_t)tensor->outer * (uint64_t)tensor->inner);
+}
+
+/* Whether the classes of a row are neighbours; also where there are none. */
+static inline bool ballast__has_rows(int64_t classes, int64_t inner, int64_t class_stride)
+{
+    return classes == 0 || (inner == 1 && class_stride == 1);
+}
 
 /* No output of the list may overlap anything else of it. */
 void ballast__check_overlaps(arguments *in);

@@ -20,10 +20,11 @@ static void take_arrays(arguments *in, const loss *l)
 {
     const ballast_const_tensor *like = l->logits;
     const ballast_dtype real = like->dtype;
-    const int64_t rows = like->outer, classes = like->classes;
+    const int64_t rows = ballast__row_count(like), classes = like->classes;
     const unsigned same = ballast__only(real);
+    const unsigned planes = l->kind == CROSS_ENTROPY ? PLANES : 0;
 
-    ballast__take_tensor(in, "logits", like, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
+    ballast__take_tensor(in, "logits", like, REAL_DTYPES, NEEDED | IN_PLACE | planes, NULL);
     if (has_labels(l))
         ballast__take_array(in, "labels", l->labels->data, l->labels->dtype, LABEL_DTYPES, rows,
                             NEEDED);
@@ -37,7 +38,7 @@ static void take_arrays(arguments *in, const loss *l)
     ballast__take_array(in, "loss", l->loss, BALLAST_F64, REAL_DTYPES, 1, WRITTEN);
     ballast__take_array(in, "row_loss", l->row_loss, real, same, rows, WRITTEN);
     ballast__take_output(in, "element_loss", l->element_loss, same, 0, like);
-    ballast__take_output(in, "grad", l->grad, same, IN_PLACE, like);
+    ballast__take_output(in, "grad", l->grad, same, IN_PLACE | planes, like);
     ballast__check_overlaps(in);
 }
 
@@ -87,8 +88,8 @@ static void check_options(arguments *in, const loss *l)
 
 static label_rows labels_of(const loss *l)
 {
-    return (label_rows){*l->labels, l->logits->outer, l->logits->classes, l->ignore_index,
-                        l->background};
+    return (label_rows){*l->labels, ballast__row_count(l->logits), l->logits->classes,
+                        l->ignore_index, l->background};
 }
 
 /* Weights, then labels; and how many rows count. */
@@ -114,11 +115,12 @@ static double weight_of(const loss *l, const void *weights, int64_t index)
 static double weight_sum(const loss *l, label_counts counts)
 {
     const bool labels = has_labels(l);
+    const int64_t rows = ballast__row_count(l->logits);
     double sum = 0.0, lost = 0.0;
 
     if (!l->class_weight && !l->row_weight)
         return (double)counts.counted;
-    for (int64_t i = 0; i < l->logits->outer; i++) {
+    for (int64_t i = 0; i < rows; i++) {
         const int64_t label = labels ? ballast__label_at(*l->labels, i) : -1;
 
         if (labels && label == l->ignore_index)
@@ -140,7 +142,7 @@ static double denominator_of(const loss *l, label_counts counts)
     case BALLAST_WEIGHT_SUM:
         return weight_sum(l, counts);
     case BALLAST_ROWS:
-        return (double)l->logits->outer;
+        return (double)ballast__row_count(l->logits);
     case BALLAST_COUNTED_ROWS:
         return (double)counts.counted;
     case BALLAST_ELEMENTS:
@@ -201,18 +203,26 @@ static void set_rows(row_terms *r, const loss *l, const plan *p)
 static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kernels)
 {
     cross_entropy_job *job = &p->job.cross_entropy;
+    const ballast_const_tensor *x = l->logits;
+    const ballast_tensor *grad = l->grad;
+    const bool rows =
+        ballast__has_rows(x->classes, x->inner, x->class_stride) &&
+        (!grad->data || ballast__has_rows(grad->classes, grad->inner, grad->class_stride));
 
     p->rows = cross_entropy_rows;
-    p->kernel.cross_entropy = kernels->cross_entropy;
+    p->kernel.cross_entropy = rows ? kernels->cross_entropy : kernels->cross_entropy_planes;
     set_rows(&job->rows, l, p);
     job->logits = l->logits->data;
     job->logits_stride = l->logits->outer_stride;
+    job->logits_class_stride = l->logits->class_stride;
     job->grad = l->grad->data;
     job->grad_stride = l->grad->outer_stride;
+    job->grad_class_stride = l->grad->class_stride;
     job->classes = l->logits->classes;
-    job->beyond_cache = ballast__beyond_cache(l->logits->outer, job->classes,
-                                              sizeof(float));
-    ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, job->grad != NULL);
+    job->inner = l->logits->inner;
+    job->beyond_cache = ballast__beyond_cache(ballast__row_count(x), job->classes, sizeof(float));
+    if (rows)
+        ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, grad->data != NULL);
 }
 
 static enum target_kind target_kind_of(const loss *l)
@@ -256,7 +266,7 @@ static const row_cost costs[] = {
 static void plan_loss(plan *p, const arguments *in, const loss *l, label_counts counts,
                       const kernel_table *kernels)
 {
-    ballast__plan_rows(p, in, l->logits->outer, l->logits->classes, costs[l->kind]);
+    ballast__plan_rows(p, in, ballast__row_count(l->logits), l->logits->classes, costs[l->kind]);
     if (l->loss)
         ballast__plan_reduction(p, l->loss, LEAF_LANES);
     p->reduced = reduced_loss;

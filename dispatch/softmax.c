@@ -4,6 +4,8 @@
 
 enum { SOFTMAX, LOG_SOFTMAX };
 
+typedef void backward_function(const softmax_backward_job *, int64_t begin, int64_t end);
+
 /* ---- Forward --------------------------------------------------------------------------------- */
 
 static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t end)
@@ -13,23 +15,43 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
 }
 
 static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,
-                         void *output, int64_t output_stride)
+                         const ballast_tensor *output)
 {
     const row_cost cost = {20.0, 1.3};
 
-    ballast__plan_rows(p, in, input->outer, input->classes, cost);
+    ballast__plan_rows(p, in, ballast__row_count(input), input->classes, cost);
     p->rows = softmax_rows;
     p->job.softmax = (softmax_job){
         .input = input->data,
         .input_stride = input->outer_stride,
-        .output = output,
-        .output_stride = output_stride,
+        .input_class_stride = input->class_stride,
+        .output = output->data,
+        .output_stride = output->outer_stride,
+        .output_class_stride = output->class_stride,
         .classes = input->classes,
-        .beyond_cache = ballast__beyond_cache(input->outer, input->classes, sizeof(float)),
+        .inner = input->inner,
+        .beyond_cache =
+            ballast__beyond_cache(ballast__row_count(input), input->classes, sizeof(float)),
     };
 }
 
 DEFINE_LAYOUT(softmax_layout, "struct_size", ballast_softmax_args, BALLAST_SOFTMAX_ARGS, output);
+
+/* Only matrices have rows that threads may share. */
+static void choose_kernel(plan *p, const kernel_table *k, int variant,
+                          const ballast_softmax_args *a)
+{
+    const bool softmax = variant == SOFTMAX;
+
+    if (!ballast__has_rows(a->input.classes, a->input.inner, a->input.class_stride) ||
+        !ballast__has_rows(a->output.classes, a->output.inner, a->output.class_stride)) {
+        p->kernel.softmax = softmax ? k->softmax_planes : k->log_softmax_planes;
+        return;
+    }
+    p->kernel.softmax = softmax ? k->softmax : k->log_softmax;
+    ballast__plan_sharing(p, softmax ? &k->shared_softmax : &k->shared_log_softmax,
+                          a->input.classes, true);
+}
 
 static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, int variant)
 {
@@ -37,17 +59,14 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
     const ballast_softmax_args *a = ballast__read_struct(in, &softmax_layout, args, &room);
     const ballast_const_tensor *input = &a->input;
 
-    ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
-    ballast__take_output(in, "output", &a->output, ballast__only(input->dtype), NEEDED | IN_PLACE,
-                         input);
+    ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED | IN_PLACE | PLANES, NULL);
+    ballast__take_output(in, "output", &a->output, ballast__only(input->dtype),
+                         NEEDED | IN_PLACE | PLANES, input);
     ballast__check_overlaps(in);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, in, input, a->output.data, a->output.outer_stride);
-        p->kernel.softmax = variant == SOFTMAX ? kernels->softmax : kernels->log_softmax;
-        ballast__plan_sharing(p, variant == SOFTMAX ? &kernels->shared_softmax
-                                                    : &kernels->shared_log_softmax,
-                              input->classes, true);
+        plan_softmax(p, in, input, &a->output);
+        choose_kernel(p, kernels, variant, a);
     }
     return ballast__report(in, a->error);
 }
@@ -67,15 +86,20 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     const ballast_const_tensor *input = &a->input;
 
     (void)variant;
-    ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED, NULL);
-    ballast__take_array(in, "output", a->output, input->dtype, REAL_DTYPES, input->outer,
-                        NEEDED | WRITTEN);
+    ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED | PLANES, NULL);
+    ballast__take_array(in, "output", a->output, input->dtype, REAL_DTYPES,
+                        ballast__row_count(input), NEEDED | WRITTEN);
     ballast__check_overlaps(in);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, in, input, a->output, 1);
-        p->kernel.softmax = kernels->log_sum_exp;
-        ballast__plan_sharing(p, &kernels->shared_log_sum_exp, input->classes, false);
+        const ballast_tensor output = {.data = a->output};
+
+        plan_softmax(p, in, input, &output);
+        p->kernel.softmax = kernels->log_sum_exp_planes;
+        if (ballast__has_rows(input->classes, input->inner, input->class_stride)) {
+            p->kernel.softmax = kernels->log_sum_exp;
+            ballast__plan_sharing(p, &kernels->shared_log_sum_exp, input->classes, false);
+        }
     }
     return ballast__report(in, a->error);
 }
@@ -94,17 +118,35 @@ static void plan_backward(plan *p, const arguments *in, const ballast_softmax_ba
 {
     const row_cost cost = {20.0, 0.5};
 
-    ballast__plan_rows(p, in, a->output.outer, a->output.classes, cost);
+    ballast__plan_rows(p, in, ballast__row_count(&a->output), a->output.classes, cost);
     p->rows = backward_rows;
     p->job.softmax_backward = (softmax_backward_job){
         .output = a->output.data,
         .output_stride = a->output.outer_stride,
+        .output_class_stride = a->output.class_stride,
         .grad_output = a->grad_output.data,
         .grad_output_stride = a->grad_output.outer_stride,
+        .grad_output_class_stride = a->grad_output.class_stride,
         .grad_input = a->grad_input.data,
         .grad_input_stride = a->grad_input.outer_stride,
+        .grad_input_class_stride = a->grad_input.class_stride,
         .classes = a->output.classes,
+        .inner = a->output.inner,
     };
+}
+
+static backward_function *backward_kernel(const kernel_table *k, int variant,
+                                          const ballast_softmax_backward_args *a)
+{
+    const bool rows = ballast__has_rows(a->output.classes, a->output.inner, a->output.class_stride) &&
+                      ballast__has_rows(a->grad_output.classes, a->grad_output.inner,
+                                        a->grad_output.class_stride) &&
+                      ballast__has_rows(a->grad_input.classes, a->grad_input.inner,
+                                        a->grad_input.class_stride);
+
+    if (variant == SOFTMAX)
+        return rows ? k->softmax_backward : k->softmax_backward_planes;
+    return rows ? k->log_softmax_backward : k->log_softmax_backward_planes;
 }
 
 DEFINE_LAYOUT(backward_layout, "struct_size", ballast_softmax_backward_args,
@@ -117,16 +159,16 @@ static ballast_status prepare_backward(arguments *in, const void *args, plan *p,
         ballast__read_struct(in, &backward_layout, args, &room);
     const ballast_const_tensor *output = &a->output;
     const unsigned dtype = ballast__only(output->dtype);
+    const unsigned use = NEEDED | IN_PLACE | PLANES;
 
-    ballast__take_tensor(in, "output", output, REAL_DTYPES, NEEDED | IN_PLACE, NULL);
-    ballast__take_tensor(in, "grad_output", &a->grad_output, dtype, NEEDED | IN_PLACE, output);
-    ballast__take_output(in, "grad_input", &a->grad_input, dtype, NEEDED | IN_PLACE, output);
+    ballast__take_tensor(in, "output", output, REAL_DTYPES, use, NULL);
+    ballast__take_tensor(in, "grad_output", &a->grad_output, dtype, use, output);
+    ballast__take_output(in, "grad_input", &a->grad_input, dtype, use, output);
     ballast__check_overlaps(in);
     const kernel_table *kernels = ballast__kernels_for(in, "output", output->dtype);
     if (in->fault.status == BALLAST_OK) {
         plan_backward(p, in, a);
-        p->kernel.softmax_backward = variant == SOFTMAX ? kernels->softmax_backward
-                                                        : kernels->log_softmax_backward;
+        p->kernel.softmax_backward = backward_kernel(kernels, variant, a);
     }
     return ballast__report(in, a->error);
 }

@@ -10,7 +10,7 @@
  * log1p is latency bound, and sixteen lanes cost what one does. */
 #include "loss_rows.h"
 #include "shared_row.h"
-#include "softmax_tile.h"
+#include "softmax_planes.h"
 
 /* Sixteen rows on their way to their losses. */
 typedef struct pending_losses {
@@ -436,5 +436,142 @@ void KERNEL(cross_entropy_outputs)(const void *arg, shared_rows *s, int64_t begi
             store_fill(grad, c.n, LANE_NAN);
         else
             scale_shared(&c, logits_chunk(job, &c), label, grad);
+    }
+}
+
+/* ---- classes a plane apart -------------------------------------------------------------------- */
+
+/* What a pack's rows weigh. An ignored row, or one that is not there, weighs nothing: loss and gradient
+ * come out as 0, and class 0 stands for its label. */
+typedef struct pack_weights {
+    double gradient[PACK_TILES][BLOCK];
+    float loss[PACK_TILES][BLOCK];
+    int64_t ignored[PACK_TILES][BLOCK];
+} pack_weights;
+
+/* Loops without branches, as in weigh_rows(). */
+LANES void weigh_tile(const row_terms *rows, int64_t begin, int64_t count, pack_weights *w, int t,
+                      int64_t *column)
+{
+    int64_t room[BLOCK];
+    const int64_t *label = labels_at(rows, begin, count, room);
+    for (int j = 0; j < BLOCK; j++)
+        w->ignored[t][j] = label[j] == rows->ignore_index;
+    for (int j = 0; j < BLOCK; j++)
+        column[j] = w->ignored[t][j] ? 0 : label[j];
+    for (int j = 0; j < BLOCK; j++)
+        w->loss[t][j] = w->ignored[t][j] ? 0.0f : 1.0f;
+    for (int j = 0; j < BLOCK; j++)
+        w->gradient[t][j] = w->ignored[t][j] ? 0.0 : rows->grad_scale;
+    if (!rows->class_weight && !rows->row_weight && !rows->grad_rows)
+        return;
+    for (int64_t j = 0; j < BLOCK && j < count; j++)
+        if (!w->ignored[t][j]) {
+            const row_factors f = row_factors_of(rows, begin + j, column[j]);
+            w->loss[t][j] = f.loss;
+            w->gradient[t][j] = f.gradient;
+        }
+}
+
+/* Rows whose e_y is too small to divide by, which need their logit, and special rows. `special` is set
+ * for those that are not ignored. */
+static __attribute__((noinline)) void mend_pack_tile(const pack *p, int t, const pack_weights *w,
+                                                     pending_losses *pending,
+                                                     pack_factors *f, int *special)
+{
+    const tile_sum *s = &p->sum[t];
+    const input_planes in = input_tile(p->in, t);
+    special_rows(s, special);
+    for (int j = 0; j < BLOCK && j < in.rows; j++) {
+        const reference ref = reference_at(&s->ref, j);
+        const int64_t label = p->column[t * BLOCK + j];
+        pending->n[j] = ref.n;
+        pending->shift_minus_logit[j] = ref.shift - load_one(in.x + label * in.stride + j);
+        if (w->ignored[t][j] || special[j]) {
+            special[j] &= !w->ignored[t][j];
+            set_pending(pending, j, special[j] ? LANE_NAN : 0.0f, 1.0f, w->loss[t][j]);
+            f->factor[t][j] = 0.0;
+            f->value[t][j] = 0.0f;
+        }
+    }
+}
+
+/* From the sums of a tile to its losses, and to what its gradients are written with. */
+LANES vf finish_pack_tile(const pack *p, int t, const pack_weights *w, pack_factors *f,
+                         int *special)
+{
+    const tile_sum *s = &p->sum[t];
+    pending_losses pending;
+    int ordinary = 1;
+    for (int j = 0; j < BLOCK; j++) {
+        const double h = w->gradient[t][j] / (s->others[j] + s->left_out[j]);
+        f->factor[t][j] = h;
+        f->value[t][j] = narrowed(-(s->others[j] * h)) + 0.0f; /* never -0 */
+        set_pending(&pending, j, (float)s->others[j], (float)s->left_out[j], w->loss[t][j]);
+        special[j] = 0;
+        ordinary &= s->left_out[j] >= (double)SMALLEST_LABEL_TERM;
+        ordinary &= s->others[j] >= 0.0; /* no NaN */
+    }
+    if (!ordinary)
+        mend_pack_tile(p, t, w, &pending, f, special);
+    return finish_pending(&pending);
+}
+
+/* Row `row` and those after it add into the lanes that they are of their leaf. */
+LANES vd add_losses_anywhere(vd total, int64_t row, int64_t count, vf loss)
+{
+    float lane[2 * BLOCK] = {0.0f};
+    vstore_tail_f32(lane + row % BLOCK, count, loss);
+    total = vd_add(total, vload_f32(lane));
+    return row % BLOCK + count > BLOCK ? vd_add(total, vload_f32(lane + BLOCK)) : total;
+}
+
+/* Rows of one leaf. */
+LANES vd cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int64_t end, pack *p)
+{
+    const row_terms *rows = &job->rows;
+    pack_weights w;
+    pack_factors f;
+    vd total = vd_zero();
+    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(job->classes, 1))
+    {
+        int special[PACK_TILES][BLOCK];
+        start_pack(p, input_at(job->logits, job->logits_stride, job->logits_class_stride, r),
+                   job->classes, LEAVE_COLUMN, 0);
+        for (int t = 0; t < p->tiles; t++) {
+            const int64_t left = r.count - t * BLOCK;
+            weigh_tile(rows, r.row + t * BLOCK, left < BLOCK ? left : BLOCK, &w, t,
+                       p->column + t * BLOCK);
+        }
+        sum_pack(p);
+        for (int t = 0; t < p->tiles; t++) {
+            const int64_t row = r.row + t * BLOCK, left = r.count - t * BLOCK;
+            const vf loss = finish_pack_tile(p, t, &w, &f, special[t]);
+            if (rows->row_loss)
+                vstore_tail_f32((float *)rows->row_loss + row, left, loss);
+            total = add_losses_anywhere(total, row, left < BLOCK ? left : BLOCK, loss);
+        }
+        if (!job->grad)
+            continue;
+        const output_planes out = output_at(job->grad, job->grad_stride, job->grad_class_stride, r);
+        write_pack(p, &f, 1, out);
+        for (int t = 0; t < p->tiles; t++)
+            for (int j = 0; j < BLOCK; j++)
+                if (special[t][j])
+                    fill_row(output_tile(out, t), j, job->classes, LANE_NAN);
+    }
+    return total;
+}
+
+void KERNEL(cross_entropy_planes)(const cross_entropy_job *job, int64_t begin, int64_t end)
+{
+    const row_terms *rows = &job->rows;
+    const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
+    pack p;
+    for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
+        const int64_t leaf_end = end - leaf < leaf_rows ? end : leaf + leaf_rows;
+        const vd total = cross_entropy_packs(job, leaf, leaf_end, &p);
+        if (rows->partial)
+            rows->partial[leaf / leaf_rows] = vd_across(total);
     }
 }

@@ -5,6 +5,10 @@
  * computes rows [begin, end) of it on the calling thread: no allocation, no checks, no state. Arrays
  * are untyped here; their storage type is that of the table.
  *
+ * Tensors are [outer, classes, inner]. Row i is position i % inner of outer index i / inner; its class
+ * c stands at (i / inner) * stride + c * class_stride + i % inner. Kernels without `planes` in their
+ * name are for inner = 1 and class strides of 1: rows of contiguous classes. They do not read either.
+ *
  * Sums over rows. Rows are cut into leaves of `leaf_rows` (a multiple of 16, chosen by dispatch from
  * the number of rows alone). Within a leaf, row i adds into double lane i % 16; the lanes are folded
  * 16 -> 8 -> 4 -> 2 -> 1 into partial[leaf]. A kernel is called with begin on a leaf's boundary, and
@@ -20,22 +24,22 @@ enum { LEAF_LANES = 16, MAX_LEAVES = 1024 };
 /* Softmax, log-softmax (output a matrix) and log-sum-exp (output one value per row). */
 typedef struct softmax_job {
     const void *input;
-    int64_t input_stride;
+    int64_t input_stride, input_class_stride;
     void *output;
-    int64_t output_stride;
-    int64_t classes;
+    int64_t output_stride, output_class_stride;
+    int64_t classes, inner;
     int beyond_cache; /* the problem is larger than the last cache: stream what is written */
 } softmax_job;
 
 /* Backward of softmax and log-softmax. */
 typedef struct softmax_backward_job {
     const void *output;
-    int64_t output_stride;
+    int64_t output_stride, output_class_stride;
     const void *grad_output;
-    int64_t grad_output_stride;
+    int64_t grad_output_stride, grad_output_class_stride;
     void *grad_input;
-    int64_t grad_input_stride;
-    int64_t classes;
+    int64_t grad_input_stride, grad_input_class_stride;
+    int64_t classes, inner;
 } softmax_backward_job;
 
 /* What every loss knows about its rows. NULL means: all ones (weights), not wanted (outputs).
@@ -57,10 +61,10 @@ typedef struct row_terms {
 typedef struct cross_entropy_job {
     row_terms rows;
     const void *logits;
-    int64_t logits_stride;
+    int64_t logits_stride, logits_class_stride;
     void *grad;
-    int64_t grad_stride;
-    int64_t classes;
+    int64_t grad_stride, grad_class_stride;
+    int64_t classes, inner;
     int beyond_cache; /* as in softmax_job */
 } cross_entropy_job;
 
@@ -145,6 +149,13 @@ typedef struct kernel_table {
     void (*softmax_backward)(const softmax_backward_job *, int64_t begin, int64_t end);
     void (*log_softmax_backward)(const softmax_backward_job *, int64_t begin, int64_t end);
     void (*cross_entropy)(const cross_entropy_job *, int64_t begin, int64_t end);
+    /* The same for any inner and class stride: each class is a plane of its own. */
+    void (*softmax_planes)(const softmax_job *, int64_t begin, int64_t end);
+    void (*log_softmax_planes)(const softmax_job *, int64_t begin, int64_t end);
+    void (*log_sum_exp_planes)(const softmax_job *, int64_t begin, int64_t end);
+    void (*softmax_backward_planes)(const softmax_backward_job *, int64_t begin, int64_t end);
+    void (*log_softmax_backward_planes)(const softmax_backward_job *, int64_t begin, int64_t end);
+    void (*cross_entropy_planes)(const cross_entropy_job *, int64_t begin, int64_t end);
     void (*binary_cross_entropy)(const sigmoid_job *, int64_t begin, int64_t end);
     void (*sigmoid_focal)(const sigmoid_job *, int64_t begin, int64_t end);
     /* parts: { sum w x } ; { sum w x, sum w } ; { sum w x^2 } ; { total, reference } */

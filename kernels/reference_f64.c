@@ -100,6 +100,20 @@ static double exp_difference(double x, double max)
 
 /* ---- softmax --------------------------------------------------------------------------------- */
 
+/* A row of a tensor [outer, classes, inner]: class c is x[c * stride]. */
+typedef struct input_row {
+    const double *x;
+    int64_t stride, classes;
+} input_row;
+
+/* Where row i begins. */
+static int64_t offset_of(int64_t i, int64_t inner, int64_t outer_stride)
+{
+    return i / inner * outer_stride + i % inner;
+}
+
+static double class_of(input_row r, int64_t c) { return r.x[c * r.stride]; }
+
 /* The largest logit and the sum of the others' exponentials relative to it. at < 0: the row's
  * softmax is NaN, and `max` is its log-sum-exp: NaN, +inf or -inf. */
 typedef struct row_state {
@@ -108,14 +122,15 @@ typedef struct row_state {
     double rest;
 } row_state;
 
-static row_state row_maximum(const double *x, int64_t n)
+static row_state row_maximum(input_row r)
 {
     row_state row = {-1, -INFINITE, 0.0};
-    for (int64_t c = 0; c < n; c++) {
-        if (x[c] != x[c])
-            return (row_state){-1, canonical(x[c]), 0.0};
-        if (x[c] > row.max)
-            row = (row_state){c, x[c], 0.0};
+    for (int64_t c = 0; c < r.classes; c++) {
+        const double x = class_of(r, c);
+        if (x != x)
+            return (row_state){-1, canonical(x), 0.0};
+        if (x > row.max)
+            row = (row_state){c, x, 0.0};
     }
     if (row.max == INFINITE)
         row.at = -1;
@@ -123,54 +138,68 @@ static row_state row_maximum(const double *x, int64_t n)
 }
 
 /* Without the columns a and b. */
-static double sum_exponentials(const double *x, int64_t n, double max, int64_t a, int64_t b)
+static double sum_exponentials(input_row r, double max, int64_t a, int64_t b)
 {
     sum s = {0.0, 0.0};
-    for (int64_t c = 0; c < n; c++)
+    for (int64_t c = 0; c < r.classes; c++)
         if (c != a && c != b)
-            add(&s, exp_difference(x[c], max));
+            add(&s, exp_difference(class_of(r, c), max));
     return total_of(&s);
 }
 
-static row_state row_state_of(const double *x, int64_t n)
+static row_state row_state_of(input_row r)
 {
-    row_state row = row_maximum(x, n);
+    row_state row = row_maximum(r);
     if (row.at >= 0)
-        row.rest = sum_exponentials(x, n, row.max, row.at, row.at);
+        row.rest = sum_exponentials(r, row.max, row.at, row.at);
     return row;
 }
 
-static void fill(double *x, int64_t n, double value)
+static void fill(double *x, int64_t stride, int64_t n, double value)
 {
     for (int64_t c = 0; c < n; c++)
-        x[c] = value;
+        x[c * stride] = value;
+}
+
+static input_row softmax_input(const softmax_job *job, int64_t i)
+{
+    const double *x = job->input;
+    return (input_row){x + offset_of(i, job->inner, job->input_stride), job->input_class_stride,
+                       job->classes};
+}
+
+static double *softmax_output(const softmax_job *job, int64_t i)
+{
+    return (double *)job->output + offset_of(i, job->inner, job->output_stride);
 }
 
 static void softmax(const softmax_job *job, int64_t begin, int64_t end)
 {
+    const int64_t stride = job->output_class_stride;
     for (int64_t i = begin; i < end; i++) {
-        const double *x = (const double *)job->input + i * job->input_stride;
-        double *y = (double *)job->output + i * job->output_stride;
-        const row_state row = row_state_of(x, job->classes);
+        const input_row x = softmax_input(job, i);
+        double *y = softmax_output(job, i);
+        const row_state row = row_state_of(x);
         if (row.at < 0)
-            fill(y, job->classes, canonical(INFINITE - INFINITE));
+            fill(y, stride, job->classes, canonical(INFINITE - INFINITE));
         else
             for (int64_t c = 0; c < job->classes; c++)
-                y[c] = exp_difference(x[c], row.max) / (1.0 + row.rest);
+                y[c * stride] = exp_difference(class_of(x, c), row.max) / (1.0 + row.rest);
     }
 }
 
 /* (x - max) - log1p(rest): both parts are <= 0. */
 static void log_softmax(const softmax_job *job, int64_t begin, int64_t end)
 {
+    const int64_t stride = job->output_class_stride;
     for (int64_t i = begin; i < end; i++) {
-        const double *x = (const double *)job->input + i * job->input_stride;
-        double *y = (double *)job->output + i * job->output_stride;
-        const row_state row = row_state_of(x, job->classes);
+        const input_row x = softmax_input(job, i);
+        double *y = softmax_output(job, i);
+        const row_state row = row_state_of(x);
         const double log_sum = row.at < 0 ? canonical(INFINITE - INFINITE) : log1p_f64(row.rest);
         for (int64_t c = 0; c < job->classes; c++) {
-            const pair d = add_exactly(x[c], -row.max);
-            y[c] = canonical((d.high - log_sum) + d.low);
+            const pair d = add_exactly(class_of(x, c), -row.max);
+            y[c * stride] = canonical((d.high - log_sum) + d.low);
         }
     }
 }
@@ -178,39 +207,53 @@ static void log_softmax(const softmax_job *job, int64_t begin, int64_t end)
 static void log_sum_exp(const softmax_job *job, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i++) {
-        const double *x = (const double *)job->input + i * job->input_stride;
-        const row_state row = row_state_of(x, job->classes);
+        const row_state row = row_state_of(softmax_input(job, i));
         ((double *)job->output)[i] = row.max + log1p_f64(row.rest);
     }
+}
+
+/* What a backward operation reads and writes of one row. */
+typedef struct backward_row {
+    input_row y, g;
+    double *dx;
+    int64_t stride; /* of dx */
+} backward_row;
+
+static backward_row backward_row_of(const softmax_backward_job *job, int64_t i)
+{
+    const double *y = job->output, *g = job->grad_output;
+    const int64_t inner = job->inner;
+    return (backward_row){
+        {y + offset_of(i, inner, job->output_stride), job->output_class_stride, job->classes},
+        {g + offset_of(i, inner, job->grad_output_stride), job->grad_output_class_stride,
+         job->classes},
+        (double *)job->grad_input + offset_of(i, inner, job->grad_input_stride),
+        job->grad_input_class_stride};
 }
 
 static void softmax_backward(const softmax_backward_job *job, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i++) {
-        const double *y = (const double *)job->output + i * job->output_stride;
-        const double *g = (const double *)job->grad_output + i * job->grad_output_stride;
-        double *dx = (double *)job->grad_input + i * job->grad_input_stride;
+        const backward_row r = backward_row_of(job, i);
         sum dot = {0.0, 0.0};
         for (int64_t c = 0; c < job->classes; c++)
-            add_pair(&dot, multiply_exactly(g[c], y[c]));
+            add_pair(&dot, multiply_exactly(class_of(r.g, c), class_of(r.y, c)));
         const double mean = total_of(&dot);
         for (int64_t c = 0; c < job->classes; c++)
-            dx[c] = canonical(y[c] * (g[c] - mean));
+            r.dx[c * r.stride] = canonical(class_of(r.y, c) * (class_of(r.g, c) - mean));
     }
 }
 
 static void log_softmax_backward(const softmax_backward_job *job, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i++) {
-        const double *y = (const double *)job->output + i * job->output_stride;
-        const double *g = (const double *)job->grad_output + i * job->grad_output_stride;
-        double *dx = (double *)job->grad_input + i * job->grad_input_stride;
+        const backward_row r = backward_row_of(job, i);
         sum all = {0.0, 0.0};
         for (int64_t c = 0; c < job->classes; c++)
-            add(&all, g[c]);
+            add(&all, class_of(r.g, c));
         const double grad_sum = total_of(&all);
         for (int64_t c = 0; c < job->classes; c++)
-            dx[c] = canonical(g[c] - exp_f64(y[c]) * grad_sum);
+            r.dx[c * r.stride] = canonical(class_of(r.g, c) - exp_f64(class_of(r.y, c)) * grad_sum);
     }
 }
 
@@ -285,25 +328,27 @@ static void store_row_loss(const row_terms *t, int64_t row, int64_t end, double 
  *   grad_c = e_c / S,  grad_y = -(sum without y) / S
  *
  * `apart` is the sum without either; so neither sum is a difference. grad may be x. */
-static double cross_entropy_row(const double *x, int64_t n, int64_t y, row_factors factors,
-                                double *grad)
+static double cross_entropy_row(input_row x, int64_t y, row_factors factors, double *grad,
+                                int64_t stride)
 {
-    const row_state row = row_maximum(x, n);
+    const row_state row = row_maximum(x);
     if (row.at < 0) {
         const double nan = canonical(INFINITE - INFINITE);
         if (grad)
-            fill(grad, n, nan);
+            fill(grad, stride, x.classes, nan);
         return nan;
     }
-    const double apart = sum_exponentials(x, n, row.max, y, row.at);
-    const double label = y == row.at ? 0.0 : exp_difference(x[y], row.max);
+    const double apart = sum_exponentials(x, row.max, y, row.at);
+    const double label = y == row.at ? 0.0 : exp_difference(class_of(x, y), row.max);
     const double rest = apart + label, others = y == row.at ? apart : 1.0 + apart;
-    const pair gap = add_exactly(row.max, -x[y]);
+    const pair gap = add_exactly(row.max, -class_of(x, y));
     const double loss = (gap.high + log1p_f64(rest)) + gap.low;
     if (grad) {
-        for (int64_t c = 0; c < n; c++)
-            grad[c] = canonical(factors.gradient * (exp_difference(x[c], row.max) / (1.0 + rest)));
-        grad[y] = canonical(0.0 - factors.gradient * (others / (1.0 + rest)));
+        for (int64_t c = 0; c < x.classes; c++) {
+            const double e = exp_difference(class_of(x, c), row.max);
+            grad[c * stride] = canonical(factors.gradient * (e / (1.0 + rest)));
+        }
+        grad[y * stride] = canonical(0.0 - factors.gradient * (others / (1.0 + rest)));
     }
     return canonical(limit_product(factors.loss, loss));
 }
@@ -312,15 +357,19 @@ static void cross_entropy(const cross_entropy_job *job, int64_t begin, int64_t e
 {
     leaf_sum leaf = {{0.0}};
     for (int64_t i = begin; i < end; i++) {
-        const double *x = (const double *)job->logits + i * job->logits_stride;
-        double *grad = job->grad ? (double *)job->grad + i * job->grad_stride : NULL;
+        const double *logits = job->logits;
+        const input_row x = {logits + offset_of(i, job->inner, job->logits_stride),
+                             job->logits_class_stride, job->classes};
+        double *grad = job->grad
+                           ? (double *)job->grad + offset_of(i, job->inner, job->grad_stride)
+                           : NULL;
         const int64_t label = label_at(&job->rows, i);
         double loss = 0.0;
         if (!is_ignored(&job->rows, label))
-            loss = cross_entropy_row(x, job->classes, label, row_factors_of(&job->rows, i, label),
-                                     grad);
+            loss = cross_entropy_row(x, label, row_factors_of(&job->rows, i, label), grad,
+                                     job->grad_class_stride);
         else if (grad)
-            fill(grad, job->classes, 0.0);
+            fill(grad, job->grad_class_stride, job->classes, 0.0);
         store_row_loss(&job->rows, i, end, loss, &leaf);
     }
 }
@@ -427,9 +476,10 @@ static void sigmoid_rows(const sigmoid_job *job, int64_t begin, int64_t end, ele
         double loss = 0.0;
         if (is_ignored(&job->rows, label)) {
             if (job->element_loss)
-                fill(output_row(job->element_loss, job->element_loss_stride, i), job->classes, 0.0);
+                fill(output_row(job->element_loss, job->element_loss_stride, i), 1, job->classes,
+                     0.0);
             if (job->grad)
-                fill(output_row(job->grad, job->grad_stride, i), job->classes, 0.0);
+                fill(output_row(job->grad, job->grad_stride, i), 1, job->classes, 0.0);
         } else {
             loss = sigmoid_row(job, i, label, f);
         }
@@ -573,6 +623,12 @@ const kernel_table ballast__kernels_f64_reference = {
     .softmax_backward = softmax_backward,
     .log_softmax_backward = log_softmax_backward,
     .cross_entropy = cross_entropy,
+    .softmax_planes = softmax,
+    .log_softmax_planes = log_softmax,
+    .log_sum_exp_planes = log_sum_exp,
+    .softmax_backward_planes = softmax_backward,
+    .log_softmax_backward_planes = log_softmax_backward,
+    .cross_entropy_planes = cross_entropy,
     .binary_cross_entropy = binary_cross_entropy,
     .sigmoid_focal = sigmoid_focal,
     .weighted_sum = weighted_sum,

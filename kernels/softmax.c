@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Softmax, log-softmax, log-sum-exp, and the gradients of the first two. */
 #include "shared_row.h"
-#include "softmax_tile.h"
+#include "softmax_planes.h"
 
 /* ---- forward, row by row ---------------------------------------------------------------------- */
 
@@ -396,5 +396,206 @@ void KERNEL(log_sum_exp_combine)(const void *arg, shared_rows *s)
         const storage *x = (const storage *)job->input + (s->begin + r) * job->input_stride;
         const row_sum row = combine_row(s, r, 1);
         store_one((storage *)job->output + s->begin + r, log_sum_exp_of(row, x, job->classes));
+    }
+}
+
+/* ---- classes a plane apart -------------------------------------------------------------------- */
+
+/* Rows without a softmax, after the others of their tile are written. */
+LANES void fill_special_rows(const tile_sum *s, output_planes out, int64_t classes)
+{
+    int special[BLOCK];
+    if (__builtin_expect(special_rows(s, special), 0))
+        for (int j = 0; j < BLOCK; j++)
+            if (special[j])
+                fill_row(out, j, classes, LANE_NAN);
+}
+
+void KERNEL(softmax_planes)(const softmax_job *job, int64_t begin, int64_t end)
+{
+    const int64_t classes = job->classes;
+    pack p;
+    pack_factors f;
+    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 1))
+    {
+        const output_planes out =
+            output_at(job->output, job->output_stride, job->output_class_stride, r);
+        start_pack(&p, input_at(job->input, job->input_stride, job->input_class_stride, r), classes,
+                   LEAVE_NOTHING, 0);
+        sum_pack(&p);
+        for (int t = 0; t < p.tiles; t++)
+            for (int j = 0; j < BLOCK; j++)
+                f.factor[t][j] = 1.0 / p.sum[t].others[j];
+        if (classes == 1) /* e (1 / e) could be the number below 1 */
+            for (int t = 0; t < p.tiles; t++)
+                store_class(output_tile(out, t), 0, vset1(1.0f));
+        else
+            write_pack(&p, &f, 0, out);
+        for (int t = 0; t < p.tiles; t++)
+            fill_special_rows(&p.sum[t], output_tile(out, t), classes);
+    }
+}
+
+LANES vf logs_of_sums_over_maxima(const tile_sum *s)
+{
+    float u[BLOCK];
+    for (int j = 0; j < BLOCK; j++)
+        u[j] = (float)(s->others[j] / s->left_out[j]);
+    return vlog1p(vload_f32(u));
+}
+
+void KERNEL(log_softmax_planes)(const softmax_job *job, int64_t begin, int64_t end)
+{
+    const int64_t classes = job->classes;
+    pack p;
+    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 2))
+    {
+        start_pack(&p, input_at(job->input, job->input_stride, job->input_class_stride, r), classes,
+                   LEAVE_MAXIMUM, 1);
+        sum_pack(&p);
+        for (int t = 0; t < p.tiles; t++) {
+            const output_planes out = output_tile(
+                output_at(job->output, job->output_stride, job->output_class_stride, r), t);
+            const vf max = p.sum[t].ref.max, rest = logs_of_sums_over_maxima(&p.sum[t]);
+            for (int64_t c = 0; c < classes; c++)
+                store_class(out, c, vsub(vsub(logits_of_pack(&p, t, c), max), rest));
+            fill_special_rows(&p.sum[t], out, classes);
+        }
+    }
+}
+
+/* log_sum_exp of a special row. */
+LANES float special_log_sum(input_planes in, int j, int64_t classes, float max)
+{
+    for (int64_t c = 0; c < classes; c++) {
+        const float x = load_one(in.x + c * in.stride + j);
+        if (x != x)
+            return LANE_NAN;
+    }
+    return max;
+}
+
+void KERNEL(log_sum_exp_planes)(const softmax_job *job, int64_t begin, int64_t end)
+{
+    const int64_t classes = job->classes;
+    pack p;
+    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 1))
+    {
+        start_pack(&p, input_at(job->input, job->input_stride, job->input_class_stride, r), classes,
+                   LEAVE_MAXIMUM, 0);
+        sum_pack(&p);
+        for (int t = 0; t < p.tiles; t++) {
+            const tile_sum *s = &p.sum[t];
+            const input_planes in = input_tile(p.in, t);
+            int special[BLOCK];
+            float lse[BLOCK];
+            vstore_f32(lse, vadd(s->ref.max, logs_of_sums_over_maxima(s)));
+            if (__builtin_expect(special_rows(s, special), 0))
+                for (int j = 0; j < BLOCK && j < in.rows; j++)
+                    if (special[j])
+                        lse[j] = special_log_sum(in, j, classes, reference_at(&s->ref, j).max);
+            vstore_tail((storage *)job->output + r.row + t * BLOCK, in.rows, vload_f32(lse));
+        }
+    }
+}
+
+/* One of the two tensors that a backward operation reads: a tile of it in the scratch, or in its
+ * planes. */
+typedef struct operand {
+    input_planes planes;
+    const float *kept; /* NULL: in its planes */
+} operand;
+
+LANES vf class_of(operand a, int64_t c)
+{
+    return a.kept ? vload_f32(a.kept + c * BLOCK) : load_class(a.planes, c);
+}
+
+/* sum_products() for each row; b NULL as there. */
+LANES vf sums_of_products(const operand *a, const operand *b, int64_t classes)
+{
+    vd lane[BLOCK];
+    double sum[BLOCK];
+    float narrow[BLOCK];
+    for (int64_t l = 0; l < BLOCK; l++) {
+        lane[l] = vd_zero();
+        for (int64_t g = l; g < classes; g += GROUP) {
+            vf t[GROUP_BLOCKS];
+            FOR_BLOCKS(k, GROUP_BLOCKS)
+            {
+                const int64_t c = g + BLOCK * k;
+                t[k] = vset1(0.0f);
+                if (c < classes)
+                    t[k] = b ? vmul(class_of(*a, c), class_of(*b, c)) : class_of(*a, c);
+            }
+            lane[l] = vd_add(lane[l], fold_blocks(t));
+        }
+    }
+    fold_lanes(lane, sum);
+    for (int j = 0; j < BLOCK; j++)
+        narrow[j] = (float)sum[j];
+    return vload_f32(narrow);
+}
+
+/* Both tensors of sixteen rows or fewer. */
+typedef struct backward_tile {
+    operand y, g;
+    output_planes out;
+} backward_tile;
+
+enum { BACKWARD_CLASSES = SCRATCH_CLASSES / 2 };
+
+/* Copies them to the scratch, where they fit: see softmax_planes.h. */
+LANES backward_tile read_backward_tile(const softmax_backward_job *job, neighbours r, float *scratch)
+{
+    const int64_t n = job->classes;
+    float *y_kept = n <= BACKWARD_CLASSES ? scratch : NULL;
+    float *g_kept = n <= BACKWARD_CLASSES ? scratch + n * BLOCK : NULL;
+    const backward_tile b = {
+        {input_at(job->output, job->output_stride, job->output_class_stride, r), y_kept},
+        {input_at(job->grad_output, job->grad_output_stride, job->grad_output_class_stride, r),
+         g_kept},
+        output_at(job->grad_input, job->grad_input_stride, job->grad_input_class_stride, r)};
+    if (y_kept) {
+        read_pack(b.y.planes, 0, n, y_kept);
+        read_pack(b.g.planes, 0, n, g_kept);
+    }
+    return b;
+}
+
+void KERNEL(softmax_backward_planes)(const softmax_backward_job *job, int64_t begin, int64_t end)
+{
+    const int64_t classes = job->classes;
+    float scratch[SCRATCH_CLASSES * BLOCK];
+    FOR_NEIGHBOURS(r, begin, end, job->inner, BLOCK)
+    {
+        const backward_tile b = read_backward_tile(job, r, scratch);
+        const vf mean = sums_of_products(&b.g, &b.y, classes);
+        for (int64_t c = 0; c < classes; c++) {
+            const vf y = class_of(b.y, c), g = class_of(b.g, c);
+            store_class(b.out, c, vcanonical(vmul(y, vsub(g, mean))));
+        }
+    }
+}
+
+void KERNEL(log_softmax_backward_planes)(const softmax_backward_job *job, int64_t begin, int64_t end)
+{
+    const int64_t classes = job->classes;
+    const exp_scale scale = exp_scale_of(0.0f);
+    float scratch[SCRATCH_CLASSES * BLOCK];
+    FOR_NEIGHBOURS(r, begin, end, job->inner, BLOCK)
+    {
+        const backward_tile b = read_backward_tile(job, r, scratch);
+        const vf sum = sums_of_products(&b.g, NULL, classes);
+        for (int64_t c = 0; c < classes; c += GROUP_BLOCKS) {
+            const int some = classes - c < GROUP_BLOCKS ? (int)(classes - c) : GROUP_BLOCKS;
+            vf p[GROUP_BLOCKS];
+            FOR_BLOCKS(k, GROUP_BLOCKS)
+            p[k] = vmin(vset1(88.0f), k < some ? class_of(b.y, c + k) : vset1(0.0f));
+            vexp_scaled(p, p, GROUP_BLOCKS, scale);
+            FOR_BLOCKS(k, GROUP_BLOCKS)
+            if (k < some)
+                store_class(b.out, c + k, vcanonical(vfnma(p[k], sum, class_of(b.g, c + k))));
+        }
     }
 }

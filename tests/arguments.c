@@ -414,11 +414,26 @@ static void plan_is_needed(void **state)
         REFUSED(call, a.field.outer = HUGE_SIZE, SHAPE, name, HUGE_SIZE);                          \
         REFUSED(call, a.field.classes = INT64_MAX, SHAPE, name, ROWS);                             \
         REFUSED(call, a.field.outer_stride = INT64_MAX / 8, SHAPE, name, INT64_MAX / 8);           \
-        REFUSED(call, a.field.inner = 2, UNSUPPORTED, name, 2);                                    \
-        REFUSED(call, a.field.class_stride = 2, UNSUPPORTED, name, 2);                             \
         REFUSED(call, a.field.outer_stride = CLASSES - 1, STRIDE, name, CLASSES - 1);              \
         REFUSED(call, a.field.outer_stride = -CLASSES, STRIDE, name, -CLASSES);                    \
         REFUSED(call, a.field.data = OFF_BY_ONE_BYTE(a.field.data), ALIGNMENT, name, 0);           \
+    } while (0)
+
+/* Classes may stand anywhere, but in order and apart. */
+#define PLANES(call, field, name)                                                                  \
+    do {                                                                                           \
+        REFUSED(call, a.field.inner = HUGE_SIZE, SHAPE, name, HUGE_SIZE);                          \
+        REFUSED(call, a.field.class_stride = 0, STRIDE, name, 0);                                  \
+        REFUSED(call, a.field.class_stride = -1, STRIDE, name, -1);                                \
+        REFUSED(call, a.field.class_stride = HUGE_SIZE, SHAPE, name, HUGE_SIZE);                   \
+        REFUSED(call, a.field.class_stride = 2; a.field.outer_stride = 6, STRIDE, name, 6);        \
+    } while (0)
+
+/* Rows of contiguous classes, and nothing else. */
+#define ROWS_ONLY(call, field, name)                                                               \
+    do {                                                                                           \
+        REFUSED(call, a.field.inner = 2, UNSUPPORTED, name, 2);                                    \
+        REFUSED(call, a.field.class_stride = 2, UNSUPPORTED, name, 2);                             \
     } while (0)
 
 #define NEEDED_TENSOR(call, field, name)                                                           \
@@ -446,6 +461,12 @@ static void softmax_tensors(void **state)
     LIKE_THE_INPUT(sm, output, "output");
     OVERLAP(sm, output, "output", m.x + 1);
     REFUSED(sm, a.output.data = m.x; a.output.outer_stride = STRIDE, OVERLAP, "output", 0);
+    PLANES(sm, input, "input");
+    PLANES(sm, output, "output");
+    REFUSED(sm, a.output.inner = 2, SHAPE, "output", 2);
+    REFUSED(sm, a.output = ballast_tensor_f32(m.out, 1, CLASSES, ROWS), SHAPE, "output", 1);
+    PLANES(lsm, input, "input");
+    PLANES(lse, input, "input");
     NEEDED_TENSOR(lsm, input, "input");
     NEEDED_TENSOR(lsm, output, "output");
     NEEDED_TENSOR(lse, input, "input");
@@ -465,9 +486,28 @@ static void backward_tensors(void **state)
     OVERLAP(sb, grad_input, "grad_input", m.x + 4);
     OVERLAP(sb, grad_input, "grad_input", m.x2 + 1);
     NEEDED_TENSOR(lsb, grad_input, "grad_input");
+    PLANES(sb, output, "output");
+    PLANES(sb, grad_output, "grad_output");
+    PLANES(sb, grad_input, "grad_input");
+    REFUSED(sb, a.grad_input.inner = 3, SHAPE, "grad_input", 3);
 }
 
 /* Where an output may and may not lie. */
+/* Two by two elements of planes that are four apart, of two images. */
+static ballast_tensor output_crop(float *data)
+{
+    const ballast_tensor t = {data, BALLAST_F32, 2, 2, 2, 12, 4};
+
+    return t;
+}
+
+static ballast_const_tensor crop(const float *data)
+{
+    const ballast_const_tensor t = {data, BALLAST_F32, 2, 2, 2, 12, 4};
+
+    return t;
+}
+
 static void placements(void **state)
 {
     (void)state;
@@ -494,6 +534,23 @@ static void placements(void **state)
     REFUSED(sm, a.input = ballast_const_strided_matrix_f32(m.x, ROWS, 3, STRIDE);
             a.output = ballast_strided_matrix_f32(m.x + 3, ROWS, 3, STRIDE - 1), OVERLAP, "output",
             0);
+    /* planes: in place, and two crops of one wide image */
+    ACCEPTED(sm, a.input = ballast_const_tensor_f32(m.x, 1, CLASSES, ROWS);
+             a.output = ballast_tensor_f32(m.x, 1, CLASSES, ROWS));
+    REFUSED(sm, a.input = ballast_const_tensor_f32(m.x, 1, CLASSES, ROWS);
+            a.output = ballast_tensor_f32(m.x, 1, CLASSES, ROWS); a.output.class_stride = ROWS + 1,
+            OVERLAP, "output", 0);
+    ACCEPTED(sm, a.input = crop(m.x); a.output = output_crop(m.x + 2));
+    ACCEPTED(sm, a.input = crop(m.x + 2); a.output = output_crop(m.x));
+    REFUSED(sm, a.input = crop(m.x); a.output = output_crop(m.x + 1), OVERLAP, "output", 0);
+    REFUSED(sm, a.input = crop(m.x); a.output = output_crop(m.x + 3), OVERLAP, "output", 0);
+    REFUSED(sm, a.input = crop(m.x); a.output = output_crop(m.x + 2); a.output.class_stride = 5,
+            OVERLAP, "output", 0);
+    REFUSED(sm, a.input = crop(m.x); a.input.outer_stride = 13; a.output = output_crop(m.x + 2),
+            OVERLAP, "output", 0);
+    /* with one class its stride says nothing */
+    ACCEPTED(sm, a.input = ballast_const_tensor_f32(m.x, 2, 1, ROWS); a.input.class_stride = -7;
+             a.output = ballast_tensor_f32(m.out, 2, 1, ROWS));
     /* with one row its stride says nothing */
     ACCEPTED(sm, a.input = ballast_const_strided_matrix_f32(m.x, 1, 3, 1);
              a.output = ballast_strided_matrix_f32(m.x, 1, 3, -9));
@@ -543,10 +600,12 @@ static float with_nan(float *p, float value)
         LABEL(call, a.ignore_index = 0, 2, -100);                                                  \
     } while (0)
 
-#define LOSS(call)                                                                                 \
+#define LOSS(call, layout)                                                                         \
     do {                                                                                           \
         NEEDED_TENSOR(call, logits, "logits");                                                     \
+        layout(call, logits, "logits");                                                            \
         TENSOR(call, grad, "grad");                                                                \
+        layout(call, grad, "grad");                                                                \
         LIKE_THE_INPUT(call, grad, "grad");                                                        \
         OVERLAP(call, grad, "grad", m.x + 1);                                                      \
         OVERLAP(call, grad, "grad", m.labels);                                                     \
@@ -585,7 +644,7 @@ static float with_nan(float *p, float value)
 static void cross_entropy_arguments(void **state)
 {
     (void)state;
-    LOSS(ce);
+    LOSS(ce, PLANES);
     WEIGHTS(ce, row_weight, "row_weight", ROWS - 1);
     POSITIVE_LABELS(ce);
     REFUSED(ce, a.labels.data = NULL, NULL, "labels", 0);
@@ -595,7 +654,8 @@ static void cross_entropy_arguments(void **state)
 static void class_balanced_arguments(void **state)
 {
     (void)state;
-    LOSS(cb);
+    LOSS(cb, PLANES);
+    REFUSED(cb, a.kind = BALLAST_CB_SIGMOID; a.logits.inner = 2, UNSUPPORTED, "logits", 2);
     POSITIVE_LABELS(cb);
     LABEL(cb, a.kind = BALLAST_CB_SIGMOID; m.labels[3] = -1, 3, -1);
     LABEL(cb, a.kind = BALLAST_CB_FOCAL; m.labels[3] = -1, 3, -1);
@@ -616,9 +676,10 @@ static void class_balanced_arguments(void **state)
 
 #define SIGMOID(call)                                                                              \
     do {                                                                                           \
-        LOSS(call);                                                                                \
+        LOSS(call, ROWS_ONLY);                                                                     \
         WEIGHTS(call, row_weight, "row_weight", ROWS - 1);                                         \
         TENSOR(call, element_loss, "element_loss");                                                \
+        ROWS_ONLY(call, element_loss, "element_loss");                                             \
         LIKE_THE_INPUT(call, element_loss, "element_loss");                                        \
         OVERLAP(call, element_loss, "element_loss", m.x);                                          \
         OVERLAP(call, element_loss, "element_loss", m.out);                                        \

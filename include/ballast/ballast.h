@@ -30,14 +30,19 @@
  *              or flush-to-zero mode: inside, arithmetic is IEEE 754, to nearest.
  *   Errors     a status other than BALLAST_OK means that no output was written. `error`, where given,
  *              names the argument, the lowest bad index and the value.
- *              Beside what is listed, every call may return _OVERLAP, _UNSUPPORTED (inner or
- *              class_stride other than 1; f64 in a library built without it), and for `exec` _ISA,
- *              _NULL, _OPTION and _STRUCT_SIZE ("exec.implementation", "exec.parallel.run", ...).
+ *              Beside what is listed, every call may return _OVERLAP, _UNSUPPORTED (f64 in a library
+ *              built without it; inner or class_stride other than 1 where classes must be rows), and
+ *              for `exec` _ISA, _NULL, _OPTION and _STRUCT_SIZE ("exec.implementation", ...).
+ *   Rows       of a tensor [outer, classes, inner] there are outer * inner: row r is position r % inner
+ *              of outer index r / inner. Everything of one value per row (labels, weights, row losses)
+ *              is an array of outer * inner in that order: N x H x W for logits N x C x H x W. Results
+ *              are, bit for bit, those of the matrix [outer * inner, classes] that holds the same rows.
  *   NaN        a NaN result is the quiet NaN 0x7fc00000 (f64: 0x7ff8000000000000).
  *   Tiny       f32: an exponential below about 2^-125 of the largest of its row counts as 0 (so that
  *              what is left of a sum may be wrong by classes * 2^-125), and so may a result below
  *              2^-125, before weights. Factors so large that f32 overflows give inf or NaN.
- *   Stack      a call needs at most 64 KiB, 16 of them for sums over many rows.
+ *   Stack      a call needs at most 64 KiB, 16 of them for sums over many rows; 100 KiB where classes do
+ *              not stand side by side (inner or class_stride other than 1).
  *   Overlap    outputs must not overlap inputs or each other, except a gradient (or softmax output)
  *              that is exactly the tensor it is computed from: "in place".
  *   Alignment  data must be aligned to its element, no more.
@@ -119,8 +124,12 @@ typedef enum ballast_dtype {
 } ballast_dtype;
 
 /* Everything of the logits' shape: [outer, classes, inner], inner contiguous; sizes and strides in
- * elements. A matrix [rows, classes] has inner = 1, class_stride = 1 and outer_stride = row stride.
- * data == NULL means "not given". In this version inner and class_stride must be 1. */
+ * elements. Element (o, c, i) is data[o * outer_stride + c * class_stride + i].
+ * A matrix [rows, classes] has inner = 1, class_stride = 1 and outer_stride = row stride. Images
+ * N x C x H x W have outer = N, inner = H * W, class_stride = H * W, outer_stride = C * H * W.
+ * class_stride must be at least inner, outer_stride at least (classes - 1) * class_stride + inner;
+ * a stride that is never taken (one class, one outer index) may be anything.
+ * data == NULL means "not given". The sigmoid losses take matrices only. */
 typedef struct ballast_tensor {
     void *data;
     ballast_dtype dtype;
@@ -183,6 +192,24 @@ BALLAST_DEFINE_MATRIX(f32, float, BALLAST_F32)
 BALLAST_DEFINE_MATRIX(f64, double, BALLAST_F64)
 BALLAST_DEFINE_MATRIX(u8, uint8_t, BALLAST_U8)
 #undef BALLAST_DEFINE_MATRIX
+
+/* [outer, classes, inner] without gaps, as N x C x H x W with inner = H * W. */
+#define BALLAST_DEFINE_TENSOR(suffix, type, dtype_)                                               \
+    static inline ballast_tensor ballast_tensor_##suffix(type *data, int64_t outer,               \
+                                                         int64_t classes, int64_t inner)          \
+    {                                                                                             \
+        ballast_tensor t = {data, dtype_, outer, classes, inner, classes * inner, inner};         \
+        return t;                                                                                 \
+    }                                                                                             \
+    static inline ballast_const_tensor ballast_const_tensor_##suffix(                             \
+        const type *data, int64_t outer, int64_t classes, int64_t inner)                          \
+    {                                                                                             \
+        ballast_const_tensor t = {data, dtype_, outer, classes, inner, classes * inner, inner};   \
+        return t;                                                                                 \
+    }
+BALLAST_DEFINE_TENSOR(f32, float, BALLAST_F32)
+BALLAST_DEFINE_TENSOR(f64, double, BALLAST_F64)
+#undef BALLAST_DEFINE_TENSOR
 
 static inline ballast_labels ballast_labels_i32(const int32_t *data)
 {
@@ -310,8 +337,8 @@ typedef enum ballast_empty { BALLAST_EMPTY_NAN = 0, BALLAST_EMPTY_ZERO = 1 } bal
  *   softmax      output_ij = exp(x_ij) / sum_k exp(x_ik)
  *   log_softmax  output_ij = x_ij - log(sum_k exp(x_ik))
  *
- * input     [rows, classes], any row stride; f32 or f64
- * output    same shape and dtype; may be the input
+ * input     [outer, classes, inner], any strides; a matrix [rows, classes] has inner = 1; f32 or f64
+ * output    same shape and dtype, strides of its own; may be the input
  * Special   x = -inf: probability 0, log -inf. A row with NaN or +inf, or of -inf only: NaN.
  * Accuracy  within 4 ULP (f32)
  * Cost      one read and one write of memory for rows that fit in cache
@@ -341,9 +368,9 @@ BALLAST_API ballast_status ballast_log_softmax_prepare(const ballast_softmax_arg
  *   softmax      grad_input_ij = y_ij (g_ij - sum_k g_ik y_ik)
  *   log_softmax  grad_input_ij = g_ij - exp(y_ij) sum_k g_ik
  *
- * output       y, what the forward call gave: [rows, classes], any row stride; f32 or f64
- * grad_output  g, same shape and dtype
- * grad_input   same shape and dtype; may be grad_output or output
+ * output       y, what the forward call gave: [outer, classes, inner], any strides; f32 or f64
+ * grad_output  g, same shape and dtype, strides of its own
+ * grad_input   same shape and dtype, strides of its own; may be grad_output or output
  * Special      NaN in y or g: NaN in that row
  * Accuracy     terms of both signs are added: within 4 ULP of the sum of |terms| (f32)
  * Returns      as ballast_softmax
@@ -372,8 +399,8 @@ ballast_log_softmax_backward_prepare(const ballast_softmax_backward_args *args,
 
 /* Log-sum-exp of each row:  output_i = log(sum_k exp(x_ik))
  *
- * input     [rows, classes], any row stride; f32 or f64
- * output    [rows], the input's dtype
+ * input     [outer, classes, inner], any strides; f32 or f64
+ * output    [rows], rows = outer * inner; the input's dtype
  * Special   a row of -inf only: -inf. +inf without NaN: +inf. NaN: NaN.
  * Accuracy  within 4 ULP of |max| + log(sum of exp(x - max)) (f32)
  * Returns   as ballast_softmax
@@ -400,8 +427,8 @@ BALLAST_API ballast_status ballast_log_sum_exp_prepare(const ballast_log_sum_exp
  *   loss       = sum_i row_loss_i / D                   D = 1 for SUM, see denominator for MEAN
  *   grad_ij    = s_i w_i (softmax(x_i)_j - [j = y_i])   s_i = grad_scale * grad_rows[i] / D
  *
- * logits        [rows, classes], any row stride; f32, f64
- * labels        [rows]; i32, i64 or u8; in [0, classes) or ignore_index
+ * logits        [outer, classes, inner], any strides; a matrix [rows, classes] has inner = 1; f32, f64
+ * labels        [rows], rows = outer * inner; i32, i64 or u8; in [0, classes) or ignore_index
  * class_weight  [classes], finite, >= 0; f32 (f64 with f64 logits); NULL: all 1
  * row_weight    [rows], finite, >= 0; same dtype; NULL: all 1
  * ignore_index  rows with this label have loss 0 and gradient 0, whatever their logits
@@ -413,7 +440,7 @@ BALLAST_API ballast_status ballast_log_sum_exp_prepare(const ballast_log_sum_exp
  * grad_rows     [rows], upstream gradient per row, same dtype as the weights; NONE only; NULL: all 1
  * loss          one double, for SUM and MEAN; NULL: not wanted
  * row_loss      [rows], same dtype as the weights; never divided by D; NULL: not wanted
- * grad          [rows, classes], dtype of the logits; may be the logits; data NULL: not wanted
+ * grad          as the logits, strides of its own; may be the logits; data NULL: not wanted
  * Special       x = -inf: probability 0. x_iy = -inf: loss +inf (0 where the row's weight is 0),
  *               gradient finite. A row with NaN or +inf, or of -inf only: NaN in that row only.
  * Accuracy      within 4 ULP for unweighted loss and gradient, also where p_y rounds to 1 (f32)

@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: MIT */
+/* The exponential sums of rows whose classes stand a plane apart.
+ *
+ * In a tensor [outer, classes, inner] neighbouring rows are neighbours in memory: a block of each plane
+ * is a tile of softmax_tile.h as it stands, and nothing is transposed. Up to four tiles are a pack, so
+ * that a visit to a plane takes whole cache lines.
+ *
+ * A pack is copied to the scratch, where its exponentials wait until the sums are known: planes may be
+ * a power of two apart, and then few of their lines stay in cache together. Packs of more than
+ * SCRATCH_CLASSES classes do not fit. They go through the scratch by windows of 64 classes, with the
+ * sixteen double lanes of each row in memory, and once more when the results are written.
+ *
+ * Every number is that of softmax_row.h, also of rows beyond DIRECT_BOUND or with infinities or NaN:
+ * such rows stay in their lanes. */
+#ifndef BALLAST_SOFTMAX_PLANES_H
+#define BALLAST_SOFTMAX_PLANES_H
+
+#include "softmax_tile.h"
+
+enum {
+    PACK_TILES = 4,
+    PACK_ROWS = PACK_TILES * BLOCK,
+    SCRATCH_CLASSES = 1024 /* of all its tiles: 64 KiB, in L2 */
+};
+
+/* ---- neighbours ------------------------------------------------------------------------------- */
+
+/* Rows [row, row + count), neighbours in memory: positions from `at` on of one outer index. */
+typedef struct neighbours {
+    int64_t row, count, outer, at;
+} neighbours;
+
+LANES neighbours neighbours_from(int64_t row, int64_t outer, int64_t at, int64_t end, int64_t inner,
+                                 int64_t most)
+{
+    int64_t count = inner - at < most ? inner - at : most;
+    if (end - row < count)
+        count = end - row;
+    return (neighbours){row, count, outer, at};
+}
+
+LANES neighbours first_neighbours(int64_t begin, int64_t end, int64_t inner, int64_t most)
+{
+    return neighbours_from(begin, begin / inner, begin % inner, end, inner, most);
+}
+
+LANES neighbours next_neighbours(neighbours r, int64_t end, int64_t inner, int64_t most)
+{
+    const int last = r.at + r.count == inner;
+    return neighbours_from(r.row + r.count, r.outer + last, last ? 0 : r.at + r.count, end, inner,
+                           most);
+}
+
+/* Rows [begin, end), at most `most` neighbours at a time. */
+#define FOR_NEIGHBOURS(r, begin, end, inner, most)                                                \
+    for (neighbours r = first_neighbours(begin, end, inner, most); r.count > 0;                   \
+         r = next_neighbours(r, end, inner, most))
+
+/* How many rows a pack has, where each class of a tile takes so many blocks of the scratch. Wide visits
+ * to planes are worth more than an exponential in L1. */
+LANES int64_t rows_of_pack(int64_t classes, int64_t blocks)
+{
+    const int64_t tiles = classes > 0 ? SCRATCH_CLASSES / (blocks * classes) : 0;
+    return (tiles > 0 && tiles < PACK_TILES ? tiles : PACK_TILES) * BLOCK;
+}
+
+LANES int tiles_of_pack(int64_t rows) { return (int)((rows + BLOCK - 1) / BLOCK); }
+
+/* ---- planes ----------------------------------------------------------------------------------- */
+
+/* Sixteen or fewer neighbouring rows in their planes. */
+typedef struct input_planes {
+    const storage *x;
+    int64_t stride, rows;
+} input_planes;
+
+typedef struct output_planes {
+    storage *x;
+    int64_t stride, rows;
+} output_planes;
+
+LANES input_planes input_at(const void *x, int64_t outer_stride, int64_t class_stride, neighbours r)
+{
+    return (input_planes){(const storage *)x + r.outer * outer_stride + r.at, class_stride, r.count};
+}
+
+LANES output_planes output_at(void *x, int64_t outer_stride, int64_t class_stride, neighbours r)
+{
+    return (output_planes){(storage *)x + r.outer * outer_stride + r.at, class_stride, r.count};
+}
+
+/* Tile t of a pack; at most a block of it is there. */
+LANES input_planes input_tile(input_planes p, int t)
+{
+    return (input_planes){p.x + t * BLOCK, p.stride, p.rows - t * BLOCK};
+}
+
+LANES output_planes output_tile(output_planes p, int t)
+{
+    return (output_planes){p.x + t * BLOCK, p.stride, p.rows - t * BLOCK};
+}
+
+/* One class of a tile. Rows that are not there are 0, which is no special value. */
+LANES vf load_class(input_planes p, int64_t c)
+{
+    return vload_tail(p.x + c * p.stride, p.rows, 0.0f);
+}
+
+LANES void store_class(output_planes p, int64_t c, vf v)
+{
+    vstore_tail(p.x + c * p.stride, p.rows, v);
+}
+
+/* Functions out of line are shared by the kernels of a file. */
+
+/* Copies classes [from, from + n) of a pack to the scratch, tile by tile of n blocks. */
+static __attribute__((noinline)) void read_pack(input_planes p, int64_t from, int64_t n, float *tile)
+{
+    if (p.rows == PACK_ROWS) {
+        for (int64_t c = 0; c < n; c++)
+            FOR_BLOCKS(t, PACK_TILES)
+            vstore_f32(tile + (t * n + c) * BLOCK, vload(p.x + (from + c) * p.stride + t * BLOCK));
+        return;
+    }
+    for (int t = 0; t < tiles_of_pack(p.rows); t++)
+        for (int64_t c = 0; c < n; c++)
+            vstore_f32(tile + (t * n + c) * BLOCK, load_class(input_tile(p, t), from + c));
+}
+
+/* ---- references ------------------------------------------------------------------------------- */
+
+/* reference_of(), lane by lane. */
+typedef struct tile_reference {
+    vf max, n, shift;
+} tile_reference;
+
+LANES tile_reference tile_reference_of(vf max)
+{
+    const vf zero = vset1(0.0f);
+    const vm is_far = vlt(vset1(DIRECT_BOUND), vabs(max));
+    const vf shift = vselect(veq(max, vset1(-LANE_INFINITY)), zero, max);
+    return (tile_reference){max, vselect(is_far, zero, exponents_of(max)), vkeep(is_far, shift)};
+}
+
+LANES reference reference_at(const tile_reference *r, int j)
+{
+    float max[BLOCK], n[BLOCK], shift[BLOCK];
+    vstore_f32(max, r->max);
+    vstore_f32(n, r->n);
+    vstore_f32(shift, r->shift);
+    return (reference){max[j], n[j], shift[j]};
+}
+
+/* chunk_factor(), lane by lane. */
+static __attribute__((noinline)) void factors_of_tile(const tile_reference *part,
+                                                      const tile_reference *row, double *factor)
+{
+    for (int j = 0; j < BLOCK; j++)
+        factor[j] = chunk_factor(reference_at(part, j), reference_at(row, j));
+}
+
+/* x may be e. Without a shift in any lane, x is what is reduced. */
+LANES void exponentials_of_tile(const float *x, float *e, int64_t n, const tile_reference *ref)
+{
+    if (__builtin_expect(vany(vlt(vset1(0.0f), vabs(ref->shift))), 0)) {
+        for (int64_t c = 0; c < n; c++)
+            vstore_f32(e + c * BLOCK, vsub(vload_f32(x + c * BLOCK), ref->shift));
+        x = e;
+    }
+    exp_tile(x, e, n, ref->n);
+}
+
+/* ---- sums of packs ---------------------------------------------------------------------------- */
+
+enum { LEAVE_COLUMN = 0 };
+
+/* row_sum, lane by lane. */
+typedef struct tile_sum {
+    tile_reference ref;
+    double others[BLOCK], left_out[BLOCK];
+} tile_sum;
+
+/* A pack on its way. Once summed, and where it fits, the exponentials are in the scratch: tile by tile,
+ * with 0 for the class left out of the sum. */
+typedef struct pack {
+    input_planes in;
+    int64_t classes;
+    int tiles;
+    int fits;
+    int leave; /* out of each row's sum: LEAVE_COLUMN, LEAVE_MAXIMUM (the first) or LEAVE_NOTHING */
+    float *exponentials;
+    int64_t column[PACK_ROWS]; /* LEAVE_COLUMN: which */
+    tile_sum sum[PACK_TILES];
+    union {
+        float scratch[SCRATCH_CLASSES * BLOCK];
+        struct { /* of a pack that does not fit */
+            float window[PACK_TILES * GROUP * BLOCK];
+            vd lane[PACK_TILES][BLOCK]; /* the sums of a chunk */
+        };
+    };
+} pack;
+
+/* keep_logits: they shall be in the scratch beside the exponentials. */
+LANES void start_pack(pack *p, input_planes in, int64_t classes, int leave, int keep_logits)
+{
+    const int tiles = tiles_of_pack(in.rows);
+    p->in = in;
+    p->classes = classes;
+    p->tiles = tiles;
+    p->leave = leave;
+    p->fits = classes <= SCRATCH_CLASSES / ((keep_logits ? 2 : 1) * tiles);
+    p->exponentials = p->scratch + (p->fits && keep_logits ? tiles * classes * BLOCK : 0);
+}
+
+LANES const float *kept_exponentials(const pack *p, int t)
+{
+    return p->exponentials + t * p->classes * BLOCK;
+}
+
+/* Rows that fit: one chunk, one window. */
+static __attribute__((noinline)) void sum_kept_pack(pack *p)
+{
+    const int64_t n = p->classes;
+    read_pack(p->in, 0, n, p->scratch);
+    for (int t = 0; t < p->tiles; t++) {
+        const float *x = p->scratch + t * n * BLOCK;
+        float *e = p->exponentials + t * n * BLOCK, left_out[BLOCK];
+        int32_t column[BLOCK];
+        tile_sum *s = &p->sum[t];
+        s->ref = tile_reference_of(max_of_tile(x, n));
+        if (p->leave == LEAVE_MAXIMUM)
+            first_maxima(x, n, s->ref.max, column);
+        else if (p->leave == LEAVE_COLUMN)
+            for (int j = 0; j < BLOCK; j++)
+                column[j] = (int32_t)p->column[t * BLOCK + j];
+        exponentials_of_tile(x, e, n, &s->ref);
+        vstore_f32(left_out, vset1(0.0f));
+        if (p->leave != LEAVE_NOTHING)
+            leave_out(e, column, left_out);
+        sum_tile(e, n, s->others);
+        for (int j = 0; j < BLOCK; j++)
+            s->left_out[j] = (double)left_out[j];
+    }
+}
+
+/* The largest logit of each row, and the first class that has it; -1 for none. */
+typedef struct tile_maximum {
+    vf max, at;
+} tile_maximum;
+
+static __attribute__((noinline)) void maxima_of_pack(const pack *p, int64_t from, int64_t n,
+                                                     tile_maximum *m)
+{
+    const vf one = vset1(1.0f);
+    vf c = vset1(0.0f);
+    for (int t = 0; t < p->tiles; t++)
+        m[t] = (tile_maximum){vset1(-LANE_INFINITY), vset1(-1.0f)};
+    for (int64_t i = 0; i < n; i++, c = vadd(c, one))
+        for (int t = 0; t < p->tiles; t++) {
+            const vf x = load_class(input_tile(p->in, t), from + i);
+            m[t].at = vselect(vlt(m[t].max, x), c, m[t].at);
+            m[t].max = vmax(x, m[t].max);
+        }
+    for (int t = 0; t < p->tiles; t++)
+        m[t].max = vadd(m[t].max, vset1(0.0f)); /* no -0 */
+}
+
+/* The exponentials of classes [from, from + n) of a pack that does not fit. */
+LANES void window_of_pack(pack *p, int64_t from, int64_t n, const tile_reference *ref)
+{
+    read_pack(p->in, from, n, p->window);
+    for (int t = 0; t < p->tiles; t++) {
+        float *e = p->window + t * n * BLOCK;
+        exponentials_of_tile(e, e, n, &ref[t]);
+    }
+}
+
+/* As leave_out(), for columns that may be outside of the window: then nothing is, and what was found in
+ * an earlier window stays. */
+LANES void leave_out_of_window(float *e, int64_t n, const int64_t *column, double *left_out)
+{
+    for (int j = 0; j < BLOCK; j++)
+        if (column[j] >= 0 && column[j] < n) {
+            float *at = e + column[j] * BLOCK + j;
+            left_out[j] = (double)*at;
+            *at = 0.0f;
+        }
+}
+
+/* A group of up to 64 classes into the double lanes of each row. */
+LANES void add_group(vd *lane, const float *e, int64_t n)
+{
+    for (int64_t l = 0; l < BLOCK && l < n; l++) {
+        lane[l] = vd_plus(lane[l], pair_of(e, n, l));
+        if (l + BLOCK < n)
+            lane[l] = vd_plus(lane[l], pair_of(e, n, l + BLOCK));
+    }
+}
+
+/* vd_across() for each row. */
+LANES void fold_lanes(vd *lane, double *sum)
+{
+    for (int half = BLOCK / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++)
+            lane[l] = vd_plus(lane[l], lane[l + half]);
+    vd_store(sum, lane[0]);
+}
+
+/* One chunk of a pack that does not fit, relative to references of its own. column: in the chunk. */
+static __attribute__((noinline)) void sum_chunk_of_pack(pack *p, int64_t from, int64_t n,
+                                                        tile_sum *sum)
+{
+    tile_maximum m[PACK_TILES];
+    tile_reference ref[PACK_TILES];
+    int64_t column[PACK_TILES][BLOCK];
+    maxima_of_pack(p, from, n, m);
+    for (int t = 0; t < p->tiles; t++) {
+        float at[BLOCK];
+        vstore_f32(at, m[t].at);
+        ref[t] = sum[t].ref = tile_reference_of(m[t].max);
+        for (int j = 0; j < BLOCK; j++) {
+            column[t][j] = p->leave == LEAVE_MAXIMUM ? (int64_t)at[j] : LEAVE_NOTHING;
+            if (p->leave == LEAVE_COLUMN)
+                column[t][j] = p->column[t * BLOCK + j] - from;
+            sum[t].left_out[j] = 0.0;
+            p->lane[t][j] = vd_zero();
+        }
+    }
+    for (int64_t w = 0; w < n; w += GROUP) {
+        const int64_t some = n - w < GROUP ? n - w : GROUP;
+        window_of_pack(p, from + w, some, ref);
+        for (int t = 0; t < p->tiles; t++) {
+            float *e = p->window + t * some * BLOCK;
+            leave_out_of_window(e, some, column[t], sum[t].left_out);
+            add_group(p->lane[t], e, some);
+            for (int j = 0; j < BLOCK; j++)
+                column[t][j] -= some;
+        }
+    }
+    for (int t = 0; t < p->tiles; t++)
+        fold_lanes(p->lane[t], sum[t].others);
+}
+
+/* A chunk into its rows, as sum_chunks() does. The maximum that is left out of a row is the first
+ * chunk's that has it. */
+LANES void add_chunk_of_tile(tile_sum *row, const tile_sum *part, int leave, int *has_maximum)
+{
+    double factor[BLOCK];
+    factors_of_tile(&part->ref, &row->ref, factor);
+    for (int j = 0; j < BLOCK; j++) {
+        const double others = part->others[j], f = others != others ? 1.0 : factor[j];
+        const int is_row_s = reference_at(&part->ref, j).max == reference_at(&row->ref, j).max;
+        row->others[j] += others * f;
+        if (leave == LEAVE_MAXIMUM && (!is_row_s || has_maximum[j]))
+            row->others[j] += part->left_out[j] * f;
+        else
+            row->left_out[j] += part->left_out[j] * f;
+        has_maximum[j] |= is_row_s;
+    }
+}
+
+static __attribute__((noinline)) void sum_long_pack(pack *p)
+{
+    tile_maximum m[PACK_TILES];
+    tile_sum part[PACK_TILES];
+    int has_maximum[PACK_TILES][BLOCK] = {{0}};
+    if (p->classes <= CHUNK) {
+        sum_chunk_of_pack(p, 0, p->classes, p->sum);
+        return;
+    }
+    maxima_of_pack(p, 0, p->classes, m);
+    for (int t = 0; t < p->tiles; t++) {
+        p->sum[t].ref = tile_reference_of(m[t].max);
+        for (int j = 0; j < BLOCK; j++)
+            p->sum[t].others[j] = p->sum[t].left_out[j] = 0.0;
+    }
+    for (int64_t at = 0; at < p->classes; at += CHUNK) {
+        sum_chunk_of_pack(p, at, chunk_length(p->classes, at), part);
+        for (int t = 0; t < p->tiles; t++)
+            add_chunk_of_tile(&p->sum[t], &part[t], p->leave, has_maximum[t]);
+    }
+}
+
+LANES void sum_pack(pack *p)
+{
+    if (p->fits)
+        sum_kept_pack(p);
+    else
+        sum_long_pack(p);
+}
+
+/* As row_is_special(): 1 for each row that is; returns whether there is one. */
+LANES int special_rows(const tile_sum *s, int *special)
+{
+    int any = 0;
+    for (int j = 0; j < BLOCK; j++)
+        any |= special[j] = !(s->others[j] + s->left_out[j] > 0.0);
+    return any;
+}
+
+/* The logits of one class, from the scratch where they are kept there. */
+LANES vf logits_of_pack(const pack *p, int t, int64_t c)
+{
+    if (p->fits && p->exponentials != p->scratch)
+        return vload_f32(p->scratch + (t * p->classes + c) * BLOCK);
+    return load_class(input_tile(p->in, t), c);
+}
+
+/* ---- results ---------------------------------------------------------------------------------- */
+
+/* One class of each row that is not scaled with the others; -1 for none. */
+typedef struct tile_exception {
+    vf column, value;
+} tile_exception;
+
+/* Classes [from, from + n) of a tile, from the scratch: out = e factor, but for the exception. */
+LANES void write_scaled(const float *e, int64_t from, int64_t n, vf factor,
+                        const tile_exception *exception, output_planes out)
+{
+    const tile_output product = product_with(factor);
+    const vf one = vset1(1.0f);
+    vf c = vset1(0.0f);
+    for (int64_t i = 0; i < n; i++, c = vadd(c, one)) {
+        vf v = output_of(vload_f32(e + i * BLOCK), product);
+        if (exception)
+            v = vselect(veq(c, exception->column), exception->value, v);
+        store_class(out, from + i, v);
+    }
+}
+
+/* What the rows of a pack are written with: factors relative to the rows' references, and the value of
+ * each row's p->column, if `has_values`. */
+typedef struct pack_factors {
+    double factor[PACK_TILES][BLOCK];
+    float value[PACK_TILES][BLOCK];
+} pack_factors;
+
+/* One window of a tile; `worth` is that of a chunk's exponentials in their rows. */
+LANES void write_window(const pack *p, int t, const float *e, int64_t from, int64_t n,
+                        const pack_factors *f, const double *worth, const int has_values,
+                        output_planes out)
+{
+    float factor[BLOCK], column[BLOCK];
+    for (int j = 0; j < BLOCK; j++) {
+        factor[j] = narrowed(f->factor[t][j] * worth[j]);
+        column[j] = has_values ? (float)(p->column[t * BLOCK + j] - from) : 0.0f;
+    }
+    const tile_exception exception = {vload_f32(column), vload_f32(f->value[t])};
+    write_scaled(e, from, n, vload_f32(factor), has_values ? &exception : NULL,
+                 output_tile(out, t));
+}
+
+/* The exponentials once more: the chunk's references, and window by window. */
+static __attribute__((noinline)) void write_chunk(pack *p, int64_t from, int64_t n,
+                                                  const pack_factors *f, int has_values,
+                                                  output_planes out)
+{
+    double worth[PACK_TILES][BLOCK];
+    tile_reference ref[PACK_TILES];
+    tile_maximum m[PACK_TILES];
+    maxima_of_pack(p, from, n, m);
+    for (int t = 0; t < p->tiles; t++) {
+        ref[t] = tile_reference_of(m[t].max);
+        factors_of_tile(&ref[t], &p->sum[t].ref, worth[t]);
+    }
+    for (int64_t w = 0; w < n; w += GROUP) {
+        const int64_t some = n - w < GROUP ? n - w : GROUP;
+        window_of_pack(p, from + w, some, ref);
+        for (int t = 0; t < p->tiles; t++)
+            write_window(p, t, p->window + t * some * BLOCK, from + w, some, f, worth[t],
+                         has_values, out);
+    }
+}
+
+/* Every class of a pack that is summed: exponential times factor. out may be what was read. */
+LANES void write_pack(pack *p, const pack_factors *f, const int has_values, output_planes out)
+{
+    static const double one[BLOCK] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    if (!p->fits)
+        for (int64_t at = 0; at < p->classes; at += CHUNK)
+            write_chunk(p, at, chunk_length(p->classes, at), f, has_values, out);
+    for (int t = 0; p->fits && t < p->tiles; t++)
+        write_window(p, t, kept_exponentials(p, t), 0, p->classes, f, one, has_values, out);
+}
+
+/* All classes of one row. */
+LANES void fill_row(output_planes out, int j, int64_t classes, float x)
+{
+    for (int64_t c = 0; j < out.rows && c < classes; c++)
+        store_one(out.x + c * out.stride + j, x);
+}
+
+#endif
