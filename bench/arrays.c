@@ -36,11 +36,12 @@ void *allocate(size_t bytes)
     return memory;
 }
 
-static case_array make_strided(const problem *p, const char *name, ballast_dtype dtype,
-                               int64_t rows, int64_t columns, int64_t stride)
+/* With the strides set; the memory is to come. */
+static case_array with_memory(const problem *p, case_array a)
 {
-    const size_t elements = rows > 0 ? (size_t)((rows - 1) * stride + columns) : 0;
-    case_array a = {name, dtype, rows, columns, stride, rows == p->rows, NULL, NULL, 0};
+    const int64_t plane = a.columns > 0 ? (a.columns - 1) * a.column_stride + a.inner : 0;
+    const size_t elements = a.rows > 0 ? (size_t)((a.rows / a.inner - 1) * a.stride + plane) : 0;
+    const ballast_dtype dtype = a.dtype;
 
     a.bytes = 2 * GUARD + ((size_t)p->offset + elements) * size_of(dtype);
     a.memory = allocate(a.bytes);
@@ -52,10 +53,26 @@ static case_array make_strided(const problem *p, const char *name, ballast_dtype
 case_array make_array(const problem *p, const char *name, ballast_dtype dtype, int64_t rows,
                       int64_t columns)
 {
-    return make_strided(p, name, dtype, rows, columns, columns);
+    return with_memory(p, (case_array){.name = name,
+                                       .dtype = dtype,
+                                       .rows = rows,
+                                       .columns = columns,
+                                       .stride = columns,
+                                       .inner = 1,
+                                       .column_stride = 1,
+                                       .per_row = rows == p->rows});
 }
 
 case_array make_matrix(const problem *p, const char *name, ballast_dtype dtype)
 {
-    return make_strided(p, name, dtype, p->rows, p->classes, p->stride ? p->stride : p->classes);
+    const int64_t plane = p->class_stride ? p->class_stride : p->inner;
+
+    return with_memory(p, (case_array){.name = name,
+                                       .dtype = dtype,
+                                       .rows = p->rows,
+                                       .columns = p->classes,
+                                       .stride = p->stride ? p->stride : p->classes * plane,
+                                       .inner = p->inner,
+                                       .column_stride = plane,
+                                       .per_row = 1});
 }

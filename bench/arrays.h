@@ -34,7 +34,9 @@ static inline size_t size_of(ballast_dtype dtype)
 
 static inline void *at(const case_array *a, int64_t row, int64_t column)
 {
-    return (char *)a->data + (size_t)(row * a->stride + column) * size_of(a->dtype);
+    const int64_t start = row / a->inner * a->stride + row % a->inner;
+
+    return (char *)a->data + (size_t)(start + column * a->column_stride) * size_of(a->dtype);
 }
 
 static inline double real_at(const case_array *a, int64_t row, int64_t column)
@@ -62,6 +64,15 @@ static inline int64_t integer_at(const case_array *a, int64_t row, int64_t colum
     default:
         return *(const int64_t *)p;
     }
+}
+
+/* All columns of a row, from contiguous memory. */
+static inline void put_row(const case_array *a, int64_t row, const void *from)
+{
+    const size_t size = size_of(a->dtype);
+
+    for (int64_t c = 0; c < a->columns; c++)
+        memcpy(at(a, row, c), (const char *)from + (size_t)c * size, size);
 }
 
 static inline void load_row(const case_array *a, int64_t row, double *to)

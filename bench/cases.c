@@ -95,7 +95,7 @@ void case_results_free(case_results *out)
     memset(out, 0, sizeof *out);
 }
 
-/* Rows [begin, end) of an array; nothing of one that is not made of the problem's rows. */
+/* Rows [begin, end) of an array, whole outer indices where there are planes; nothing of one that is not made of the problem's rows. */
 static case_array rows_of(const case_array *a, int64_t begin, int64_t end)
 {
     case_array view = *a;
@@ -146,7 +146,8 @@ void case_results_reset(const case_data *c, case_results *r)
         if (out->data && !r->is_view)
             memset(out->memory, FILL, out->bytes);
         for (int64_t i = 0; in && i < out->rows; i++)
-            memcpy(at(out, i, 0), at(in, i, 0), (size_t)out->columns * size_of(out->dtype));
+            for (int64_t j = 0; j < out->columns; j++)
+                memcpy(at(out, i, j), at(in, i, j), size_of(out->dtype));
     }
 }
 
@@ -169,18 +170,19 @@ static int is_filled(const unsigned char *p, const unsigned char *end)
     return 1;
 }
 
+/* Elements in the order of memory: outer index, class, position. */
 static int is_tidy(const case_array *a)
 {
     const unsigned char *from = a->memory, *end = from + a->bytes;
-    const size_t row_bytes = (size_t)a->columns * size_of(a->dtype);
 
-    for (int64_t i = 0; i < a->rows; i++) {
-        const unsigned char *row = at(a, i, 0);
+    for (int64_t first = 0; first < a->rows; first += a->inner)
+        for (int64_t j = 0; j < a->columns; j++) {
+            const unsigned char *run = at(a, first, j);
 
-        if (!is_filled(from, row))
-            return 0;
-        from = row + row_bytes;
-    }
+            if (!is_filled(from, run))
+                return 0;
+            from = run + (size_t)a->inner * size_of(a->dtype);
+        }
     return is_filled(from, end);
 }
 
@@ -199,13 +201,13 @@ uint64_t case_hash(const case_results *r)
     for (int k = 0; k < CASE_OUTPUTS; k++) {
         const case_array *a = &r->out[k];
 
-        for (int64_t i = 0; a->data && i < a->rows; i++) {
-            const unsigned char *row = at(a, i, 0);
-            const size_t bytes = (size_t)a->columns * size_of(a->dtype);
+        for (int64_t i = 0; a->data && i < a->rows; i++)
+            for (int64_t j = 0; j < a->columns; j++) {
+                const unsigned char *element = at(a, i, j);
 
-            for (size_t b = 0; b < bytes; b++)
-                hash = (hash ^ row[b]) * UINT64_C(0x100000001b3);
-        }
+                for (size_t b = 0; b < size_of(a->dtype); b++)
+                    hash = (hash ^ element[b]) * UINT64_C(0x100000001b3);
+            }
     }
     return hash;
 }
@@ -225,10 +227,10 @@ static int row_equal(const case_array *a, const case_array *b, int64_t row, case
     const size_t size = size_of(a->dtype);
     int64_t c = 0;
 
-    if (memcmp(at(a, row, 0), at(b, row, 0), (size_t)a->columns * size) == 0)
-        return 1;
-    while (memcmp(at(a, row, c), at(b, row, c), size) == 0)
+    while (c < a->columns && memcmp(at(a, row, c), at(b, row, c), size) == 0)
         c++;
+    if (c == a->columns)
+        return 1;
     d->output = a->name;
     d->row = row;
     d->column = c;

@@ -7,7 +7,7 @@
  *
  * operation, dtype (f32 or f64), and keys that differ from their defaults; `ballast check --help`
  * lists them. The values of a case's inputs depend on the kind of inputs and the seed alone, row by
- * row: not on strides, offsets, outputs or the machine. They are made of integers, powers of two
+ * row: not on strides, inner, offsets, outputs or the machine. They are made of integers, powers of two
  * and single roundings, so that they are the same bits wherever the program is compiled.
  *
  * To add an operation: a file with its entry and the three functions that make its inputs, run it
@@ -53,7 +53,9 @@ typedef struct problem {
     ballast_dtype dtype;
     int64_t rows; /* of a vector: elements */
     int64_t classes;
-    int64_t stride; /* of every matrix, in elements; 0: classes */
+    int64_t stride; /* of every matrix, in elements; 0: without gaps */
+    /* of every matrix: rows are [outer, inner], classes a plane apart; class_stride 0: inner */
+    int64_t inner, class_stride;
     int64_t offset; /* of every array, in elements, from an address on a multiple of 64 bytes */
     int64_t inputs, targets, labels, weights;
     int64_t kind; /* of the class-balanced loss: ballast_class_balanced_kind */
@@ -119,7 +121,7 @@ const operation *operation_find(const char *name, size_t length);
 
 /* Keys, as bits of operation.keys: in the order of `keys` in problem.c. */
 enum {
-    KEY_ROWS, KEY_COUNT, KEY_CLASSES, KEY_STRIDE, KEY_OFFSET, KEY_INPUTS, KEY_TARGETS, KEY_LABELS,
+    KEY_ROWS, KEY_COUNT, KEY_CLASSES, KEY_STRIDE, KEY_INNER, KEY_CLASS_STRIDE, KEY_OFFSET, KEY_INPUTS, KEY_TARGETS, KEY_LABELS,
     KEY_WEIGHTS, KEY_KIND, KEY_GAMMA, KEY_ALPHA, KEY_BETA, KEY_IGNORED, KEY_BACKGROUND,
     KEY_OUTPUTS, KEY_INPLACE, KEY_REDUCTION, KEY_DENOMINATOR, KEY_GRAD_SCALE, KEY_GRAD_ROWS,
     KEY_PIECES, KEY_THREADS, KEY_SEED, KEYS
@@ -128,11 +130,12 @@ enum {
 
 /* ---- Cases ----------------------------------------------------------------------------------- */
 
-/* A vector is a matrix of one row. */
+/* A vector is a matrix of one row. Row i begins at i / inner * stride + i % inner, and its columns are
+ * column_stride apart. */
 typedef struct case_array {
     const char *name;
     ballast_dtype dtype;
-    int64_t rows, columns, stride;
+    int64_t rows, columns, stride, inner, column_stride;
     int per_row; /* row i belongs to row i of the problem */
     void *data;  /* NULL: not given */
     void *memory;
@@ -171,7 +174,7 @@ void case_results_free(case_results *out);
 /* Fills results with the pattern, and with the inputs that they replace. */
 void case_results_reset(const case_data *c, case_results *out);
 
-/* Rows [begin, end) of a case or of results, in the same memory. */
+/* Rows [begin, end) of a case or of results, in the same memory: multiples of inner. */
 void case_rows(const case_data *c, int64_t begin, int64_t end, case_data *view);
 void case_results_rows(const case_results *r, int64_t begin, int64_t end, case_results *view);
 

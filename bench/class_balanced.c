@@ -70,5 +70,5 @@ VARIANTS(balanced, "", "kind=sigmoid,ignored=10", "kind=focal,inplace=1",
          "kind=sigmoid,labels=i32,reduction=none,grad_rows=1");
 
 const operation operation_class_balanced_loss = {
-    "class_balanced_loss", LOSS_KEYS | KEY(KEY_KIND) | KEY(KEY_GAMMA) | KEY(KEY_BETA),
+    "class_balanced_loss", LOSS_KEYS | PLANE_KEYS | KEY(KEY_KIND) | KEY(KEY_GAMMA) | KEY(KEY_BETA),
     {LOSS_OUTPUTS(4, 4)}, balanced, FUNCTIONS(make_class_balanced, class_balanced_loss)};

@@ -33,5 +33,5 @@ VARIANTS(cross_entropy, "reduction=sum", "inplace=1,weights=both,ignored=20",
          "labels=u8,weights=row,ignored=10,reduction=none,grad_rows=1,grad_scale=0.3");
 
 const operation operation_cross_entropy = {
-    "cross_entropy", LOSS_KEYS | KEY(KEY_WEIGHTS), {LOSS_OUTPUTS(4, 4)}, cross_entropy,
+    "cross_entropy", LOSS_KEYS | PLANE_KEYS | KEY(KEY_WEIGHTS), {LOSS_OUTPUTS(4, 4)}, cross_entropy,
     FUNCTIONS(make_loss, cross_entropy)};

@@ -2,6 +2,7 @@
 #include "inputs.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* ---- Random numbers: every product is exact, every value rounded once ------------------------ */
 
@@ -174,13 +175,16 @@ void fill_row(const row_place *r, void *row)
 static case_array fill_reals(const case_data *c, int input, case_array a)
 {
     const case_array *labels = &c->in[IN_LABELS];
+    void *row = allocate((size_t)a.columns * size_of(a.dtype));
 
     for (int64_t i = 0; i < a.rows; i++) {
         const int64_t label = labels->data ? integer_at(labels, i, 0) : -1;
         const row_place r = {&c->p, input, i, a.columns, label < a.columns ? label : -1};
 
-        fill_row(&r, at(&a, i, 0));
+        fill_row(&r, row);
+        put_row(&a, i, row);
     }
+    free(row);
     return a;
 }
 

@@ -12,7 +12,8 @@
 static inline ballast_const_tensor const_tensor(const case_array *a)
 {
     const ballast_const_tensor none = BALLAST_NO_TENSOR;
-    const ballast_const_tensor t = {a->data, a->dtype, a->rows, a->columns, 1, a->stride, 1};
+    const ballast_const_tensor t = {a->data,  a->dtype,  a->rows / a->inner, a->columns,
+                                    a->inner, a->stride, a->column_stride};
 
     return a->data ? t : none;
 }
@@ -20,7 +21,8 @@ static inline ballast_const_tensor const_tensor(const case_array *a)
 static inline ballast_tensor tensor(const case_array *a)
 {
     const ballast_tensor none = BALLAST_NO_TENSOR;
-    const ballast_tensor t = {a->data, a->dtype, a->rows, a->columns, 1, a->stride, 1};
+    const ballast_tensor t = {a->data,  a->dtype,  a->rows / a->inner, a->columns,
+                              a->inner, a->stride, a->column_stride};
 
     return a->data ? t : none;
 }
@@ -86,6 +88,7 @@ int is_special_sum(const double *x, const double *w, int64_t n, long double *res
 #define COMMON_KEYS (KEY(KEY_OFFSET) | KEY(KEY_INPUTS) | KEY(KEY_SEED))
 #define RUN_KEYS (COMMON_KEYS | KEY(KEY_PIECES) | KEY(KEY_THREADS))
 #define MATRIX_KEYS (RUN_KEYS | KEY(KEY_ROWS) | KEY(KEY_CLASSES) | KEY(KEY_STRIDE))
+#define PLANE_KEYS (MATRIX_KEYS | KEY(KEY_INNER) | KEY(KEY_CLASS_STRIDE))
 #define LOSS_KEYS                                                                                 \
     (MATRIX_KEYS | KEY(KEY_LABELS) | KEY(KEY_IGNORED) | KEY(KEY_OUTPUTS) | KEY(KEY_INPLACE)       \
      | KEY(KEY_REDUCTION) | KEY(KEY_DENOMINATOR) | KEY(KEY_GRAD_SCALE) | KEY(KEY_GRAD_ROWS))

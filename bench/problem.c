@@ -27,7 +27,10 @@ static const key keys[KEYS] = {
     {"rows", INTEGER, AT(rows), 64, 0, 1e12, NULL, "rows"},
     {"count", INTEGER, AT(rows), 100000, 0, 1e12, NULL, "elements of a vector"},
     {"classes", INTEGER, AT(classes), 1000, 0, 1e12, NULL, "columns"},
-    {"stride", INTEGER, AT(stride), 0, 0, 1e12, NULL, "elements from row to row; 0: classes"},
+    {"stride", INTEGER, AT(stride), 0, 0, 1e12, NULL, "elements from row to row; 0: no gaps"},
+    {"inner", INTEGER, AT(inner), 1, 1, 1e12, NULL, "rows side by side, their classes in planes"},
+    {"class_stride", INTEGER, AT(class_stride), 0, 0, 1e12, NULL,
+     "elements from class to class; 0: inner"},
     {"offset", INTEGER, AT(offset), 0, 0, 1e6, NULL, "elements off an aligned address"},
     {"inputs", NAME, AT(inputs), 0, 0, 0,
      NAMES("normal", "uniform", "confident", "offset1e4", "offset1e30", "masked", "equal",
@@ -228,8 +231,17 @@ static void set_defaults(problem *p)
 
 static int has_sense(const problem *p, complaint c)
 {
-    if (p->stride && p->stride < p->classes)
-        return complain(c, "stride: below the number of classes");
+    const int64_t plane = p->class_stride ? p->class_stride : p->inner;
+
+    if (p->rows % p->inner)
+        return complain(c, "inner: the rows are no multiple of it");
+    if (plane < p->inner)
+        return complain(c, "class_stride: below inner");
+    if (p->stride && p->classes && p->stride < (p->classes - 1) * plane + p->inner)
+        return complain(c, plane == 1 ? "stride: below the number of classes"
+                                      : "stride: below what the planes take");
+    if (plane != 1 && has_key(p->operation, KEY_KIND) && p->kind != BALLAST_CB_SOFTMAX)
+        return complain(c, "inner: of the class-balanced losses softmax only");
     if (p->labels == LABELS_U8 && p->background)
         return complain(c, "background: labels of u8 are never negative");
     if (p->grad_rows && p->reduction != BALLAST_NONE)

@@ -2,6 +2,7 @@
 #include "operation.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* ---- Softmax --------------------------------------------------------------------------------- */
 
@@ -60,13 +61,16 @@ static void refer_log_sum_exp(const case_data *c, int64_t row, case_reference *r
 static void make_backward(case_data *c, void (*fill)(const row_place *r, void *row))
 {
     const case_array y = make_matrix(&c->p, "output", c->p.dtype);
+    void *row = allocate((size_t)y.columns * size_of(y.dtype));
 
     for (int64_t i = 0; i < y.rows; i++) {
         const row_place r = {&c->p, IN_X, i, y.columns, -1};
         const int special = c->p.inputs == INPUTS_MIXED_SPECIALS && i & 8;
 
-        (special ? fill_row : fill)(&r, at(&y, i, 0));
+        (special ? fill_row : fill)(&r, row);
+        put_row(&y, i, row);
     }
+    free(row);
     c->in[IN_X] = y;
     c->in[IN_GRAD] = make_logits(c, IN_GRAD, "grad_output");
 }
@@ -121,21 +125,21 @@ VARIANTS(backward, "", "inplace=1", "inplace=2,pieces=1");
 VARIANTS(unweighted, "", "pieces=1");
 
 const operation operation_softmax = {
-    "softmax", MATRIX_KEYS | KEY(KEY_INPLACE), ONE_MATRIX("output"), in_place,
+    "softmax", PLANE_KEYS | KEY(KEY_INPLACE), ONE_MATRIX("output"), in_place,
     FUNCTIONS(make_softmax, softmax)};
 
 const operation operation_log_softmax = {
-    "log_softmax", MATRIX_KEYS | KEY(KEY_INPLACE), ONE_MATRIX("output"), in_place,
+    "log_softmax", PLANE_KEYS | KEY(KEY_INPLACE), ONE_MATRIX("output"), in_place,
     FUNCTIONS(make_softmax, log_softmax)};
 
 const operation operation_log_sum_exp = {
-    "log_sum_exp", MATRIX_KEYS, {{"output", OUT_ROWS, 4}}, unweighted,
+    "log_sum_exp", PLANE_KEYS, {{"output", OUT_ROWS, 4}}, unweighted,
     FUNCTIONS(make_softmax, log_sum_exp)};
 
 const operation operation_softmax_backward = {
-    "softmax_backward", MATRIX_KEYS | KEY(KEY_INPLACE), ONE_MATRIX("grad_input"), backward,
+    "softmax_backward", PLANE_KEYS | KEY(KEY_INPLACE), ONE_MATRIX("grad_input"), backward,
     FUNCTIONS(make_softmax_backward, softmax_backward)};
 
 const operation operation_log_softmax_backward = {
-    "log_softmax_backward", MATRIX_KEYS | KEY(KEY_INPLACE), ONE_MATRIX("grad_input"), backward,
+    "log_softmax_backward", PLANE_KEYS | KEY(KEY_INPLACE), ONE_MATRIX("grad_input"), backward,
     FUNCTIONS(make_log_softmax_backward, log_softmax_backward)};

@@ -210,6 +210,34 @@ static void expect_at_every_offset(const problem *p, const char *claim, const su
     free_base(&b);
 }
 
+/* Rows side by side and classes in planes, with and without gaps. */
+static void expect_in_planes(const problem *p, const char *claim, const subject *s)
+{
+    if (!(p->operation->keys & KEY(KEY_INNER))
+        || (p->operation->keys & KEY(KEY_KIND) && p->kind != BALLAST_CB_SOFTMAX))
+        return;
+    base b = make_base(p, claim, s);
+
+    for (int64_t inner = 1; inner <= p->rows; inner++) {
+        problem q = *p;
+        case_data moved;
+
+        if (p->rows % inner)
+            continue;
+        q.offset = (p->classes + inner) % 16;
+        q.inner = inner;
+        q.class_stride = inner + 1 + p->classes % 3;
+        q.stride = p->classes * q.class_stride + inner % 5;
+        case_make(&q, &moved);
+        expect_same(&moved, claim, s, NULL, &b.want);
+        moved.p.inplace = p->operation->keys & KEY(KEY_INPLACE) ? 1 : 0;
+        moved.p.pieces = 1;
+        expect_same(&moved, claim, s, NULL, &b.want);
+        case_free(&moved);
+    }
+    free_base(&b);
+}
+
 static void expect_in_place(const problem *p, const char *claim, const subject *s)
 {
     if (!(p->operation->keys & KEY(KEY_INPLACE)))
@@ -380,6 +408,19 @@ static void test_offsets(void **state)
     each_operation("rows=2,classes=2050", "count=4097", 2, expect_at_every_offset, "misaligned", s);
 }
 
+static void test_planes(void **state)
+{
+    static const char *const shapes[] = {
+        "rows=12,classes=1", "rows=24,classes=21", "rows=150,classes=10",
+        "rows=36,classes=130,inputs=mixed_specials", "rows=48,classes=257,inputs=confident",
+        "rows=8,classes=1025", "rows=6,classes=2049,inputs=offset1e30",
+        "rows=6,classes=4100,inputs=mixed_specials", "rows=0,classes=5"};
+    const subject *s = subject_of(state);
+
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        each_operation(shapes[i], NULL, ALL_VARIANTS, expect_in_planes, "planes", s);
+}
+
 /* Every kind of inputs with every variant. */
 static void test_inputs(void **state)
 {
@@ -451,7 +492,8 @@ static const struct {
 } tests[] = {
     {"widths", test_widths},       {"chunks", test_chunks},
     {"row counts", test_row_counts}, {"vector sizes", test_vector_sizes},
-    {"offsets", test_offsets},     {"inputs", test_inputs},
+    {"offsets", test_offsets},     {"planes", test_planes},
+    {"inputs", test_inputs},
     {"in place", test_in_place},   {"outputs", test_subsets},
     {"rows alone", test_rows_alone}, {"threads", test_threads},
 };
