@@ -23,7 +23,7 @@ typedef struct pending_losses {
 
 /* loss = w log1p(others / e_y); where e_y is tiny, the loss is above 60 and
  * loss = w (n ln 2 + shift - x_y + log S) loses nothing. Error 3 ULP with w = 1. */
-LANES vf finish_losses(vf others, vf label_term, vf weight, vf n, vf minus_logit)
+LANES_LARGE vf finish_losses(vf others, vf label_term, vf weight, vf n, vf minus_logit)
 {
     const vf near_loss = vlog1p(vdiv(others, label_term));
     const vm is_near = vle(vset1(SMALLEST_LABEL_TERM), label_term);
@@ -58,7 +58,7 @@ LANES const storage *logits_of(const cross_entropy_job *job, int64_t i)
 }
 
 /* `leaving` and `streamed` are constants after inlining; row `end` is none. */
-LANES void cross_entropy_row(const cross_entropy_job *job, int64_t i, int64_t end, row_pipe *pipe,
+LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int64_t end, row_pipe *pipe,
                              pending_losses *pending, int64_t j, const int leaving,
                              const int streamed)
 {
@@ -92,7 +92,7 @@ LANES void cross_entropy_row(const cross_entropy_job *job, int64_t i, int64_t en
 }
 
 /* The rows of pending block [begin, begin + count); those after it begin before `end`. */
-LANES vf losses_of_rows(const cross_entropy_job *job, int64_t begin, int64_t count, int64_t end,
+LANES_LARGE vf losses_of_rows(const cross_entropy_job *job, int64_t begin, int64_t count, int64_t end,
                         row_pipe *pipe, const int leaving, const int streamed)
 {
     pending_losses pending;

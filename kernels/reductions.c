@@ -57,7 +57,7 @@ LANES vf four_blocks(const storage *x, int64_t left)
 }
 
 /* One span of a plain sum, of which `left` elements exist: whole steps, then what is left. */
-LANES vd add_span(vd total, const storage *x, int64_t left)
+LANES_LARGE vd add_span(vd total, const storage *x, int64_t left)
 {
     vf sum[GROUP_BLOCKS];
     if (left >= SUM_STEP)
@@ -90,7 +90,7 @@ LANES vf add_terms(enum terms terms, vf w, vf x, vf sum)
 }
 
 /* A group of a sum of products, of which `left` elements exist. SQUARES reads no weights. */
-LANES void add_group(vf *sum, enum terms terms, const storage *x, const storage *w, int64_t left)
+LANES_LARGE void add_group(vf *sum, enum terms terms, const storage *x, const storage *w, int64_t left)
 {
     const storage *const factor = terms == SQUARES ? x : w;
     FOR_BLOCKS(k, GROUP_BLOCKS)
@@ -201,7 +201,7 @@ LANES double scaled(double total, double factor)
 }
 
 /* Four blocks of logits; -inf where the weight is 0, so that whatever stands there adds nothing. */
-LANES void load_logits(vf *logits, const storage *x, const storage *w)
+LANES_LARGE void load_logits(vf *logits, const storage *x, const storage *w)
 {
     const vf nothing = vset1(-LANE_INFINITY), zero = vset1(0.0f);
     FOR_BLOCKS(k, GROUP_BLOCKS) logits[k] = vload(x + BLOCK * k);

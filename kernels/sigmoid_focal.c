@@ -44,7 +44,7 @@ enum focal_path { GAMMA_0, GAMMA_HALF, GAMMA_1, GAMMA_2, GAMMA_ANY };
  * s + (t + c), by FastTwoSum again, times 2^(m - n - 1), which is 0 at the clamp as in vexp_scaled.
  * Error of e + low 0.29 ULP(e), witness z = -0x1.76aa6ep+2.
  * Cost 12 FMA-class operations a block. */
-LANES void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blocks, float n, float unit)
+LANES_LARGE void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blocks, float n, float unit)
 {
     const exp_scale scale = exp_scale_of(n);
     const vf a = vset1(2.0f * unit);
@@ -83,7 +83,7 @@ LANES void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blocks, f
  * gamma is two words, for y magnifies the rounding of gamma itself. w is 0 below about 2^-125, and
  * where z < cut: there the gradient is below 2^-125, and w F might be subnormal.
  * What is left is the error of gamma l and of the exponential.  Cost 20 FMA-class operations. */
-LANES void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int blocks, vf *w)
+LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int blocks, vf *w)
 {
     const vf zero = vset1(0.0f), rounder = vset1(ROUNDER), biased = vset1(ROUNDER + 126.0f);
     const vf gamma = vset1(f->gamma), log2_e = vset1(LOG2_E), ln2_high = vset1(LN2_HIGH);
@@ -128,7 +128,7 @@ LANES void log1p_of_two_words(const vf *e, const vf *low, int blocks, vf *l, vf 
 }
 
 /* First pass: e, and its second word for gamma 1 and 2. */
-LANES void focal_exponentials(const tile *t, int path, enum tile_targets targets, int width)
+LANES_LARGE void focal_exponentials(const tile *t, int path, enum tile_targets targets, int width)
 {
     FOR_TILE(b, t, width) {
         vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT];
@@ -151,7 +151,7 @@ LANES void focal_exponentials(const tile *t, int path, enum tile_targets targets
 }
 
 /* Second pass: l = log(1 + e); and for gamma 2 the square of e, which is w for z < 0. */
-LANES void focal_logarithms(const tile *t, int path, int width)
+LANES_LARGE void focal_logarithms(const tile *t, int path, int width)
 {
     FOR_TILE(b, t, width) {
         vf e[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
@@ -169,7 +169,7 @@ LANES void focal_logarithms(const tile *t, int path, int width)
 }
 
 /* Third pass, for any gamma: w. */
-LANES void focal_modulators(const tile *t, enum tile_targets targets, int width)
+LANES_LARGE void focal_modulators(const tile *t, enum tile_targets targets, int width)
 {
     FOR_TILE(b, t, width) {
         vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
@@ -181,7 +181,7 @@ LANES void focal_modulators(const tile *t, enum tile_targets targets, int width)
 }
 
 /* (1 + e)^power, correctly rounded but for the inner sums, which are small against it. */
-LANES vf power_of_one_plus(vf e, int power)
+LANES_LARGE vf power_of_one_plus(vf e, int power)
 {
     const vf one = vset1(1.0f), two = vset1(2.0f), three = vset1(3.0f);
     if (power == 1)

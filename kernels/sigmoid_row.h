@@ -92,7 +92,7 @@ static const float log1p_coefficient[LOG1P_DEGREE + 1] = {
 
 /* b = e q(e), so that log(1 + e) = e + e b. Nothing is subnormal on the way, as e^2 would be.
  * Cost 9 FMA-class operations a block. */
-LANES void log1p_bend(const vf *e, vf *b, int blocks)
+LANES_LARGE void log1p_bend(const vf *e, vf *b, int blocks)
 {
     const vf leading = vconstant(log1p_coefficient[LOG1P_DEGREE]);
     vf c = vconstant(log1p_coefficient[LOG1P_DEGREE - 1]);
@@ -133,7 +133,7 @@ LANES void store_blocks(float *to, int b, int width, const vf *v)
 }
 
 /* Logits, NaN where a HARD target is neither 0 nor 1. */
-LANES void load_logits(const tile *t, enum tile_targets targets, int b, int width, vf *x)
+LANES_LARGE void load_logits(const tile *t, enum tile_targets targets, int b, int width, vf *x)
 {
     FOR_BLOCKS(k, width) x[k] = vload(t->x + BLOCK * (b + k));
     if (targets == HARD)
@@ -145,7 +145,7 @@ LANES void load_logits(const tile *t, enum tile_targets targets, int b, int widt
 }
 
 /* z and the targets: the sign bit is set where positive, all other bits are 0. SOFT: x and t. */
-LANES void load_elements(const tile *t, enum tile_targets targets, int b, int width, vf *z,
+LANES_LARGE void load_elements(const tile *t, enum tile_targets targets, int b, int width, vf *z,
                          vf *target)
 {
     load_logits(t, targets, b, width, z);
@@ -180,7 +180,7 @@ LANES vf factor_of(enum tile_targets targets, vf target, float negative, float p
 }
 
 /* The gradient's factor of block b. Without alpha, positive and negative differ by the sign. */
-LANES vf scale_of(const tile *t, int with_alpha, enum tile_targets targets, vf target, int b)
+LANES_LARGE vf scale_of(const tile *t, int with_alpha, enum tile_targets targets, vf target, int b)
 {
     const float *negative = t->scale_negative + b * t->scale_step;
     const float *positive = t->scale_positive + b * t->scale_step;
@@ -207,7 +207,7 @@ LANES vf alpha_of(const sigmoid_loss *f, enum tile_targets targets, vf target)
 /* ---- binary cross-entropy ---------------------------------------------------------------------- */
 
 /* First pass: e, which needs no sign of x and so no targets. */
-LANES void exponential_pass(const tile *t, enum tile_targets targets, int width)
+LANES_LARGE void exponential_pass(const tile *t, enum tile_targets targets, int width)
 {
     FOR_TILE(b, t, width) {
         vf e[BLOCKS_IN_FLIGHT];

@@ -100,7 +100,7 @@ LANES void prefetch_group(const storage *x)
         vprefetch((const void *)(first + at));
 }
 
-LANES vf max_of_group(const storage *x, int64_t left, vf max)
+LANES_LARGE vf max_of_group(const storage *x, int64_t left, vf max)
 {
     vf v[GROUP_BLOCKS];
     load_blocks(v, GROUP_BLOCKS, x, left, -LANE_INFINITY);
@@ -109,7 +109,7 @@ LANES vf max_of_group(const storage *x, int64_t left, vf max)
 }
 
 /* Stores a whole group: absent logits have exponential 0. */
-LANES void exponentials_of_group(const storage *x, int64_t left, exp_scale scale, vf shift,
+LANES_LARGE void exponentials_of_group(const storage *x, int64_t left, exp_scale scale, vf shift,
                                  const int shifted, float *kept)
 {
     UNROLL for (int i = 0; i < GROUP; i += BLOCKS_IN_FLIGHT * BLOCK)
@@ -158,7 +158,7 @@ LANES void set_scale(departure *d, float h)
     d->least = size > 1.0f ? SMALLEST_NORMAL : SMALLEST_NORMAL / size;
 }
 
-LANES void leave_group(const departure *d, int64_t at, int64_t left, const int leaving,
+LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const int leaving,
                        const int streamed)
 {
     vf v[GROUP_BLOCKS];
@@ -257,7 +257,7 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
     return left_out;
 }
 
-LANES chunk_sum pass_chunk(const chunk c, search *next, const departure d, const int leaving,
+LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d, const int leaving,
                            const int streamed, const int shifted)
 {
     static const float nothing[GROUP] = {0.0f};
@@ -427,7 +427,7 @@ LANES void add_chunk(row_sum *row, chunk_sum s, reference ref, int in_sum)
 /* Sums the row at x; the row after it begins at `next` (NULL: none). Meanwhile the row whose turn it
  * is leaves. The exponentials are in the slot then, or, of a row that does not fit there, in `kept`
  * unless that is NULL - but for those of the last chunk, which are in the slot. */
-LANES row_sum sum_row(row_pipe *p, const storage *x, int64_t left_out, const storage *next,
+LANES_LARGE row_sum sum_row(row_pipe *p, const storage *x, int64_t left_out, const storage *next,
                       float *kept, const int leaving, const int streamed)
 {
     const int64_t classes = p->classes;
@@ -490,7 +490,7 @@ static __attribute__((noinline, unused)) void leave_now(const departure *d, int 
 }
 
 /* The rows that have not left yet, the oldest first; nothing is under way afterwards. */
-LANES void close_pipe(row_pipe *p, const int leaving, const int streamed)
+LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
 {
     for (int64_t k = 0; k < p->slots; k++) {
         departing_row *row = &p->row[(p->turn + k) % p->slots];
@@ -548,7 +548,7 @@ static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const 
 
 /* The row just summed will leave as out_c = h e_c / (the row's reference), but for the column `label`,
  * which becomes label_value. `kept` as given to sum_row. The row must not be special. */
-LANES void leave_scaled(row_pipe *p, const storage *x, row_sum sum, double h, int64_t label,
+LANES_LARGE void leave_scaled(row_pipe *p, const storage *x, row_sum sum, double h, int64_t label,
                         float label_value, const float *kept, storage *out, const int streamed)
 {
     const departure whole = {.e = slot_of(p, p->turn),
@@ -571,7 +571,7 @@ LANES void leave_scaled(row_pipe *p, const storage *x, row_sum sum, double h, in
 }
 
 /* The row just summed will leave as out_c = (x_c - max) - rest. */
-LANES void leave_subtracted(row_pipe *p, const storage *x, float max, float rest, storage *out,
+LANES_LARGE void leave_subtracted(row_pipe *p, const storage *x, float max, float rest, storage *out,
                             const int streamed)
 {
     const departure whole = {.e = p->scratch, .x = x, .out = out, .n = p->classes, .max = max,

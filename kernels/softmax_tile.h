@@ -59,7 +59,7 @@ LANES vf exponents_of(vf max)
 }
 
 /* e = exp(x) / 2^n; e may be x. */
-LANES void exp_tile(const float *x, float *e, int64_t classes, vf n)
+LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n)
 {
     const exp_scale scale = {vsub(vset1(ROUNDER + 126.0f), n),
                              vmul(vsub(n, vset1(126.0f)), vset1(LN2))};

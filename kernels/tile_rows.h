@@ -18,7 +18,7 @@ LANES vd pair_of(const float *e, int64_t classes, int64_t c)
 }
 
 /* Double lane l of the sixteen rows: each group of 64 classes adds l + 32 to l and l + 48 to l + 16. */
-LANES vd lane_of_tile(const float *e, int64_t classes, int64_t l)
+LANES_LARGE vd lane_of_tile(const float *e, int64_t classes, int64_t l)
 {
     vd total = pair_of(e, classes, l);
     if (l + 16 < classes)

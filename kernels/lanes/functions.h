@@ -61,7 +61,7 @@ static const float exp_coefficient[EXP_DEGREE + 1] = {
  * Needs x <= n ln 2 + 1.  Error 0.89 ULP for |x| <= 65536 (0.882 at -0x1.aaf86cp+4, the worst of all
  * f32 in [-87, 0] with n = 0), 1.04 up to 2^18.
  * Cost 10 FMA-class operations a block. */
-LANES void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
+LANES_LARGE void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
 {
     UNROLL for (int first = 0; first < blocks; first += BLOCKS_IN_FLIGHT) {
         vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], p[BLOCKS_IN_FLIGHT];
@@ -98,7 +98,7 @@ static const float log_coefficient[LOG_DEGREE + 1] = {
 /* log(1 + u) for u in (-0.5, 2^126), one block. f is formed from u, not from 1 + u, so that nothing
  * is lost for small u: f = u 2^-k + (2^-k - 1), one rounding. NaN gives NaN.
  * Error 1.48 ULP for u >= 0.  Not for hot loops: one block, latency bound. */
-LANES vf vlog1p(vf u)
+LANES_LARGE vf vlog1p(vf u)
 {
     const vf one = vset1(1.0f);
     vf k_bits = vsar_bits(vsub_bits(vadd(u, one), vset1(0x1.555556p-1f)), 23);

@@ -75,6 +75,14 @@
  * ISA that the machine lacks. */
 #define LANES static inline __attribute__((always_inline))
 
+/* For functions of many words. In scalar a word is up to a hundred instructions, and a call costs
+ * little beside them; inlined, a kernel would take the compiler minutes. */
+#ifdef BALLAST_ISA_scalar
+#define LANES_LARGE static __attribute__((noinline, unused))
+#else
+#define LANES_LARGE LANES
+#endif
+
 enum { BLOCK = 16 };
 
 #ifdef __clang__
