@@ -112,12 +112,12 @@ LANES vd add_losses(const row_terms *rows, int64_t begin, int64_t count, vf loss
 
 /* Rows [begin, end), one after the other. */
 LANES void cross_entropy_rows_to(const cross_entropy_job *job, int64_t begin, int64_t end,
-                                 const int leaving, const int streamed)
+                                 float *scratch, const int leaving, const int streamed)
 {
     const row_terms *rows = &job->rows;
     const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
     row_pipe pipe;
-    open_pipe(&pipe, job->classes);
+    open_pipe(&pipe, job->classes, scratch);
     for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
         const int64_t leaf_end = smaller(end, leaf + leaf_rows);
         vd total = vd_zero();
@@ -135,12 +135,13 @@ LANES void cross_entropy_rows_to(const cross_entropy_job *job, int64_t begin, in
 static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job *job, int64_t begin,
                                                          int64_t end)
 {
+    _Alignas(LINE) float scratch[SCRATCH_ROOM];
     if (!job->grad)
-        cross_entropy_rows_to(job, begin, end, NOTHING_LEAVES, 0);
+        cross_entropy_rows_to(job, begin, end, scratch, NOTHING_LEAVES, 0);
     else if (job->beyond_cache && job->grad != job->logits)
-        cross_entropy_rows_to(job, begin, end, SCALED, 1);
+        cross_entropy_rows_to(job, begin, end, scratch, SCALED, 1);
     else
-        cross_entropy_rows_to(job, begin, end, SCALED, 0);
+        cross_entropy_rows_to(job, begin, end, scratch, SCALED, 0);
 }
 
 /* ---- sixteen rows at once --------------------------------------------------------------------- */
@@ -227,9 +228,10 @@ static __attribute__((noinline)) vf label_logits(const cross_entropy_job *job,
 static __attribute__((noinline)) vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin,
                                                        int64_t count)
 {
+    _Alignas(LINE) float scratch[SHORT_SCRATCH];
     row_pipe pipe;
     vf loss;
-    open_pipe(&pipe, job->classes);
+    open_pipe(&pipe, job->classes, scratch);
     if (job->grad) {
         loss = losses_of_rows(job, begin, count, begin + count, &pipe, SCALED, 0);
         close_pipe(&pipe, SCALED, 0);

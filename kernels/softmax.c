@@ -25,12 +25,23 @@ LANES int streams(const softmax_job *job)
     return job->beyond_cache && job->output != job->input;
 }
 
+typedef void rows_function(const softmax_job *, int64_t begin, int64_t end, float *scratch);
+
+/* Out of line, as are the tiles: neither should take the other's stack. */
+static __attribute__((noinline)) void long_rows(const softmax_job *job, int64_t begin, int64_t end,
+                                                rows_function *rows)
+{
+    _Alignas(LINE) float scratch[SCRATCH_ROOM];
+    rows(job, begin, end, scratch);
+}
+
 /* output_c = e_c / S. `streamed` is a constant after inlining. */
-LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, const int streamed)
+LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
+                           const int streamed)
 {
     const int64_t classes = job->classes;
     row_pipe pipe;
-    open_pipe(&pipe, classes);
+    open_pipe(&pipe, classes, scratch);
     for (int64_t i = begin; i < end; i++) {
         const storage *x = input_row(job, i);
         storage *out = output_row(job, i);
@@ -48,12 +59,12 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, c
 }
 
 static __attribute__((noinline)) void softmax_rows(const softmax_job *job, int64_t begin,
-                                                   int64_t end)
+                                                   int64_t end, float *scratch)
 {
     if (streams(job))
-        softmax_rows_to(job, begin, end, 1);
+        softmax_rows_to(job, begin, end, scratch, 1);
     else
-        softmax_rows_to(job, begin, end, 0);
+        softmax_rows_to(job, begin, end, scratch, 0);
 }
 
 /* log(sum / e_max) = log1p(the others / e_max): never negative, accurate when the maximum is nearly
@@ -64,10 +75,11 @@ LANES float log_of_sum_over_max(row_sum row)
 }
 
 /* output_c = (x_c - max) - log(S / e_max): both terms are <= 0, so nothing cancels. */
-LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, const int streamed)
+LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
+                               const int streamed)
 {
     row_pipe pipe;
-    open_pipe(&pipe, job->classes);
+    open_pipe(&pipe, job->classes, scratch);
     for (int64_t i = begin; i < end; i++) {
         const storage *x = input_row(job, i);
         storage *out = output_row(job, i);
@@ -82,12 +94,12 @@ LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t en
 }
 
 static __attribute__((noinline)) void log_softmax_rows(const softmax_job *job, int64_t begin,
-                                                       int64_t end)
+                                                       int64_t end, float *scratch)
 {
     if (streams(job))
-        log_softmax_rows_to(job, begin, end, 1);
+        log_softmax_rows_to(job, begin, end, scratch, 1);
     else
-        log_softmax_rows_to(job, begin, end, 0);
+        log_softmax_rows_to(job, begin, end, scratch, 0);
 }
 
 /* Whether a special row holds a NaN; without one it is +inf, or nothing but -inf. */
@@ -108,10 +120,10 @@ LANES float log_sum_exp_of(row_sum row, const storage *x, int64_t classes)
 }
 
 static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, int64_t begin,
-                                                       int64_t end)
+                                                       int64_t end, float *scratch)
 {
     row_pipe pipe;
-    open_pipe(&pipe, job->classes);
+    open_pipe(&pipe, job->classes, scratch);
     for (int64_t i = begin; i < end; i++) {
         const storage *x = input_row(job, i);
         const row_sum row = sum_row(&pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL,
@@ -176,11 +188,12 @@ LANES void write_forward_tile(const softmax_job *job, int64_t begin, int64_t cou
 /* The tiles of rows [begin, end), and then the rest row by row. Outputs are written last, for they may
  * lie over inputs that an irregular tile reads again. */
 LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enum forward what,
-                   void (*rows)(const softmax_job *, int64_t, int64_t))
+                   rows_function *rows)
 {
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
     const int64_t tiles_end = end_of_tiles(begin, end, classes);
     float x[TILE_CLASSES * BLOCK], fresh[TILE_CLASSES * BLOCK];
+    _Alignas(LINE) float scratch[SHORT_SCRATCH];
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
     forward_tile tile[MAX_TILES];
     while (begin < tiles_end) {
@@ -200,16 +213,15 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
         for (int64_t k = 0; k < tiles; k++) {
             const int64_t row = first + k * BLOCK, count = end - row < BLOCK ? end - row : BLOCK;
             if (__builtin_expect(forward_is_irregular(tile + k), 0))
-                rows(job, row, row + count);
+                rows(job, row, row + count, scratch);
             else
                 write_forward_tile(job, row, count, x + k * size, e + k * size, tile + k, what);
         }
     }
     if (begin < end)
-        rows(job, begin, end);
+        rows(job, begin, end, scratch);
 }
 
-/* Out of line, and not for long rows: these need the stack for themselves. */
 static __attribute__((noinline)) void softmax_tiles(const softmax_job *job, int64_t begin, int64_t end)
 {
     forward(job, begin, end, SOFTMAX, softmax_rows);
@@ -228,7 +240,7 @@ static __attribute__((noinline)) void log_sum_exp_tiles(const softmax_job *job, 
 void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (job->classes == 1 || tiles_of(job->classes) == 0) /* one class: 1, exactly */
-        softmax_rows(job, begin, end);
+        long_rows(job, begin, end, softmax_rows);
     else
         softmax_tiles(job, begin, end);
 }
@@ -236,7 +248,7 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (tiles_of(job->classes) == 0)
-        log_softmax_rows(job, begin, end);
+        long_rows(job, begin, end, log_softmax_rows);
     else
         log_softmax_tiles(job, begin, end);
 }
@@ -244,7 +256,7 @@ void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (tiles_of(job->classes) == 0)
-        log_sum_exp_rows(job, begin, end);
+        long_rows(job, begin, end, log_sum_exp_rows);
     else
         log_sum_exp_tiles(job, begin, end);
 }

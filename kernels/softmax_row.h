@@ -34,6 +34,8 @@ enum {
     KEPT_CHUNKS = 128, /* more than these, and a row's chunks are gone through twice */
     SCRATCH = 4 * CHUNK,
     SCRATCH_ROWS = 2,
+    SCRATCH_ROOM = SCRATCH + BLOCK, /* lines that are streamed may end beyond a row */
+    LINE = 64, /* bytes */
     PREFETCH_AHEAD = 2048,
     SUM_LAG = 2 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
 };
@@ -95,8 +97,8 @@ LANES void load_blocks(vf *v, const int blocks, const storage *x, int64_t left, 
 /* What will be read PREFETCH_AHEAD after x. It may lie beyond the array: nothing is read. */
 LANES void prefetch_group(const storage *x)
 {
-    const uintptr_t line = 64, first = (uintptr_t)x + PREFETCH_AHEAD * sizeof *x;
-    UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += line)
+    const uintptr_t first = (uintptr_t)x + PREFETCH_AHEAD * sizeof *x;
+    UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
         vprefetch((const void *)(first + at));
 }
 
@@ -234,8 +236,7 @@ typedef struct search {
 /* The elements before the first whole 64-byte line. */
 LANES int64_t before_line(const storage *out, int64_t n, const int streamed)
 {
-    const uintptr_t line = 64;
-    return streamed ? smaller(n, (int64_t)((0 - (uintptr_t)out) % line / sizeof *out)) : 0;
+    return streamed ? smaller(n, (int64_t)((0 - (uintptr_t)out) % LINE / sizeof *out)) : 0;
 }
 
 /* By value: what is stored cannot then change what is read. */
@@ -354,7 +355,8 @@ typedef struct row_pipe {
     reference ref[KEPT_CHUNKS]; /* of the row summed last */
     chunk_sum sum[KEPT_CHUNKS];
     departing_row row[SCRATCH_ROWS];
-    float scratch[SCRATCH + BLOCK]; /* a block more: lines that are streamed may end beyond a row */
+    /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
+    float *scratch;
 } row_pipe;
 
 LANES int64_t chunk_length(int64_t classes, int64_t at) { return smaller(classes - at, CHUNK); }
@@ -366,8 +368,9 @@ LANES float *slot_of(row_pipe *p, int64_t slot)
     return p->scratch + slot * ((p->classes + GROUP - 1) & ~(int64_t)(GROUP - 1));
 }
 
-LANES void open_pipe(row_pipe *p, int64_t classes)
+LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
 {
+    p->scratch = scratch;
     p->classes = classes;
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
     p->turn = 0;

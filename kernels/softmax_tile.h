@@ -20,6 +20,9 @@
  * at most SET_CLASSES classes, 8 KiB, and stay in L1 beside their rows; a wider tile goes alone. */
 enum { SET_CLASSES = 128, MAX_TILES = 8, TILE_CLASSES = 255 };
 
+/* The scratch of rows that could go in tiles and go one after the other. */
+enum { SHORT_SCRATCH = SCRATCH_ROWS * ((TILE_CLASSES + GROUP - 1) / GROUP * GROUP) + BLOCK };
+
 /* How many tiles of `classes` classes go side by side; 0: such rows are too long for tiles. */
 LANES int64_t tiles_of(int64_t classes)
 {
