@@ -75,7 +75,9 @@ static void run(const kernel_table *k, int operation, const shape *s, const resu
                  .row_loss = (void *)r->row_loss},
         .logits = x, .logits_stride = s->stride, .grad = out, .grad_stride = out_stride,
         .classes = s->classes, .beyond_cache = beyond};
-    const softmax_job softmax = {x, s->stride, out, out_stride, s->classes, beyond};
+    const softmax_job softmax = {.input = x, .input_stride = s->stride, .output = out,
+                                 .output_stride = out_stride, .classes = s->classes,
+                                 .beyond_cache = beyond};
 
     if (operation == 0)
         k->cross_entropy(&loss, 0, s->rows);
