@@ -383,14 +383,13 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
 LANES departure departing_chunk(const departing_row *row, int64_t at)
 {
     departure d = row->whole;
-    if (d.n > 0 && at > 0) {
-        d.n -= at;
-        d.e += at;
-        d.x += at;
-        d.out += at;
-        d.label -= at;
-    }
-    d.n = smaller(d.n, CHUNK);
+    if (d.n == 0) /* h has room for the chunks of rows that fit SCRATCH only */
+        return d;
+    d.n = smaller(d.n - at, CHUNK);
+    d.e += at;
+    d.x += at;
+    d.out += at;
+    d.label -= at;
     set_scale(&d, row->h[at / CHUNK]);
     return d;
 }
