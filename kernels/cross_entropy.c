@@ -262,22 +262,33 @@ LANES void write_tile(const cross_entropy_job *job, const cross_entropy_tile *t,
         store_one(grad + j * job->grad_stride + t->label[j], t->label_gradient[j]);
 }
 
-/* Rows [begin, end) of a leaf, begin at a multiple of BLOCK in it. Tiles go side by side through each
- * step, for a step of one tile is latency bound. Gradients are written last, for they may lie over
- * logits that an irregular tile reads again. */
-static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
-                                                        int64_t end, vd total)
+/* The losses before row `next` have been added, in order; `end` is that of the call. Where a leaf ends
+ * there, its sum is stored, and the next one begins. */
+LANES vd end_leaf(const row_terms *rows, int64_t next, int64_t end, vd total)
 {
+    if (!rows->partial || (next % rows->leaf_rows != 0 && next != end))
+        return total;
+    rows->partial[(next - 1) / rows->leaf_rows] = vd_across(total);
+    return vd_zero();
+}
+
+/* Rows [begin, tiles_end), begin at a multiple of BLOCK in a leaf. Tiles go side by side through each
+ * step, over the ends of leaves, for a step of one tile is latency bound. Gradients are written last,
+ * for they may lie over logits that an irregular tile reads again. */
+static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
+                                                        int64_t tiles_end, int64_t end)
+{
+    vd total = vd_zero();
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
     float e[TILE_CLASSES * BLOCK];
     cross_entropy_tile tile[MAX_TILES];
-    while (begin < end) {
+    while (begin < tiles_end) {
         int64_t tiles = 0;
-        for (; tiles < most && begin < end; tiles++, begin += BLOCK) {
+        for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
             cross_entropy_tile *t = tile + tiles;
             float *x = e + tiles * size;
             t->begin = begin;
-            t->count = end - begin < BLOCK ? end - begin : BLOCK;
+            t->count = smaller(tiles_end - begin, BLOCK);
             weigh_rows(&job->rows, t);
             load_rows((const storage *)job->logits + begin * job->logits_stride, job->logits_stride,
                       t->count, classes, x);
@@ -292,9 +303,11 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             sum_tile(e + k * size, classes, tile[k].sum);
         for (int64_t k = 0; k < tiles; k++)
             scale_rows(tile + k);
-        for (int64_t k = 0; k < tiles; k++)
-            total = add_losses(&job->rows, tile[k].begin, tile[k].count,
-                               losses_of_tile(job, tile + k), total);
+        for (int64_t k = 0; k < tiles; k++) {
+            const cross_entropy_tile *t = tile + k;
+            total = add_losses(&job->rows, t->begin, t->count, losses_of_tile(job, tile + k), total);
+            total = end_leaf(&job->rows, t->begin + t->count, end, total);
+        }
         for (int64_t k = 0; k < tiles; k++)
             if (job->grad && !tile[k].irregular)
                 write_tile(job, tile + k, e + k * size);
@@ -302,22 +315,15 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
     return total;
 }
 
-LANES void cross_entropy_leaves(const cross_entropy_job *job, int64_t begin, int64_t end)
+LANES void cross_entropy_short_rows(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const row_terms *rows = &job->rows;
-    const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
-    for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
-        const int64_t leaf_end = smaller(end, leaf + leaf_rows);
-        int64_t i = end_of_tiles(leaf, leaf_end, job->classes);
-        vd total = vd_zero();
-        if (i > leaf)
-            total = cross_entropy_tiles(job, leaf, i, total);
-        for (; i < leaf_end; i += BLOCK) {
-            const int64_t count = smaller(leaf_end - i, BLOCK);
-            total = add_losses(rows, i, count, losses_of_few_rows(job, i, count), total);
-        }
-        if (rows->partial)
-            rows->partial[leaf / leaf_rows] = vd_across(total);
+    int64_t i = end_of_tiles(begin, end, job->classes);
+    vd total = i > begin ? cross_entropy_tiles(job, begin, i, end) : vd_zero();
+    for (; i < end; i += BLOCK) {
+        const int64_t count = smaller(end - i, BLOCK);
+        total = add_losses(rows, i, count, losses_of_few_rows(job, i, count), total);
+        total = end_leaf(rows, i + count, end, total);
     }
 }
 
@@ -326,7 +332,7 @@ void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t 
     if (tiles_of(job->classes) == 0)
         cross_entropy_rows(job, begin, end);
     else
-        cross_entropy_leaves(job, begin, end);
+        cross_entropy_short_rows(job, begin, end);
 }
 
 /* ---- long rows shared between threads --------------------------------------------------------- */
