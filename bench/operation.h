@@ -12,19 +12,21 @@
 static inline ballast_const_tensor const_tensor(const case_array *a)
 {
     const ballast_const_tensor none = BALLAST_NO_TENSOR;
-    const ballast_const_tensor t = {a->data,  a->dtype,  a->rows / a->inner, a->columns,
-                                    a->inner, a->stride, a->column_stride};
 
-    return a->data ? t : none;
+    if (!a->data)
+        return none;
+    return (ballast_const_tensor){a->data,  a->dtype,  a->rows / a->inner, a->columns,
+                                  a->inner, a->stride, a->column_stride};
 }
 
 static inline ballast_tensor tensor(const case_array *a)
 {
     const ballast_tensor none = BALLAST_NO_TENSOR;
-    const ballast_tensor t = {a->data,  a->dtype,  a->rows / a->inner, a->columns,
-                              a->inner, a->stride, a->column_stride};
 
-    return a->data ? t : none;
+    if (!a->data)
+        return none;
+    return (ballast_tensor){a->data,  a->dtype,  a->rows / a->inner, a->columns,
+                            a->inner, a->stride, a->column_stride};
 }
 
 static inline ballast_vector vector(const case_array *a)
