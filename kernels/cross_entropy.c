@@ -57,6 +57,11 @@ LANES const storage *logits_of(const cross_entropy_job *job, int64_t i)
     return (const storage *)job->logits + i * job->logits_stride;
 }
 
+LANES int streams(const cross_entropy_job *job)
+{
+    return job->beyond_cache && job->grad && job->grad != job->logits;
+}
+
 /* `leaving` and `streamed` are constants after inlining; row `end` is none. */
 LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int64_t end, row_pipe *pipe,
                              pending_losses *pending, int64_t j, const int leaving,
@@ -138,7 +143,7 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     if (!job->grad)
         cross_entropy_rows_to(job, begin, end, scratch, NOTHING_LEAVES, 0);
-    else if (job->beyond_cache && job->grad != job->logits)
+    else if (streams(job))
         cross_entropy_rows_to(job, begin, end, scratch, SCALED, 1);
     else
         cross_entropy_rows_to(job, begin, end, scratch, SCALED, 0);
@@ -254,12 +259,31 @@ LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
     return finish_losses(t->others, label_term, t->weight, t->n, minus_logit);
 }
 
-LANES void write_tile(const cross_entropy_job *job, const cross_entropy_tile *t, float *e)
+LANES void write_tile(const cross_entropy_tile *t, float *e, int64_t classes, storage *grad,
+                      int64_t stride)
 {
-    storage *grad = (storage *)job->grad + t->begin * job->grad_stride;
-    store_rows(e, product_with(t->factor), t->count, job->classes, grad, job->grad_stride);
+    store_rows(e, product_with(t->factor), t->count, classes, grad, stride);
     for (int64_t j = 0; j < t->count; j++)
-        store_one(grad + j * job->grad_stride + t->label[j], t->label_gradient[j]);
+        store_one(grad + j * stride + t->label[j], t->label_gradient[j]);
+}
+
+/* The gradients of tiles that follow each other. `lines` has room for them where they are contiguous and
+ * streamed, and is NULL elsewhere. */
+LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *tile, int64_t tiles,
+                       float *e, storage *lines)
+{
+    const int64_t classes = job->classes, stride = job->grad_stride, last = tiles - 1;
+    const int64_t rows = tile[last].begin + tile[last].count - tile->begin;
+    storage *grad = (storage *)job->grad + tile->begin * stride;
+    for (int64_t k = 0; k < tiles; k++)
+        if (tile[k].irregular) /* its gradients are written */
+            lines = NULL;
+    storage *out = lines ? lines : grad;
+    for (int64_t k = 0; k < tiles; k++)
+        if (!tile[k].irregular)
+            write_tile(tile + k, e + k * classes * BLOCK, classes, out + k * BLOCK * stride, stride);
+    if (lines)
+        stream_rows(lines, rows * classes, grad);
 }
 
 /* The losses before row `next` have been added, in order; `end` is that of the call. Where a leaf ends
@@ -280,7 +304,9 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
 {
     vd total = vd_zero();
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
+    const int streamed = streams(job) && job->grad_stride == classes;
     float e[TILE_CLASSES * BLOCK];
+    storage lines[TILE_CLASSES * BLOCK];
     cross_entropy_tile tile[MAX_TILES];
     while (begin < tiles_end) {
         int64_t tiles = 0;
@@ -290,13 +316,13 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             t->begin = begin;
             t->count = smaller(tiles_end - begin, BLOCK);
             weigh_rows(&job->rows, t);
-            load_rows((const storage *)job->logits + begin * job->logits_stride, job->logits_stride,
-                      t->count, classes, x);
+            load_rows(logits_of(job, begin), job->logits_stride, t->count, classes, x);
             t->max = max_of_tile(x, classes);
             t->n = exponents_of(t->max);
         }
         for (int64_t k = 0; k < tiles; k++)
-            exp_tile(e + k * size, e + k * size, classes, tile[k].n);
+            exp_tile(e + k * size, e + k * size, classes, tile[k].n,
+                     tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most));
         for (int64_t k = 0; k < tiles; k++)
             leave_out(e + k * size, tile[k].label, tile[k].label_term);
         for (int64_t k = 0; k < tiles; k++)
@@ -308,10 +334,11 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             total = add_losses(&job->rows, t->begin, t->count, losses_of_tile(job, tile + k), total);
             total = end_leaf(&job->rows, t->begin + t->count, end, total);
         }
-        for (int64_t k = 0; k < tiles; k++)
-            if (job->grad && !tile[k].irregular)
-                write_tile(job, tile + k, e + k * size);
+        if (job->grad)
+            write_tiles(job, tile, tiles, e, streamed ? lines : NULL);
     }
+    if (streamed)
+        vstream_fence();
     return total;
 }
 

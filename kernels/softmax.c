@@ -172,17 +172,16 @@ LANES vf finish_forward_tile(const forward_tile *t, const enum forward what)
     return vlog1p(vd_narrow(vd_over(others, vd_load_f32(t->left_out))));
 }
 
-LANES void write_forward_tile(const softmax_job *job, int64_t begin, int64_t count, float *x, float *e,
-                              const forward_tile *t, const enum forward what)
+LANES void write_forward_tile(const forward_tile *t, float *x, float *e, int64_t count,
+                              int64_t classes, storage *out, int64_t stride, const enum forward what)
 {
     const vf max = t->max, v = finish_forward_tile(t, what);
-    storage *out = (storage *)job->output + begin * job->output_stride;
     if (what == SOFTMAX)
-        store_rows(e, product_with(v), count, job->classes, out, job->output_stride);
+        store_rows(e, product_with(v), count, classes, out, stride);
     else if (what == LOG_SOFTMAX)
-        store_rows(x, less_by(max, v), count, job->classes, out, job->output_stride);
+        store_rows(x, less_by(max, v), count, classes, out, stride);
     else
-        vstore_tail((storage *)job->output + begin, count, vadd(max, v));
+        vstore_tail(out, count, vadd(max, v));
 }
 
 /* The tiles of rows [begin, end), and then the rest row by row. Outputs are written last, for they may
@@ -192,32 +191,46 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
 {
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
     const int64_t tiles_end = end_of_tiles(begin, end, classes);
+    const int64_t stride = what == LOG_SUM_EXP ? 1 : job->output_stride;
+    const int streamed = what != LOG_SUM_EXP && streams(job) && stride == classes;
     float x[TILE_CLASSES * BLOCK], fresh[TILE_CLASSES * BLOCK];
+    storage lines[TILE_CLASSES * BLOCK];
     _Alignas(LINE) float scratch[SHORT_SCRATCH];
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
     forward_tile tile[MAX_TILES];
     while (begin < tiles_end) {
         const int64_t first = begin;
         int64_t tiles = 0;
+        int irregular = 0;
         for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
-            const int64_t count = end - begin < BLOCK ? end - begin : BLOCK;
-            load_rows((const storage *)job->input + begin * job->input_stride, job->input_stride,
-                      count, classes, x + tiles * size);
+            const int64_t count = smaller(end - begin, BLOCK);
+            load_rows(input_row(job, begin), job->input_stride, count, classes, x + tiles * size);
             tile[tiles].max = max_of_tile(x + tiles * size, classes);
             tile[tiles].n = exponents_of(tile[tiles].max);
         }
         for (int64_t k = 0; k < tiles; k++)
-            exp_tile(x + k * size, e + k * size, classes, tile[k].n);
-        for (int64_t k = 0; k < tiles; k++)
-            sum_forward_tile(x + k * size, e + k * size, classes, what, tile + k);
+            exp_tile(x + k * size, e + k * size, classes, tile[k].n,
+                     tile_ahead(input_row(job, first + k * BLOCK), job->input_stride, most));
         for (int64_t k = 0; k < tiles; k++) {
-            const int64_t row = first + k * BLOCK, count = end - row < BLOCK ? end - row : BLOCK;
-            if (__builtin_expect(forward_is_irregular(tile + k), 0))
-                rows(job, row, row + count, scratch);
-            else
-                write_forward_tile(job, row, count, x + k * size, e + k * size, tile + k, what);
+            sum_forward_tile(x + k * size, e + k * size, classes, what, tile + k);
+            irregular |= forward_is_irregular(tile + k);
         }
+        const int64_t last = smaller(begin, end);
+        if (__builtin_expect(irregular, 0)) {
+            rows(job, first, last, scratch);
+            continue;
+        }
+        storage *const to = (storage *)job->output + first * stride;
+        storage *const out = streamed ? lines : to;
+        for (int64_t k = 0; k < tiles; k++)
+            write_forward_tile(tile + k, x + k * size, e + k * size,
+                               smaller(last - first - k * BLOCK, BLOCK), classes,
+                               out + k * BLOCK * stride, stride, what);
+        if (streamed)
+            stream_rows(lines, (last - first) * stride, to);
     }
+    if (streamed)
+        vstream_fence();
     if (begin < end)
         rows(job, begin, end, scratch);
 }

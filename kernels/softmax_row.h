@@ -35,7 +35,6 @@ enum {
     SCRATCH = 4 * CHUNK,
     SCRATCH_ROWS = 2,
     SCRATCH_ROOM = SCRATCH + BLOCK, /* lines that are streamed may end beyond a row */
-    LINE = 64, /* bytes */
     PREFETCH_AHEAD = 2048,
     SUM_LAG = 2 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
 };
@@ -144,15 +143,6 @@ typedef struct departure {
     float label_value;
 } departure;
 
-/* 64-byte lines are streamed whole or not at all. */
-LANES void store_block(storage *out, int64_t left, vf v, const int streamed)
-{
-    if (streamed && left >= BLOCK)
-        vstore_stream(out, v);
-    else
-        vstore_tail(out, left, v);
-}
-
 LANES void set_scale(departure *d, float h)
 {
     const float size = h < 0.0f ? -h : h;
@@ -233,12 +223,6 @@ typedef struct search {
     float max;
 } search;
 
-/* The elements before the first whole 64-byte line. */
-LANES int64_t before_line(const storage *out, int64_t n, const int streamed)
-{
-    return streamed ? smaller(n, (int64_t)((0 - (uintptr_t)out) % LINE / sizeof *out)) : 0;
-}
-
 /* By value: what is stored cannot then change what is read. */
 LANES float take_out(float *e)
 {
@@ -266,7 +250,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     const exp_scale scale = exp_scale_of(c.ref.n);
     const int64_t group_of_left_out = c.left_out & -GROUP;
     const int64_t whole = c.n & -GROUP;
-    const int64_t unaligned = leaving ? before_line(d.out, d.n, streamed) : 0;
+    const int64_t unaligned = leaving && streamed ? before_line(d.out, d.n) : 0;
     int64_t together = shifted ? 0 : smaller(whole, ahead.n & -GROUP);
     chunk_sum sum = {0.0, 0.0f};
     vf max = vset1(-LANE_INFINITY);
@@ -477,7 +461,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const storage *x, int64_t left_out, con
 /* What leaves, leaves now, with nothing beside it. */
 static __attribute__((noinline, unused)) void leave_now(const departure *d, int leaving, int streamed)
 {
-    const int64_t ahead = before_line(d->out, d->n, streamed);
+    const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
     if (leaving == SCALED) {
         if (ahead > 0)
             leave_group(d, 0, ahead, SCALED, 0);

@@ -61,14 +61,23 @@ LANES vf exponents_of(vf max)
     return vsub(vadd(vmul(max, vset1(LOG2_E)), rounder), rounder);
 }
 
-/* e = exp(x) / 2^n; e may be x. */
-LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n)
+/* Where the tile lies that comes `tiles` tiles after the one at x, in a contiguous matrix. Only to be
+ * fetched: it may lie beyond the array, and in any other matrix it is some place else. */
+LANES const void *tile_ahead(const storage *x, int64_t stride, int64_t tiles)
+{
+    return (const void *)((uintptr_t)x + (size_t)(tiles * BLOCK * stride) * sizeof *x);
+}
+
+/* e = exp(x) / 2^n; e may be x. Meanwhile, of what will be read at `ahead`, a block is fetched for each
+ * class. */
+LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const void *ahead)
 {
     const exp_scale scale = {vsub(vset1(ROUNDER + 126.0f), n),
                              vmul(vsub(n, vset1(126.0f)), vset1(LN2))};
     vf v[BLOCKS_IN_FLIGHT];
     int64_t c = 0;
     for (; c + BLOCKS_IN_FLIGHT <= classes; c += BLOCKS_IN_FLIGHT) {
+        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vprefetch((const void *)((uintptr_t)ahead + (size_t)((c + k) * BLOCK) * sizeof(storage)));
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) v[k] = vload_f32(x + (c + k) * BLOCK);
         vexp_scaled(v, v, BLOCKS_IN_FLIGHT, scale);
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(e + (c + k) * BLOCK, v[k]);

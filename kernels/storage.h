@@ -96,6 +96,25 @@ DEFINE_TAIL(f32)
 #define vload_tail PASTE(vload_tail_, BALLAST_STORAGE)
 #define vstore_tail PASTE(vstore_tail_, BALLAST_STORAGE)
 
+/* ---- past the caches: 64-byte lines are streamed whole or not at all --------------------------- */
+
+enum { LINE = 64 };
+
+/* The elements before the first whole line. */
+LANES int64_t before_line(const storage *out, int64_t n)
+{
+    return smaller(n, (int64_t)((0 - (uintptr_t)out) % LINE / sizeof *out));
+}
+
+/* A block that may reach past the end; out is at the beginning of a line, or in its middle. */
+LANES void store_block(storage *out, int64_t left, vf v, const int streamed)
+{
+    if (streamed && left >= BLOCK)
+        vstore_stream(out, v);
+    else
+        vstore_tail(out, left, v);
+}
+
 LANES void store_fill(storage *p, int64_t n, float x)
 {
     for (int64_t i = 0; i < n; i += BLOCK)

@@ -166,4 +166,14 @@ LANES void store_rows(float *tile, tile_output o, int64_t count, int64_t classes
     }
 }
 
+/* Rows that leave past the caches are laid out one after the other first, in `rows`: n elements, which go
+ * to `out`, a line at a time. */
+LANES void stream_rows(const storage *rows, int64_t n, storage *out)
+{
+    const int64_t unaligned = before_line(out, n);
+    vstore_tail(out, unaligned, vload_tail(rows, unaligned, 0.0f));
+    for (int64_t i = unaligned; i < n; i += BLOCK)
+        store_block(out + i, n - i, vload_tail(rows + i, n - i, 0.0f), 1);
+}
+
 #endif
