@@ -301,6 +301,13 @@ pass_chunk_shifted(chunk c, search *next, departure d, int leaving, int streamed
     return pass_chunk(c, next, d, NOTHING_LEAVES, streamed, 1);
 }
 
+/* While nothing leaves, the other passes should not wait as if something did: at the first rows of a
+ * call, and in rows too long for the scratch. */
+static __attribute__((noinline, unused)) chunk_sum pass_chunk_alone(chunk c, search *next)
+{
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0);
+}
+
 /* ---- rows ------------------------------------------------------------------------------------- */
 
 /* What a row comes to, relative to its reference: the sum of the exponentials without the column left
@@ -396,6 +403,8 @@ LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, 
         c.left_out = c.ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(c.x, c.n, c.ref.max);
     if (__builtin_expect(c.ref.shift != 0.0f, 0))
         return pass_chunk_shifted(c, next, d, leaving, streamed);
+    if (leaving && d.n == 0)
+        return pass_chunk_alone(c, next);
     return pass_chunk(c, next, d, leaving, streamed, 0);
 }
 
@@ -519,6 +528,8 @@ static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const 
                        : (search){x + at + n, chunk_length(classes, at + n), 0.0f};
         if (c.ref.shift != 0.0f)
             pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
+        else if (before.n == 0)
+            pass_chunk_alone(c, &p->next);
         else if (streamed)
             pass_chunk(c, &p->next, before, SCALED, 1, 0);
         else
@@ -571,8 +582,8 @@ LANES_LARGE void leave_subtracted(row_pipe *p, const storage *x, float max, floa
 }
 
 /* Where a long row's exponentials are kept until its sum is known: in the row of the output. Computing
- * them twice and streaming the result took 1.3 times as long, out of cache too (131072 classes, AMD
- * Zen 3). Rows of more than KEPT_CHUNKS chunks have no room for their references. */
+ * them twice and streaming the result took 1.3 times as long, out of cache too (16384 to 131072 classes,
+ * AMD Zen 3). Rows of more than KEPT_CHUNKS chunks have no room for their references. */
 LANES float *kept_in(storage *out, int64_t classes)
 {
     const int can = !fits_scratch(classes) && classes <= (int64_t)KEPT_CHUNKS * CHUNK;
