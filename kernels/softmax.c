@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Softmax, log-softmax, log-sum-exp, and the gradients of the first two. */
 #include "shared_row.h"
-#include "softmax_planes.h"
+#include "softmax_backward_tile.h"
 
 /* ---- forward, row by row ---------------------------------------------------------------------- */
 
@@ -276,7 +276,7 @@ void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 
 /* ---- backward --------------------------------------------------------------------------------- */
 
-/* sum a_c b_c, or sum a_c where b is NULL, in the order of softmax_row.h. */
+/* sum a_c b_c, or sum a_c where b is NULL. The four blocks of a group are added in f32. */
 LANES double sum_products(const storage *a, const storage *b, int64_t n)
 {
     vd total = vd_zero();
@@ -293,11 +293,22 @@ LANES double sum_products(const storage *a, const storage *b, int64_t n)
     return vd_across(total);
 }
 
+static __attribute__((noinline)) int64_t softmax_backward_tiles(const softmax_backward_job *job,
+                                                                int64_t begin, int64_t end)
+{
+    return backward_tiles(job, begin, end, OF_SOFTMAX);
+}
+static __attribute__((noinline)) int64_t log_softmax_backward_tiles(const softmax_backward_job *job,
+                                                                    int64_t begin, int64_t end)
+{
+    return backward_tiles(job, begin, end, OF_LOG_SOFTMAX);
+}
+
 /* grad_input_c = y_c (g_c - sum_k g_k y_k) */
 void KERNEL(softmax_backward)(const softmax_backward_job *job, int64_t begin, int64_t end)
 {
     const int64_t classes = job->classes;
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = softmax_backward_tiles(job, begin, end); i < end; i++) {
         const storage *y = (const storage *)job->output + i * job->output_stride;
         const storage *g = (const storage *)job->grad_output + i * job->grad_output_stride;
         storage *out = (storage *)job->grad_input + i * job->grad_input_stride;
@@ -315,7 +326,7 @@ void KERNEL(log_softmax_backward)(const softmax_backward_job *job, int64_t begin
 {
     const int64_t classes = job->classes;
     const exp_scale scale = exp_scale_of(0.0f);
-    for (int64_t i = begin; i < end; i++) {
+    for (int64_t i = log_softmax_backward_tiles(job, begin, end); i < end; i++) {
         const storage *y = (const storage *)job->output + i * job->output_stride;
         const storage *g = (const storage *)job->grad_output + i * job->grad_output_stride;
         storage *out = (storage *)job->grad_input + i * job->grad_input_stride;
@@ -323,7 +334,7 @@ void KERNEL(log_softmax_backward)(const softmax_backward_job *job, int64_t begin
         for (int64_t j = 0; j < classes; j += GROUP) {
             vf p[GROUP_BLOCKS];
             FOR_BLOCKS(k, GROUP_BLOCKS)
-            p[k] = vmin(vset1(88.0f), /* y > 0 is no log-probability; the exponential must hold */
+            p[k] = vmin(vset1(MOST_LOG_PROBABILITY),
                         vload_tail(y + j + BLOCK * k, classes - j - BLOCK * k, 0.0f));
             vexp_scaled(p, p, GROUP_BLOCKS, scale);
             FOR_BLOCKS(k, GROUP_BLOCKS)
@@ -524,44 +535,6 @@ void KERNEL(log_sum_exp_planes)(const softmax_job *job, int64_t begin, int64_t e
     }
 }
 
-/* One of the two tensors that a backward operation reads: a tile of it in the scratch, or in its
- * planes. */
-typedef struct operand {
-    input_planes planes;
-    const float *kept; /* NULL: in its planes */
-} operand;
-
-LANES vf class_of(operand a, int64_t c)
-{
-    return a.kept ? vload_f32(a.kept + c * BLOCK) : load_class(a.planes, c);
-}
-
-/* sum_products() for each row; b NULL as there. */
-LANES vf sums_of_products(const operand *a, const operand *b, int64_t classes)
-{
-    vd lane[BLOCK];
-    double sum[BLOCK];
-    float narrow[BLOCK];
-    for (int64_t l = 0; l < BLOCK; l++) {
-        lane[l] = vd_zero();
-        for (int64_t g = l; g < classes; g += GROUP) {
-            vf t[GROUP_BLOCKS];
-            FOR_BLOCKS(k, GROUP_BLOCKS)
-            {
-                const int64_t c = g + BLOCK * k;
-                t[k] = vset1(0.0f);
-                if (c < classes)
-                    t[k] = b ? vmul(class_of(*a, c), class_of(*b, c)) : class_of(*a, c);
-            }
-            lane[l] = vd_add(lane[l], fold_blocks(t));
-        }
-    }
-    fold_lanes(lane, sum);
-    for (int j = 0; j < BLOCK; j++)
-        narrow[j] = (float)sum[j];
-    return vload_f32(narrow);
-}
-
 /* Both tensors of sixteen rows or fewer. */
 typedef struct backward_tile {
     operand y, g;
@@ -616,7 +589,7 @@ void KERNEL(log_softmax_backward_planes)(const softmax_backward_job *job, int64_
             const int some = classes - c < GROUP_BLOCKS ? (int)(classes - c) : GROUP_BLOCKS;
             vf p[GROUP_BLOCKS];
             FOR_BLOCKS(k, GROUP_BLOCKS)
-            p[k] = vmin(vset1(88.0f), k < some ? class_of(b.y, c + k) : vset1(0.0f));
+            p[k] = vmin(vset1(MOST_LOG_PROBABILITY), k < some ? class_of(b.y, c + k) : vset1(0.0f));
             vexp_scaled(p, p, GROUP_BLOCKS, scale);
             FOR_BLOCKS(k, GROUP_BLOCKS)
             if (k < some)

@@ -16,8 +16,11 @@
 
 enum { MOST_ROWS = 80, MOST_CLASSES = 260, MOST_PADDING = 5, MOST_OFFSET = 16 };
 enum { MATRIX = MOST_ROWS * (MOST_CLASSES + MOST_PADDING) + MOST_OFFSET };
-enum { SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP, CROSS_ENTROPY, OPERATIONS };
-static const char *const names[] = {"softmax", "log_softmax", "log_sum_exp", "cross_entropy"};
+enum {
+    SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP, CROSS_ENTROPY, SOFTMAX_BACKWARD, LOG_SOFTMAX_BACKWARD, OPERATIONS
+};
+static const char *const names[] = {"softmax",       "log_softmax",      "log_sum_exp",
+                                    "cross_entropy", "softmax_backward", "log_softmax_backward"};
 
 static const float CANARY = 77.0f;
 
@@ -45,7 +48,7 @@ static int below(int limit) { return (int)(next_random() % (uint32_t)limit); }
 
 static float uniform(float size) { return size * ((float)(next_random() >> 8) * 0x1p-23f - 1.0f); }
 
-static float x[MATRIX], whole[MATRIX], alone[MATRIX], class_weight[MOST_CLASSES];
+static float x[MATRIX], whole[MATRIX], alone[MATRIX], upstream[MATRIX], class_weight[MOST_CLASSES];
 static float row_weight[MOST_ROWS], grad_rows[MOST_ROWS], row_loss[MOST_ROWS];
 static uint8_t label_u8[MOST_ROWS];
 static int32_t label_i32[MOST_ROWS];
@@ -85,6 +88,8 @@ static void fill(const problem *p, int kinds, int only)
 {
     for (int i = 0; i < MATRIX; i++)
         x[i] = whole[i] = CANARY;
+    for (int i = 0; i < MATRIX; i++) /* zeros of both signs make sums that are zero, too */
+        upstream[i] = below(4) ? below(2) ? 0.0f : -0.0f : uniform(2.0f);
     for (int i = 0; i < p->rows; i++) {
         const int any = only == -1 || i == only, label = below(p->classes);
         const int64_t given = any && below(4) == 0 ? p->ignore : label;
@@ -148,6 +153,15 @@ static void run(const problem *p, const float *in, float *out, float *losses, in
         a.input = logits;
         a.output = losses + begin;
         status = ballast_log_sum_exp(&a, &exec);
+    } else if (p->operation >= SOFTMAX_BACKWARD) {
+        ballast_softmax_backward_args a = BALLAST_SOFTMAX_BACKWARD_ARGS;
+
+        a.output = logits; /* need not be probabilities */
+        a.grad_output = ballast_const_matrix_f32(upstream + at, end - begin, p->classes);
+        a.grad_output.outer_stride = p->stride;
+        a.grad_input = result;
+        status = p->operation == SOFTMAX_BACKWARD ? ballast_softmax_backward(&a, &exec)
+                                                  : ballast_log_softmax_backward(&a, &exec);
     } else {
         ballast_softmax_args a = BALLAST_SOFTMAX_ARGS;
 
@@ -222,12 +236,12 @@ static void shapes(void **isa)
 {
     skip_where_missing(*isa);
     for (int classes = 1; classes <= MOST_CLASSES; classes++)
-        for (int turn = 0; turn < 8; turn++) {
+        for (int turn = 0; turn < 2 * OPERATIONS; turn++) {
             problem p = {.isa = *isa, .operation = turn % OPERATIONS, .classes = classes};
 
-            p.rows = 1 + (classes * 8 + turn * 11) % MOST_ROWS;
+            p.rows = 1 + (classes * 8 + turn * 7) % MOST_ROWS;
             vary(&p);
-            fill(&p, turn < 4 ? NAN_ONE : KINDS, -1);
+            fill(&p, turn < OPERATIONS ? NAN_ONE : KINDS, -1);
             check(&p);
         }
 }
