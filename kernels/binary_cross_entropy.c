@@ -56,6 +56,7 @@ void KERNEL(binary_cross_entropy)(const sigmoid_job *job, int64_t begin, int64_t
     const sigmoid_functions *const functions[] = {
         [OUT_LOSS] = &loss_tiles, [OUT_GRAD] = &grad_tiles, [OUT_BOTH] = &both_tiles};
     const sigmoid_loss none = {0};
-    if (outputs_of(job))
-        sigmoid_rows(job, &none, functions[outputs_of(job)], begin, end);
+    const int outputs = outputs_of(job);
+    if (outputs)
+        sigmoid_rows(job, &none, functions[outputs], outputs, begin, end);
 }

@@ -288,5 +288,6 @@ void KERNEL(sigmoid_focal)(const sigmoid_job *job, int64_t begin, int64_t end)
     f.gamma_low = (float)(gamma - (double)f.gamma);
     /* for z < 0, f' < (gamma + 1) e^(gamma + 1); and log(gamma + 1) / (gamma + 1) < 0.37 */
     f.cut = (float)(-87.4 / (gamma + 1.0) - 0.37);
-    sigmoid_rows(job, &f, functions[path_of(gamma)][job->grad != NULL], begin, end);
+    sigmoid_rows(job, &f, functions[path_of(gamma)][job->grad != NULL],
+                 job->grad ? OUT_BOTH : OUT_LOSS, begin, end);
 }

@@ -11,15 +11,19 @@
  *
  * Tiles: a chain of two polynomials is too long for one loop, whose window holds too few of them.
  * The elements are taken by tiles instead, and a tile by passes, one polynomial each, with what
- * passes hand on kept in L1. A tile is a piece of one row, whole groups of 64, in place; or what they
- * leave of several rows, or all of several short rows, gathered: each row filled up to whole blocks
- * with x = -inf, negative, whose loss and gradient are 0.
+ * passes hand on kept in L1.
  *
- * Short rows: sixteen of them make a tile, class by class; lanes are rows then.
+ * Streams: rows are elements one after the other, and no element needs its row but for factors,
+ * which go by lanes, and for the sum. So the rows of a batch are cut into tiles wherever it suits
+ * the tiles. Where rows follow each other in memory a tile is a piece of it, in place; where they
+ * do not, long rows are used in place but for their ends, and what is left or short is gathered
+ * into a tile and scattered again. The last tile is filled up with x = -inf, negative, whose loss
+ * and gradient are 0. What a tile leaves to be summed waits until the span of its row is whole.
+ * Sums of short rows are taken sixteen rows at once.
  *
  * Labels: a row is computed as if all its elements were negative. The positive elements, one a row,
- * are gathered before anything is written; they are a tile of their own and then replace the others.
- * In a tile of short rows they are targets like any other.
+ * are gathered before anything is written; they are a tile of their own and then replace the
+ * others. In short rows they are targets like any other.
  *
  * Order of the sum: within a span of 256 elements, block b adds into f32 accumulator b % 4, which
  * starts at 0; accumulators are added (0 + 2) + (1 + 3); the 16 lanes go into 16 doubles, which are
@@ -29,8 +33,9 @@
  * Factors: the row's weight w and the gradient's factor s are products in double, rounded to f32
  * once. The focal loss's alpha is a factor of the element's loss, and in s before it is rounded.
  *
- * NaN: a NaN among the values summed makes the sum NaN, so the hot loop needs no test. A row whose
- * sum or factors are not finite has its outputs swept: every NaN in them becomes the canonical one.
+ * NaN: a NaN among the values summed makes the sum NaN, so the hot loop needs no test. Where a sum
+ * or factor of a batch is not finite its outputs are swept: every NaN in them becomes the canonical
+ * one.
  *
  * Zero: gradients are +0, not -0, for positive targets too; factors enter as fma(a, s, +0). */
 #ifndef BALLAST_SIGMOID_ROW_H
@@ -40,7 +45,6 @@
 #include "tile_rows.h"
 
 enum { SPAN_BLOCKS = 16, SPAN = SPAN_BLOCKS * BLOCK, TILE_BLOCKS = 32, TILE = TILE_BLOCKS * BLOCK };
-enum { BATCH_ROWS = BLOCK }; /* so that their positive elements are one block */
 
 /* What a tile function is compiled for. */
 enum { OUT_LOSS = 1, OUT_GRAD = 2, OUT_BOTH = 3 };
@@ -61,17 +65,22 @@ typedef struct sigmoid_loss {
     float gamma, gamma_low, cut;          /* of the focal loss, see there */
 } sigmoid_loss;
 
-/* What passes hand on, and what is summed: the losses, or the gradients where no loss is wanted. */
+/* What passes hand on. With the room between them two arrays are not 4096 bytes apart: a load waits
+ * for an earlier store whose address ends in the same twelve bits. */
+enum { TILE_ROOM = TILE + 4 * BLOCK };
 typedef struct tile_scratch {
-    float e[TILE], low[TILE], l[TILE], w[TILE], terms[TILE];
+    _Alignas(LINE) float e[TILE_ROOM];
+    float low[TILE_ROOM], l[TILE_ROOM], w[TILE_ROOM];
 } tile_scratch;
 
 typedef struct tile {
     const sigmoid_loss *loss;
-    const storage *x;
+    const float *x;
+    const float *ahead;        /* what will be read later, to be fetched beside x */
     const uint8_t *targets_u8; /* BYTES */
-    const storage *targets;    /* HARD, SOFT */
-    storage *grad;
+    const float *targets;      /* HARD, SOFT */
+    float *grad;
+    float *terms; /* what is summed: the losses, or the gradients where no loss is wanted */
     const float *scale_negative, *scale_positive; /* of the gradient: sixteen lanes for block 0, */
     int scale_step;                               /* and so many floats on for the next */
     tile_scratch *scratch;
@@ -135,10 +144,10 @@ LANES void store_blocks(float *to, int b, int width, const vf *v)
 /* Logits, NaN where a HARD target is neither 0 nor 1. */
 LANES_LARGE void load_logits(const tile *t, enum tile_targets targets, int b, int width, vf *x)
 {
-    FOR_BLOCKS(k, width) x[k] = vload(t->x + BLOCK * (b + k));
+    FOR_BLOCKS(k, width) x[k] = vload_f32(t->x + BLOCK * (b + k));
     if (targets == HARD)
         FOR_BLOCKS(k, width) {
-            const vf target = vload(t->targets + BLOCK * (b + k));
+            const vf target = vload_f32(t->targets + BLOCK * (b + k));
             const vm hard = vmask_or(veq(target, vset1(1.0f)), veq(target, vset1(0.0f)));
             x[k] = vselect(hard, x[k], vset1(LANE_NAN));
         }
@@ -154,9 +163,9 @@ LANES_LARGE void load_elements(const tile *t, enum tile_targets targets, int b, 
         if (targets == BYTES)
             target[k] = vload_positive_u8(t->targets_u8 + at);
         else if (targets == HARD)
-            target[k] = vkeep(veq(vload(t->targets + at), vset1(1.0f)), vset1(-0.0f));
+            target[k] = vkeep(veq(vload_f32(t->targets + at), vset1(1.0f)), vset1(-0.0f));
         else if (targets == SOFT)
-            target[k] = vload(t->targets + at);
+            target[k] = vload_f32(t->targets + at);
         else
             target[k] = vset1(targets == ALL_POSITIVE ? -0.0f : 0.0f);
         if (targets != ALL_NEGATIVE && targets != SOFT)
@@ -166,9 +175,9 @@ LANES_LARGE void load_elements(const tile *t, enum tile_targets targets, int b, 
 
 LANES void store_terms(const tile *t, int out, int b, int width, const vf *loss, const vf *grad)
 {
-    store_blocks(t->scratch->terms, b, width, out & OUT_LOSS ? loss : grad);
+    store_blocks(t->terms, b, width, out & OUT_LOSS ? loss : grad);
     if (out & OUT_GRAD)
-        FOR_BLOCKS(k, width) vstore(t->grad + BLOCK * (b + k), grad[k]);
+        FOR_BLOCKS(k, width) vstore_f32(t->grad + BLOCK * (b + k), grad[k]);
 }
 
 /* A factor that differs between positive and negative elements. */
@@ -281,145 +290,277 @@ typedef struct sigmoid_functions {
 
 /* ---- a batch of rows --------------------------------------------------------------------------- */
 
-typedef struct sigmoid_row {
-    const storage *logits;
-    const uint8_t *targets_u8; /* TARGET_U8 */
-    const storage *targets;    /* TARGET_DENSE */
-    storage *element_loss;     /* NULL: not wanted */
-    storage *grad;
-    int64_t index;
-    int64_t label; /* TARGET_LABEL: the positive column; negative for background */
-    float weight;
-    double sum; /* of the elements' losses, without the row's weight */
-} sigmoid_row;
+enum {
+    BATCH_ROWS = 8 * BLOCK,
+    STEP = BLOCKS_IN_FLIGHT * BLOCK, /* tiles are whole steps */
+    SHORT_CLASSES = 2 * BLOCK
+};
 
+/* Rows one after the other, without those that are ignored: their elements are the batch's stream,
+ * in which element j of row i has position i * classes + j. */
 typedef struct batch {
+    const sigmoid_job *job;
     int64_t classes;
-    int rows;
-    sigmoid_row row[BATCH_ROWS];
-    vd total[BATCH_ROWS];                   /* of the terms of whole spans */
-    vf last_span[BATCH_ROWS][GROUP_BLOCKS]; /* sums of the terms after them */
-    float scale_negative[BATCH_ROWS], scale_positive[BATCH_ROWS];
-    float positive_loss[BATCH_ROWS]; /* TARGET_LABEL: of the labelled elements */
-    storage positive_grad[BATCH_ROWS];
-    float negative_lanes[TILE], positive_lanes[TILE]; /* scales as tiles take them */
+    int64_t first;         /* of the job's rows: the batch covers [first, first + covered) */
+    int covered, rows;     /* rows: how many of them are not ignored */
+    int outputs;           /* OUT_... */
+    int is_uniform;        /* all rows have the same factors */
+    int is_contiguous;     /* the stream is contiguous in memory, inputs and gradient */
+    int index[BATCH_ROWS]; /* where row i stands among those covered */
+    int64_t label[BATCH_ROWS]; /* TARGET_LABEL: the positive column; negative for background */
+    float weight[BATCH_ROWS], scale_negative[BATCH_ROWS], scale_positive[BATCH_ROWS];
+    double sum[BATCH_ROWS]; /* of a row's losses, without its weight */
+    float positive_loss[BATCH_ROWS], positive_grad[BATCH_ROWS]; /* of the labelled elements */
+    int next_label;         /* the first row whose labelled element was not put in yet */
+    int row;                /* where the tile under way begins */
+    int64_t column;
+
+    /* Sums: terms of the stream from `summed` on are not in them. */
+    int64_t summed;
+    int sum_row;        /* the row and the column that stand there */
+    int64_t sum_column;
+    vd total;           /* of the row's columns before */
+    _Alignas(LINE) float terms[2 * TILE + BLOCK]; /* the tile's from TILE on; before it, those not summed yet */
+
+    float negative_lanes[TILE_ROOM], positive_lanes[TILE_ROOM]; /* scales of a tile */
+    float x[TILE_ROOM], targets[TILE_ROOM], grad[TILE_ROOM];    /* what is not used in place */
+    uint8_t targets_u8[TILE_ROOM];
     tile_scratch scratch;
 } batch;
 
-/* Adds the next `blocks` blocks of a span; those before were a multiple of GROUP_BLOCKS. */
-LANES void add_blocks(vf *sum, const float *terms, int blocks)
+LANES int is_short(const batch *a) { return a->classes <= SHORT_CLASSES; }
+
+/* Short rows: as many as fill a tile. Others: so many that they are whole steps. */
+LANES int64_t rows_of_batch(int64_t classes)
 {
-    int b = 0;
-    for (; b + GROUP_BLOCKS <= blocks; b += GROUP_BLOCKS)
-        FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vadd(sum[k], vload_f32(terms + BLOCK * (b + k)));
-    FOR_BLOCKS(k, GROUP_BLOCKS - 1)
-        if (b + k < blocks)
-            sum[k] = vadd(sum[k], vload_f32(terms + BLOCK * (b + k)));
+    if (classes > SHORT_CLASSES)
+        return STEP;
+    const int64_t tiles = TILE / (BLOCK * (classes > 0 ? classes : 1));
+    return smaller(tiles * BLOCK, BATCH_ROWS);
 }
 
-LANES void start_span(vf *sum)
+/* Element j of row i of an array of the job. */
+LANES int64_t element_at(const batch *a, int i, int64_t j, int64_t stride)
 {
-    FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vset1(0.0f);
+    return (a->first + a->index[i]) * stride + j;
 }
 
-/* Columns [at, at + n) of row i have their terms at `terms` and their gradients at `grad`: puts in
- * the labelled element. */
-LANES void put_positive(const batch *a, int i, int64_t at, int64_t n, float *terms, storage *grad)
+/* Columns [column, column + n) of a row, which stand at `at` of a tile. */
+typedef struct piece {
+    int row;
+    int64_t column, at, n;
+} piece;
+
+/* The pieces of the tile under way, of `size` elements. */
+#define FOR_PIECES(p, a, size)                                                                    \
+    for (piece p = first_piece(a, size); p.n > 0; p = next_piece(a, p, size))
+
+LANES piece first_piece(const batch *a, int64_t size)
 {
-    const int64_t label = a->row[i].label - at;
-    if (label >= 0 && label < n) {
-        terms[label] = a->positive_loss[i];
-        if (grad)
-            grad[label] = a->positive_grad[i];
+    return (piece){a->row, a->column, 0, smaller(a->classes - a->column, size)};
+}
+LANES piece next_piece(const batch *a, piece p, int64_t size)
+{
+    const int64_t at = p.at + p.n;
+    return (piece){p.row + 1, 0, at, smaller(a->classes, size - at)};
+}
+
+/* ---- factors of rows --------------------------------------------------------------------------- */
+
+/* The factors of sixteen rows: each a product in double, rounded to f32 once. */
+LANES void set_factors(batch *a, int i, vd loss, vd gradient)
+{
+    const vd negative = vd_times(vd_set1(a->job->alpha_negative), gradient);
+    const vd positive = vd_times(vd_set1(a->job->alpha_positive), gradient);
+    vstore_f32(a->weight + i, vd_narrow(loss));
+    vstore_f32(a->scale_negative + i, vd_narrow(negative));
+    vstore_f32(a->scale_positive + i, vneg(vd_narrow(positive)));
+}
+
+static void set_uniform_factors(batch *a)
+{
+    const row_terms *t = &a->job->rows;
+    a->is_uniform = !t->class_weight && !t->row_weight && !t->grad_rows;
+    for (int i = 0; i < BATCH_ROWS; i += BLOCK)
+        set_factors(a, i, vd_set1(1.0), vd_set1(t->grad_scale));
+}
+
+/* A row without a label has no class weight. */
+static void take_factors(batch *a)
+{
+    const row_terms *t = &a->job->rows;
+    const float *class_weight = t->class_weight, *row_weight = t->row_weight, *g = t->grad_rows;
+    for (int i = 0; i < a->rows; i += BLOCK) {
+        float cw[BLOCK], rw[BLOCK], upstream[BLOCK];
+        for (int k = 0; k < BLOCK; k++) {
+            const int there = i + k < a->rows;
+            const int64_t row = there ? a->first + a->index[i + k] : 0;
+            cw[k] = there && class_weight && a->label[i + k] >= 0 ? class_weight[a->label[i + k]]
+                                                                  : 1.0f;
+            rw[k] = there && row_weight ? row_weight[row] : 1.0f;
+            upstream[k] = there && g ? g[row] : 1.0f;
+        }
+        const vd c = vd_load_f32(cw), r = vd_load_f32(rw);
+        const vd gradient = vd_times(vd_set1(t->grad_scale), vd_load_f32(upstream));
+        set_factors(a, i, vd_times(c, r), vd_times(vd_times(gradient, c), r));
     }
 }
 
-LANES void store_element_loss(const sigmoid_row *r, int64_t at, int64_t n, const float *terms)
+/* The scales of the tile under way. */
+static void use_scales(batch *a, tile *t, int64_t size)
 {
-    const vf weight = vset1(r->weight), limit = limit_for_weight(weight);
-    for (int64_t j = 0; j < n; j += BLOCK)
-        vstore_tail(r->element_loss + at + j, n - j,
-                    vmul(weight, vmin(limit, vload_f32(terms + j))));
-}
-
-/* The labelled elements as if each were positive, a lane a row; what is computed for a row without a
- * label is not used. */
-static void positive_elements(batch *a, tile *t, tile_function *compute)
-{
-    storage x[BLOCK];
-    for (int i = 0; i < BLOCK; i++)
-        x[i] = i < a->rows && a->row[i].label >= 0 ? a->row[i].logits[a->row[i].label] : 0;
-    t->x = x;
-    t->grad = a->positive_grad;
+    const int all_negative = a->job->target_kind == TARGET_LABEL && !is_short(a);
+    t->scale_negative = a->scale_negative;
     t->scale_positive = a->scale_positive;
     t->scale_step = 0;
-    t->blocks = 1;
-    compute(t);
-    memcpy(a->positive_loss, a->scratch.terms, sizeof a->positive_loss);
-}
-
-/* Row i's factors in all lanes of `blocks` blocks, from block `first` on. */
-LANES void scales_of_blocks(batch *a, int i, int first, int blocks)
-{
-    for (int b = first; b < first + blocks; b++) {
-        vstore_f32(a->negative_lanes + BLOCK * b, vset1(a->scale_negative[i]));
-        vstore_f32(a->positive_lanes + BLOCK * b, vset1(a->scale_positive[i]));
+    if (a->is_uniform)
+        return;
+    FOR_PIECES(p, a, size) {
+        const int64_t n = p.n == size ? BLOCK : p.n; /* a tile of one row: the first block does */
+        for (int64_t j = p.at; j < p.at + n; j += BLOCK) {
+            vstore_f32(a->negative_lanes + j, vset1(a->scale_negative[p.row]));
+            if (!all_negative)
+                vstore_f32(a->positive_lanes + j, vset1(a->scale_positive[p.row]));
+        }
+        t->scale_step = p.n == size ? 0 : BLOCK;
     }
-}
-LANES void use_scales_of_blocks(const batch *a, tile *t, int step)
-{
     t->scale_negative = a->negative_lanes;
     t->scale_positive = a->positive_lanes;
-    t->scale_step = step;
 }
 
-/* Adds n terms from the start of a span on, n a multiple of GROUP: whole spans to the row's total, and
- * what is left to the sums of its last span. */
-LANES void add_terms_in_place(batch *a, int i, const float *terms, int64_t n)
-{
-    vd total = a->total[i];
-    vf sum[GROUP_BLOCKS];
-    for (; n >= SPAN; n -= SPAN, terms += SPAN) {
-        start_span(sum);
-        add_blocks(sum, terms, SPAN_BLOCKS);
-        total = vd_add(total, fold_blocks(sum));
-    }
-    a->total[i] = total;
-    add_blocks(a->last_span[i], terms, (int)n / BLOCK);
-}
+/* ---- labels ------------------------------------------------------------------------------------ */
 
-/* Columns [0, end) of row i, a multiple of GROUP: read and written where they are. */
-static void columns_in_place(batch *a, int i, tile *t, tile_function *compute, int64_t end)
+/* The labelled elements as if each were positive, a lane a row; what is computed for a row without
+ * a label is not used. */
+static void positive_elements(batch *a, tile *t, tile_function *compute)
 {
-    const sigmoid_row *r = &a->row[i];
-    a->total[i] = vd_zero();
-    start_span(a->last_span[i]);
-    scales_of_blocks(a, i, 0, 1);
-    use_scales_of_blocks(a, t, 0);
-    for (int64_t at = 0; at < end; at += TILE) {
-        const int64_t n = end - at < TILE ? end - at : TILE;
-        t->blocks = (int)n / BLOCK;
-        t->x = r->logits + at;
-        t->targets_u8 = r->targets_u8 ? r->targets_u8 + at : NULL;
-        t->targets = r->targets ? r->targets + at : NULL;
-        t->grad = r->grad ? r->grad + at : NULL;
+    a->next_label = 0;
+    for (int i = 0; i < a->rows; i += BLOCK) {
+        const storage *logits = a->job->logits;
+        for (int k = 0; k < BLOCK; k++) {
+            const int there = i + k < a->rows && a->label[i + k] >= 0;
+            a->x[k] = there ? load_one(logits + element_at(a, i + k, a->label[i + k],
+                                                           a->job->logits_stride))
+                            : 0.0f;
+        }
+        t->x = t->ahead = a->x;
+        t->terms = a->positive_loss + i;
+        t->grad = a->positive_grad + i;
+        t->scale_positive = a->scale_positive + i;
+        t->scale_step = 0;
+        t->blocks = 1;
         compute(t);
-        put_positive(a, i, at, n, a->scratch.terms, t->grad);
-        if (r->element_loss)
-            store_element_loss(r, at, n, a->scratch.terms);
-        add_terms_in_place(a, i, a->scratch.terms, n);
     }
 }
 
-/* The row's lanes, when those of columns before `at` are known and `blocks` blocks follow. */
-LANES vd sum_to_the_end(const batch *a, int i, int64_t at, const float *terms, int blocks)
+/* Puts them into the tile, up to position `end` of the stream. */
+LANES void put_positives(batch *a, const tile *t, int64_t from, int64_t end)
+{
+    for (; a->next_label < a->rows; a->next_label++) {
+        const int64_t label = a->label[a->next_label];
+        const int64_t position = a->next_label * a->classes + label;
+        if (label >= 0 && position >= end)
+            return;
+        if (label < 0)
+            continue;
+        t->terms[position - from] = a->positive_loss[a->next_label];
+        if (t->grad)
+            t->grad[position - from] = a->positive_grad[a->next_label];
+    }
+}
+
+/* Short rows have their labels as targets. */
+static void targets_of_labels(batch *a)
+{
+    memset(a->targets_u8, 0, sizeof a->targets_u8);
+    for (int i = 0; i < a->rows; i++)
+        if (a->label[i] >= 0)
+            a->targets_u8[i * a->classes + a->label[i]] = 1;
+}
+
+/* ---- sums of rows ------------------------------------------------------------------------------ */
+
+/* The next `n` terms of a row, a span at most. */
+LANES vd add_span_of_terms(vd total, const float *terms, int64_t n)
 {
     vf sum[GROUP_BLOCKS];
-    start_span(sum);
-    if (at > 0)
-        FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = a->last_span[i][k];
-    add_blocks(sum, terms, blocks);
-    return vd_add(at > 0 ? a->total[i] : vd_zero(), fold_blocks(sum));
+    FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vset1(0.0f);
+    for (; n >= GROUP; n -= GROUP, terms += GROUP)
+        FOR_BLOCKS(k, GROUP_BLOCKS) sum[k] = vadd(sum[k], vload_f32(terms + BLOCK * k));
+    FOR_BLOCKS(k, GROUP_BLOCKS) {
+        const int64_t left = n - BLOCK * k;
+        if (left >= BLOCK)
+            sum[k] = vadd(sum[k], vload_f32(terms + BLOCK * k));
+        else if (left > 0)
+            sum[k] = vadd(sum[k], vkeep(vmask_first((int)left), vload_f32(terms + BLOCK * k)));
+    }
+    return vd_add(total, fold_blocks(sum));
+}
+
+/* Sixteen rows at once, or the last few: lanes are rows. The order is that of a long row: the
+ * second block adds to the first in f32, then lanes are doubles. */
+static void sum_short_rows(batch *a, const float *terms)
+{
+    float columns[SHORT_CLASSES * BLOCK];
+    for (int i = 0; i < a->rows; i += BLOCK, terms += BLOCK * a->classes) {
+        load_rows(terms, a->classes, smaller(a->rows - i, BLOCK), a->classes, columns);
+        for (int64_t c = BLOCK; c < a->classes; c++) {
+            float *first = columns + (c - BLOCK) * BLOCK;
+            vstore_f32(first, vadd(vload_f32(first), vload_f32(columns + c * BLOCK)));
+        }
+        sum_tile(columns, smaller(a->classes, BLOCK), a->sum + i);
+    }
+}
+
+/* Adds what can be added now that the terms before `end` are known; `n` of them are the tile's. */
+static void add_terms(batch *a, int64_t end, int64_t n)
+{
+    const float *const terms = a->terms + TILE + n - (end - a->summed);
+    const float *next = terms;
+    if (is_short(a)) {
+        if (end == a->rows * a->classes) {
+            sum_short_rows(a, terms);
+            next += end;
+        }
+    } else {
+        vd total = a->total;
+        for (;;) {
+            const int64_t span = smaller(a->classes - a->sum_column, SPAN);
+            if (a->sum_row == a->rows || next - terms + span > end - a->summed)
+                break;
+            total = add_span_of_terms(a->sum_column > 0 ? total : vd_zero(), next, span);
+            next += span;
+            a->sum_column += span;
+            if (a->sum_column == a->classes) {
+                a->sum[a->sum_row++] = vd_across(total);
+                a->sum_column = 0;
+            }
+        }
+        a->total = total;
+        a->summed += next - terms;
+    }
+    /* The next tile's terms follow what is left; the copy may run into their place. */
+    const float *const last = a->terms + TILE + n;
+    for (; next < last; next += BLOCK)
+        vstore_f32(a->terms + (next - a->terms) - n, vload_f32(next));
+}
+
+/* ---- tiles of a stream ------------------------------------------------------------------------- */
+
+/* Elements to f32; the last block is filled up. */
+LANES void copy_in(float *to, const storage *from, int64_t n, float fill)
+{
+    for (; n >= BLOCK; n -= BLOCK, to += BLOCK, from += BLOCK)
+        vstore_f32(to, vload(from));
+    if (n > 0)
+        vstore_f32(to, vload_n(from, (int)n, fill));
+}
+LANES void copy_out(storage *to, const float *from, int64_t n)
+{
+    for (; n >= BLOCK; n -= BLOCK, to += BLOCK, from += BLOCK)
+        vstore(to, vload_f32(from));
+    if (n > 0)
+        vstore_n(to, (int)n, vload_f32(from));
 }
 
 /* n bytes, and zeros up to a whole block. The last bytes go by parts of constant size: for so few a
@@ -449,187 +590,175 @@ LANES void copy_bytes(uint8_t *to, const uint8_t *from, int64_t n)
         *to = *from;
 }
 
-/* n elements of a row, filled up to whole blocks; and back. */
-LANES void copy_from_row(storage *to, const storage *row, int64_t n, float fill)
+/* How many elements of `left` go into the next tile, so that tiles are of about one size. */
+LANES int64_t share_of(int64_t left)
 {
-    const int64_t tail = n % BLOCK, whole = n - tail;
-    for (int64_t j = 0; j < whole; j += BLOCK)
-        vstore(to + j, vload(row + j));
-    if (tail > 0)
-        vstore(to + whole, vload_n(row + whole, (int)tail, fill));
-}
-LANES void copy_to_row(storage *row, const storage *from, int64_t n)
-{
-    const int64_t tail = n % BLOCK, whole = n - tail;
-    for (int64_t j = 0; j < whole; j += BLOCK)
-        vstore(row + j, vload(from + j));
-    if (tail > 0)
-        vstore_n(row + whole, (int)tail, vload(from + whole));
+    const int64_t tiles = (left + TILE - 1) / TILE, share = (left + tiles - 1) / tiles;
+    return (share + STEP - 1) & -(int64_t)STEP;
 }
 
-/* The columns from `at` on of rows [first, end), less than a span each, side by side in one tile. */
-static void ends_of_rows(batch *a, int first, int end, tile *t, tile_function *compute,
-                         int64_t at)
+/* A tile that lies in memory as it is. */
+LANES void tile_in_place(batch *a, tile *t)
 {
-    storage x[TILE], targets[TILE], grad[TILE];
-    uint8_t targets_u8[TILE];
-    const int64_t n = a->classes - at;
-    const int blocks = (int)((n + BLOCK - 1) / BLOCK), size = blocks * BLOCK;
-    int all = 0;
-    for (int i = first; i < end; i++, all += blocks) {
-        const sigmoid_row *r = &a->row[i];
-        copy_from_row(x + BLOCK * all, r->logits + at, n, -LANE_INFINITY);
-        if (r->targets_u8)
-            copy_bytes(targets_u8 + BLOCK * all, r->targets_u8 + at, n);
-        if (r->targets)
-            copy_from_row(targets + BLOCK * all, r->targets + at, n, 0.0f);
-        scales_of_blocks(a, i, all, blocks);
+    const sigmoid_job *job = a->job;
+    const int64_t target = element_at(a, a->row, a->column, job->targets_stride);
+    t->x = (const float *)job->logits + element_at(a, a->row, a->column, job->logits_stride);
+    t->ahead = t->x + PREFETCH_AHEAD;
+    if (job->target_kind == TARGET_U8)
+        t->targets_u8 = (const uint8_t *)job->targets + target;
+    if (job->target_kind == TARGET_DENSE)
+        t->targets = (const float *)job->targets + target;
+    if (a->outputs & OUT_GRAD)
+        t->grad = (float *)job->grad + element_at(a, a->row, a->column, job->grad_stride);
+}
+
+/* A tile of copies, filled up to whole steps with x = -inf, negative: loss and gradient are 0. */
+static void gathered_tile(batch *a, tile *t, int64_t n)
+{
+    const sigmoid_job *job = a->job;
+    t->x = t->ahead = a->x;
+    t->grad = a->outputs & OUT_GRAD ? a->grad : NULL;
+    FOR_PIECES(p, a, n) {
+        copy_in(a->x + p.at, (const storage *)job->logits
+                + element_at(a, p.row, p.column, job->logits_stride), p.n, -LANE_INFINITY);
+        const int64_t target = element_at(a, p.row, p.column, job->targets_stride);
+        if (job->target_kind == TARGET_U8)
+            copy_bytes(a->targets_u8 + p.at, (const uint8_t *)job->targets + target, p.n);
+        if (job->target_kind == TARGET_DENSE)
+            copy_in(a->targets + p.at, (const storage *)job->targets + target, p.n, 0.0f);
     }
-    for (; all % BLOCKS_IN_FLIGHT != 0; all++) {
-        vstore(x + BLOCK * all, vset1(-LANE_INFINITY));
-        vstore(targets + BLOCK * all, vset1(0.0f));
-        memset(targets_u8 + BLOCK * all, 0, BLOCK);
-        scales_of_blocks(a, first, all, 1);
-    }
-    t->x = x;
-    t->targets_u8 = targets_u8;
-    t->targets = targets;
-    t->grad = grad;
-    t->blocks = all;
-    use_scales_of_blocks(a, t, BLOCK);
-    if (all > 0)
-        compute(t);
-    float *terms = a->scratch.terms;
-    for (int i = first; i < end; i++) /* all before the first is read, which would wait for it */
-        put_positive(a, i, at, n, terms + size * (i - first), grad + size * (i - first));
-    for (int i = first; i < end; i++, terms += size) {
-        sigmoid_row *r = &a->row[i];
-        if (r->element_loss)
-            store_element_loss(r, at, n, terms);
-        if (r->grad)
-            copy_to_row(r->grad + at, grad + size * (i - first), n);
-        r->sum = vd_across(sum_to_the_end(a, i, at, terms, blocks));
+    if (job->target_kind == TARGET_U8)
+        t->targets_u8 = a->targets_u8;
+    t->targets = a->targets;
+    for (int64_t j = (n + BLOCK - 1) & -(int64_t)BLOCK; j % STEP != 0; j += BLOCK) {
+        vstore_f32(a->x + j, vset1(-LANE_INFINITY));
+        vstore_f32(a->targets + j, vset1(0.0f));
+        if (job->target_kind == TARGET_U8)
+            memset(a->targets_u8 + j, 0, BLOCK);
     }
 }
 
-/* How many rows' ends make a tile. */
-LANES int rows_of_tile(int64_t rest)
+/* The gradients of a gathered tile. */
+LANES void scatter_gradients(const batch *a, int64_t n)
 {
-    const int blocks = (int)((rest + BLOCK - 1) / BLOCK);
-    return blocks * BATCH_ROWS > TILE_BLOCKS ? TILE_BLOCKS / blocks : BATCH_ROWS;
+    const sigmoid_job *job = a->job;
+    FOR_PIECES(p, a, n)
+        copy_out((storage *)job->grad + element_at(a, p.row, p.column, job->grad_stride),
+                 a->grad + p.at, p.n);
 }
 
-/* ---- sixteen short rows ------------------------------------------------------------------------ */
-
-/* Rows of up to two blocks go side by side, a lane each: nothing of a tile is filled up, and nothing
- * is done row by row. */
-enum { SHORT_CLASSES = 2 * BLOCK, SHORT_CLASSES_U8 = 24 }; /* bytes are moved one by one */
-
-/* The rows of a batch are next to each other unless one between them was ignored. */
-LANES int is_short(const batch *a, enum target_kind kind)
+static void store_element_losses(const batch *a, int64_t n)
 {
-    const int64_t most = kind == TARGET_U8 ? SHORT_CLASSES_U8 : SHORT_CLASSES;
-    return a->classes > 0 && a->classes <= most && a->rows == BATCH_ROWS
-        && a->row[BATCH_ROWS - 1].index - a->row[0].index == BATCH_ROWS - 1;
-}
-
-/* Targets of sixteen rows, class by class. */
-LANES void short_targets_of_labels(const batch *a, uint8_t *targets)
-{
-    memset(targets, 0, SHORT_CLASSES * BLOCK);
-    for (int i = 0; i < BLOCK; i++)
-        if (a->row[i].label >= 0)
-            targets[a->row[i].label * BLOCK + i] = 1;
-}
-LANES void short_targets_u8(const batch *a, uint8_t *targets)
-{
-    for (int i = 0; i < BLOCK; i++)
-        for (int64_t c = 0; c < a->classes; c++)
-            targets[c * BLOCK + i] = a->row[i].targets_u8[c];
-}
-
-LANES void store_short_element_loss(const batch *a, int64_t stride, const float *terms)
-{
-    float loss[SHORT_CLASSES * BLOCK], weights[BLOCK];
-    for (int i = 0; i < BLOCK; i++)
-        weights[i] = a->row[i].weight;
-    const vf weight = vload_f32(weights), limit = limit_for_weight(weight);
-    for (int64_t c = 0; c < a->classes; c++)
-        vstore_f32(loss + c * BLOCK, vmul(weight, vmin(limit, vload_f32(terms + c * BLOCK))));
-    store_rows(loss, unchanged(), BLOCK, a->classes, a->row[0].element_loss, stride);
-}
-
-/* The order of a long row: the second block adds to the first in f32, then lanes are doubles. */
-LANES void sum_short_rows(batch *a, float *terms)
-{
-    double sum[BLOCK];
-    for (int64_t c = BLOCK; c < a->classes; c++) {
-        float *first = terms + (c - BLOCK) * BLOCK;
-        vstore_f32(first, vadd(vload_f32(first), vload_f32(terms + c * BLOCK)));
+    const float *terms = a->terms + TILE;
+    FOR_PIECES(p, a, n) {
+        storage *out = (storage *)a->job->element_loss
+                     + element_at(a, p.row, p.column, a->job->element_loss_stride);
+        const vf weight = vset1(a->weight[p.row]), limit = limit_for_weight(weight);
+        for (int64_t j = 0; j < p.n; j += BLOCK)
+            vstore_tail(out + j, p.n - j, vmul(weight, vmin(limit, vload_f32(terms + p.at + j))));
     }
-    sum_tile(terms, a->classes < BLOCK ? a->classes : BLOCK, sum);
-    for (int i = 0; i < BLOCK; i++)
-        a->row[i].sum = sum[i];
 }
 
-static void short_rows(batch *a, const sigmoid_job *job, tile *t, const sigmoid_functions *f)
+/* n elements on. */
+LANES void advance(batch *a, int64_t n)
 {
-    float x[TILE], targets[TILE], grad[TILE];
-    uint8_t targets_u8[TILE];
-    const enum target_kind kind = job->target_kind;
-    t->x = x;
-    t->targets_u8 = targets_u8;
-    t->targets = targets;
-    t->grad = grad;
-    t->scale_negative = a->scale_negative;
-    t->scale_positive = a->scale_positive;
-    t->scale_step = 0;
-    load_rows(a->row[0].logits, job->logits_stride, BLOCK, a->classes, x);
-    if (kind == TARGET_LABEL)
-        short_targets_of_labels(a, targets_u8);
-    else if (kind == TARGET_U8)
-        short_targets_u8(a, targets_u8);
-    else
-        load_rows(a->row[0].targets, job->targets_stride, BLOCK, a->classes, targets);
-    for (t->blocks = (int)a->classes; t->blocks % BLOCKS_IN_FLIGHT != 0; t->blocks++) {
-        vstore_f32(x + BLOCK * t->blocks, vset1(-LANE_INFINITY));
-        vstore_f32(targets + BLOCK * t->blocks, vset1(0.0f));
-        memset(targets_u8 + BLOCK * t->blocks, 0, BLOCK);
+    a->column += n;
+    if (a->column >= a->classes) {
+        a->row += (int)(a->column / a->classes);
+        a->column %= a->classes;
     }
-    f->tiles[kind == TARGET_LABEL ? TARGET_U8 : kind](t);
-    if (job->element_loss)
-        store_short_element_loss(a, job->element_loss_stride, a->scratch.terms);
-    if (job->grad)
-        store_rows(grad, unchanged(), BLOCK, a->classes, a->row[0].grad, job->grad_stride);
-    sum_short_rows(a, a->scratch.terms);
 }
 
-static void compute_batch(batch *a, const sigmoid_job *job, const sigmoid_loss *loss,
-                          const sigmoid_functions *f)
+/* Inside of a long row a tile ends with a span, or a little after it, so that few terms wait. */
+LANES int64_t up_to_span(const batch *a, int64_t n)
 {
-    const enum target_kind kind = job->target_kind;
-    const int64_t rest = a->classes < SPAN ? a->classes : a->classes % GROUP;
-    const int64_t in_place = a->classes - rest;
-    const int some = rows_of_tile(rest);
-    tile t = {0};
-    t.loss = loss;
-    t.scratch = &a->scratch;
-    if (is_short(a, kind)) {
-        short_rows(a, job, &t, f);
-        return;
+    const int64_t beyond = (a->column + n) % SPAN & -(int64_t)STEP;
+    return a->column + n < a->classes && beyond < n ? n - beyond : n;
+}
+
+/* Chooses the next tile; returns how many elements it has. A run is what lies together in memory:
+ * the whole stream, or a row. Long runs are used in place but for what is no whole step; short ones
+ * are gathered. `left` elements of the batch are left. */
+LANES int64_t next_tile(batch *a, tile *t, int64_t left)
+{
+    const int64_t in_run = a->is_contiguous ? left : a->classes - a->column;
+    const int runs_in_place = STORAGE_IS_F32 && (a->is_contiguous || a->classes >= TILE);
+    if (runs_in_place && in_run >= STEP) {
+        tile_in_place(a, t);
+        return up_to_span(a, smaller(share_of(in_run), in_run & -(int64_t)STEP));
     }
-    if (kind == TARGET_LABEL)
+    const int64_t n = smaller(left, runs_in_place ? STEP : share_of(left));
+    gathered_tile(a, t, n);
+    return n;
+}
+
+/* All elements of the batch, tile by tile. */
+static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_functions *f)
+{
+    const enum target_kind kind = a->job->target_kind;
+    const int64_t all = a->rows * a->classes;
+    const int labelled = kind == TARGET_LABEL, labels_as_targets = labelled && is_short(a);
+    tile_function *const compute = f->tiles[labels_as_targets ? TARGET_U8 : kind];
+    tile t = {.loss = loss, .scratch = &a->scratch};
+    a->summed = a->sum_column = a->column = 0;
+    a->sum_row = a->row = 0;
+    a->next_label = a->rows;
+    if (labels_as_targets)
+        targets_of_labels(a);
+    else if (labelled)
         positive_elements(a, &t, f->positives);
-    for (int first = 0; first < a->rows; first += some) {
-        const int end = a->rows - first < some ? a->rows : first + some;
-        if (in_place > 0)
-            for (int i = first; i < end; i++)
-                columns_in_place(a, i, &t, f->tiles[kind], in_place);
-        ends_of_rows(a, first, end, &t, f->tiles[kind], in_place);
+    t.terms = a->terms + TILE;
+    t.grad = NULL;
+    for (int64_t from = 0, n; from < all; from += n, advance(a, n)) {
+        n = next_tile(a, &t, all - from);
+        if (labels_as_targets)
+            t.targets_u8 = a->targets_u8 + from;
+        use_scales(a, &t, n);
+        t.blocks = (int)((n + STEP - 1) / STEP * BLOCKS_IN_FLIGHT);
+        compute(&t);
+        put_positives(a, &t, from, from + n);
+        if (t.grad == a->grad)
+            scatter_gradients(a, n);
+        if (a->job->element_loss)
+            store_element_losses(a, n);
+        add_terms(a, from + n, n);
     }
 }
 
 /* ---- all rows -------------------------------------------------------------------------------- */
+
+/* Takes the next rows. The outputs of ignored ones are 0. */
+static void take_rows(batch *a, int64_t first, int64_t end)
+{
+    const sigmoid_job *job = a->job;
+    const row_terms *t = &job->rows;
+    const int labelled = job->target_kind == TARGET_LABEL;
+    a->first = first;
+    a->covered = (int)smaller(end - first, rows_of_batch(a->classes));
+    a->rows = 0;
+    for (int i = 0; i < a->covered; i++) {
+        const int64_t row = first + i, label = labelled ? label_at(t, row) : -1;
+        a->index[a->rows] = i;
+        a->label[a->rows] = label;
+        if (!labelled || label != t->ignore_index) {
+            a->rows++;
+            continue;
+        }
+        if (job->element_loss)
+            store_fill((storage *)job->element_loss + row * job->element_loss_stride, a->classes,
+                       0.0f);
+        if (job->grad)
+            store_fill((storage *)job->grad + row * job->grad_stride, a->classes, 0.0f);
+    }
+    const int64_t c = a->classes;
+    a->is_contiguous = STORAGE_IS_F32 && a->rows == a->covered && job->logits_stride == c
+                    && (labelled || job->targets_stride == c)
+                    && (!job->grad || job->grad_stride == c);
+    if (!a->is_uniform)
+        take_factors(a);
+    for (int i = 0; i < a->rows || i % BLOCK != 0; i++)
+        a->sum[i] = 0.0;
+}
 
 static __attribute__((noinline)) void make_nan_canonical(storage *p, int64_t n)
 {
@@ -637,86 +766,78 @@ static __attribute__((noinline)) void make_nan_canonical(storage *p, int64_t n)
         vstore_tail(p + i, n - i, vcanonical(vload_tail(p + i, n - i, 0.0f)));
 }
 
-LANES float canonical_float(double x)
+/* Some row of the batch may hold a NaN. */
+LANES int may_have_nan(const batch *a)
 {
-    return x == x ? (float)x : LANE_NAN;
+    const vf zero = vset1(0.0f);
+    vd products = vd_zero();
+    for (int i = 0; i < a->rows; i += BLOCK) {
+        vf factors = vmul(zero, vload_f32(a->weight + i));
+        factors = vfma(zero, vload_f32(a->scale_negative + i), factors);
+        factors = vfma(zero, vload_f32(a->scale_positive + i), factors);
+        products = vd_add(products, factors);
+        products = vd_plus(products, vd_times(vd_zero(), vd_load(a->sum + i)));
+    }
+    return !(vd_across(products) == 0.0);
 }
 
-/* Takes a row into the batch. Returns 0 where it is ignored: its outputs are then 0. */
-LANES int add_row(const sigmoid_job *job, batch *a, int64_t row)
+static __attribute__((noinline)) void make_outputs_canonical(const batch *a)
 {
-    const row_terms *t = &job->rows;
-    const int labelled = job->target_kind == TARGET_LABEL;
-    sigmoid_row *r = &a->row[a->rows];
-    r->index = row;
-    r->label = labelled ? label_at(t, row) : -1;
-    r->element_loss = job->element_loss
-                    ? (storage *)job->element_loss + row * job->element_loss_stride : NULL;
-    r->grad = job->grad ? (storage *)job->grad + row * job->grad_stride : NULL;
-    if (labelled && r->label == t->ignore_index) {
-        if (r->element_loss)
-            store_fill(r->element_loss, a->classes, 0.0f);
-        if (r->grad)
-            store_fill(r->grad, a->classes, 0.0f);
-        if (t->row_loss)
-            ((float *)t->row_loss)[row] = 0.0f;
-        return 0;
+    const sigmoid_job *job = a->job;
+    for (int i = 0; i < a->rows; i++) {
+        if (job->element_loss)
+            make_nan_canonical((storage *)job->element_loss
+                               + element_at(a, i, 0, job->element_loss_stride), a->classes);
+        if (job->grad)
+            make_nan_canonical((storage *)job->grad + element_at(a, i, 0, job->grad_stride),
+                               a->classes);
     }
-    r->logits = (const storage *)job->logits + row * job->logits_stride;
-    r->targets_u8 = job->target_kind == TARGET_U8
-                  ? (const uint8_t *)job->targets + row * job->targets_stride : NULL;
-    r->targets = job->target_kind == TARGET_DENSE
-               ? (const storage *)job->targets + row * job->targets_stride : NULL;
-    const row_factors factors = row_factors_of(t, row, r->label);
-    r->weight = factors.loss;
-    a->scale_negative[a->rows] = (float)(job->alpha_negative * factors.gradient);
-    a->scale_positive[a->rows] = -(float)(job->alpha_positive * factors.gradient);
-    a->rows++;
-    return 1;
 }
 
-/* The loss of a computed row, weighted. */
-LANES double loss_of_row(const batch *a, int i)
+/* The losses of the rows covered, weighted: 0 for ignored ones and the lanes after the last. */
+LANES void losses_of_rows(const batch *a, double *loss)
 {
-    const sigmoid_row *r = &a->row[i];
-    const double finite = 0.0 * r->sum + 0.0 * (double)r->weight + 0.0 * (double)a->scale_negative[i]
-                        + 0.0 * (double)a->scale_positive[i];
-    if (__builtin_expect(!(finite == 0.0), 0)) {
-        if (r->element_loss)
-            make_nan_canonical(r->element_loss, a->classes);
-        if (r->grad)
-            make_nan_canonical(r->grad, a->classes);
-    }
-    return r->weight == 0.0f && r->sum == r->sum ? 0.0 : (double)r->weight * r->sum;
+    for (int i = 0; i < a->covered; i += BLOCK)
+        vd_store(loss + i, vd_zero());
+    for (int i = 0; i < a->rows; i++)
+        loss[a->index[i]] = a->weight[i] == 0.0f && a->sum[i] == a->sum[i]
+                          ? 0.0 : (double)a->weight[i] * a->sum[i];
 }
 
 /* Rows [begin, end). */
 static void sigmoid_rows(const sigmoid_job *job, const sigmoid_loss *loss,
-                         const sigmoid_functions *f, int64_t begin, int64_t end)
+                         const sigmoid_functions *f, int outputs, int64_t begin, int64_t end)
 {
     const row_terms *t = &job->rows;
-    const int64_t step = t->partial ? t->leaf_rows : end - begin;
+    int64_t leaf_end = begin;
+    vd leaf = vd_zero();
     batch a;
+    a.job = job;
     a.classes = job->classes;
-    for (int64_t leaf = begin; leaf < end; leaf += step) {
-        const int64_t leaf_end = end - leaf < step ? end : leaf + step;
-        double lanes[LEAF_LANES] = {0.0};
-        for (int64_t row = leaf; row < leaf_end;) {
-            for (a.rows = 0; a.rows < BATCH_ROWS && row < leaf_end; row++)
-                add_row(job, &a, row);
-            compute_batch(&a, job, loss, f);
-            for (int i = 0; i < a.rows; i++) {
-                const double row_loss = loss_of_row(&a, i);
-                lanes[(a.row[i].index - leaf) % LEAF_LANES] += row_loss;
-                if (t->row_loss)
-                    ((float *)t->row_loss)[a.row[i].index] = canonical_float(row_loss);
+    a.outputs = outputs;
+    set_uniform_factors(&a);
+    for (int64_t row = begin; row < end; row += a.covered) {
+        double losses[BATCH_ROWS];
+        take_rows(&a, row, end);
+        compute_batch(&a, loss, f);
+        if (__builtin_expect(may_have_nan(&a), 0))
+            make_outputs_canonical(&a);
+        losses_of_rows(&a, losses);
+        for (int i = 0; i < a.covered; i += BLOCK) {
+            const vd sixteen = vd_load(losses + i);
+            if (t->row_loss)
+                vstore_tail_f32((float *)t->row_loss + row + i, a.covered - i,
+                                vcanonical(vd_narrow(sixteen)));
+            if (!t->partial)
+                continue;
+            if (row + i == leaf_end) {
+                leaf = vd_zero();
+                leaf_end = row + i + t->leaf_rows;
             }
+            leaf = vd_plus(leaf, sixteen);
+            if (row + i + BLOCK >= smaller(leaf_end, end))
+                t->partial[(row + i) / t->leaf_rows] = vd_across(leaf);
         }
-        for (int half = LEAF_LANES / 2; half > 0; half /= 2)
-            for (int i = 0; i < half; i++)
-                lanes[i] += lanes[i + half];
-        if (t->partial)
-            t->partial[leaf / step] = lanes[0];
     }
 }
 

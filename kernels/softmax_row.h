@@ -35,7 +35,6 @@ enum {
     SCRATCH = 4 * CHUNK,
     SCRATCH_ROWS = 2,
     SCRATCH_ROOM = SCRATCH + BLOCK, /* lines that are streamed may end beyond a row */
-    PREFETCH_AHEAD = 2048,
     SUM_LAG = 2 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
 };
 

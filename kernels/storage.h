@@ -60,6 +60,8 @@ DECLARE_OUTPUTS(cross_entropy);
 enum { GROUP_BLOCKS = 4, GROUP = GROUP_BLOCKS * BLOCK };
 
 typedef float storage_f32;
+#define IS_f32 1
+#define STORAGE_IS_F32 PASTE(IS_, BALLAST_STORAGE)
 #define storage PASTE(storage_, BALLAST_STORAGE)
 #define vload PASTE(vload_, BALLAST_STORAGE)
 #define vload_columns PASTE(vload_columns_, BALLAST_STORAGE)
@@ -98,7 +100,7 @@ DEFINE_TAIL(f32)
 
 /* ---- past the caches: 64-byte lines are streamed whole or not at all --------------------------- */
 
-enum { LINE = 64 };
+enum { LINE = 64 /* bytes */, PREFETCH_AHEAD = 2048 /* elements */ };
 
 /* The elements before the first whole line. */
 LANES int64_t before_line(const storage *out, int64_t n)
