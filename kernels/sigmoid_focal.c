@@ -132,6 +132,7 @@ LANES_LARGE void focal_exponentials(const tile *t, int path, enum tile_targets t
 {
     FOR_TILE(b, t, width) {
         vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT];
+        fetch_ahead(t, b, width);
         load_logits(t, targets, b, width, z);
         if (path == GAMMA_1) {
             exp_of_minus_abs_two_words(z, e, low, width, 62.0f, 0x1p62f);

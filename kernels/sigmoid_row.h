@@ -141,6 +141,14 @@ LANES void store_blocks(float *to, int b, int width, const vf *v)
     FOR_BLOCKS(k, width) vstore_f32(to + BLOCK * (b + k), v[k]);
 }
 
+/* A block of f32 is a line. Past the caches nothing is written: the arithmetic hides the line that is
+ * fetched to be overwritten, and would not hide the copy that streaming needs, for labelled elements
+ * are put into lines that are written already (1.03 times the time, AMD Zen 3). */
+LANES void fetch_ahead(const tile *t, int b, int width)
+{
+    FOR_BLOCKS(k, width) vprefetch(t->ahead + BLOCK * (b + k));
+}
+
 /* Logits, NaN where a HARD target is neither 0 nor 1. */
 LANES_LARGE void load_logits(const tile *t, enum tile_targets targets, int b, int width, vf *x)
 {
@@ -220,6 +228,7 @@ LANES_LARGE void exponential_pass(const tile *t, enum tile_targets targets, int 
 {
     FOR_TILE(b, t, width) {
         vf e[BLOCKS_IN_FLIGHT];
+        fetch_ahead(t, b, width);
         load_logits(t, targets, b, width, e);
         exp_of_minus_abs(e, e, width);
         store_blocks(t->scratch->e, b, width, e);
