@@ -394,24 +394,39 @@ static void set_uniform_factors(batch *a)
         set_factors(a, i, vd_set1(1.0), vd_set1(t->grad_scale));
 }
 
-/* A row without a label has no class weight. */
+/* One number a row, or 1 where there are none. */
+LANES vd values_of_rows(const batch *a, const float *values, int i)
+{
+    float v[BLOCK];
+    if (!values)
+        return vd_set1(1.0);
+    if (a->rows == a->covered && i + BLOCK <= a->rows)
+        return vd_load_f32(values + a->first + i);
+    for (int k = 0; k < BLOCK; k++)
+        v[k] = i + k < a->rows ? values[a->first + a->index[i + k]] : 1.0f;
+    return vd_load_f32(v);
+}
+
+/* The same by classes. A row without a label has no class weight. */
+LANES vd values_of_labels(const batch *a, const float *values, int i)
+{
+    float v[BLOCK];
+    if (!values)
+        return vd_set1(1.0);
+    for (int k = 0; k < BLOCK; k++)
+        v[k] = a->label[i + k] >= 0 ? values[a->label[i + k]] : 1.0f;
+    return vd_load_f32(v);
+}
+
 static void take_factors(batch *a)
 {
     const row_terms *t = &a->job->rows;
-    const float *class_weight = t->class_weight, *row_weight = t->row_weight, *g = t->grad_rows;
     for (int i = 0; i < a->rows; i += BLOCK) {
-        float cw[BLOCK], rw[BLOCK], upstream[BLOCK];
-        for (int k = 0; k < BLOCK; k++) {
-            const int there = i + k < a->rows;
-            const int64_t row = there ? a->first + a->index[i + k] : 0;
-            cw[k] = there && class_weight && a->label[i + k] >= 0 ? class_weight[a->label[i + k]]
-                                                                  : 1.0f;
-            rw[k] = there && row_weight ? row_weight[row] : 1.0f;
-            upstream[k] = there && g ? g[row] : 1.0f;
-        }
-        const vd c = vd_load_f32(cw), r = vd_load_f32(rw);
-        const vd gradient = vd_times(vd_set1(t->grad_scale), vd_load_f32(upstream));
-        set_factors(a, i, vd_times(c, r), vd_times(vd_times(gradient, c), r));
+        const vd by_class = values_of_labels(a, t->class_weight, i);
+        const vd by_row = values_of_rows(a, t->row_weight, i);
+        const vd upstream = vd_times(vd_set1(t->grad_scale), values_of_rows(a, t->grad_rows, i));
+        set_factors(a, i, vd_times(by_class, by_row),
+                    vd_times(vd_times(upstream, by_class), by_row));
     }
 }
 
@@ -447,10 +462,9 @@ static void positive_elements(batch *a, tile *t, tile_function *compute)
     for (int i = 0; i < a->rows; i += BLOCK) {
         const storage *logits = a->job->logits;
         for (int k = 0; k < BLOCK; k++) {
-            const int there = i + k < a->rows && a->label[i + k] >= 0;
-            a->x[k] = there ? load_one(logits + element_at(a, i + k, a->label[i + k],
-                                                           a->job->logits_stride))
-                            : 0.0f;
+            const int64_t label = a->label[i + k];
+            a->x[k] = label < 0 ? 0.0f
+                    : load_one(logits + element_at(a, i + k, label, a->job->logits_stride));
         }
         t->x = t->ahead = a->x;
         t->terms = a->positive_loss + i;
@@ -763,10 +777,14 @@ static void take_rows(batch *a, int64_t first, int64_t end)
     a->is_contiguous = STORAGE_IS_F32 && a->rows == a->covered && job->logits_stride == c
                     && (labelled || job->targets_stride == c)
                     && (!job->grad || job->grad_stride == c);
+    for (int i = a->rows; i % BLOCK != 0; i++) { /* up to whole blocks */
+        a->label[i] = -1;
+        a->sum[i] = 0.0;
+    }
+    if (a->classes == 0)
+        memset(a->sum, 0, sizeof a->sum);
     if (!a->is_uniform)
         take_factors(a);
-    for (int i = 0; i < a->rows || i % BLOCK != 0; i++)
-        a->sum[i] = 0.0;
 }
 
 static __attribute__((noinline)) void make_nan_canonical(storage *p, int64_t n)
