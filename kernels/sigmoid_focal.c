@@ -192,6 +192,48 @@ LANES_LARGE vf power_of_one_plus(vf e, int power)
     return vfma(e, vfma(e, vadd(e, three), three), one);
 }
 
+/* Last pass: f and f'. It goes block by block, for its steps are few and its values many: those of two
+ * blocks are more than AVX2 has registers. */
+LANES void focal_products(const tile *t, int path, enum tile_targets targets, int out)
+{
+    const vf zero = vset1(0.0f), one = vset1(1.0f);
+    const int power = path == GAMMA_1 ? 1 : path == GAMMA_2 ? 2 : 0; /* of 1 + e, below w in f */
+    const vf gamma = vset1(path == GAMMA_HALF ? 0.5f
+                         : path == GAMMA_ANY ? t->loss->gamma : (float)power);
+    FOR_TILE(b, t, 1) {
+        vf z, target, e, s, w, loss, grad;
+        load_elements(t, targets, b, 1, &z, &target);
+        load_blocks(t->scratch->e, b, 1, &e);
+        load_blocks(t->scratch->l, b, 1, &s);
+        s = vadd(s, vmax(z, zero));
+        const vf q = vsign_select(z, e, one);
+        if (path == GAMMA_HALF || path == GAMMA_1)
+            w = q;
+        else
+            load_blocks(t->scratch->w, b, 1, &w);
+        if (path == GAMMA_2)
+            w = vsign_select(z, w, one);
+        if (out & OUT_LOSS) {
+            const vf a = alpha_of(t->loss, targets, target);
+            const vf u = path == GAMMA_HALF ? vsqrt(vdiv(w, vadd(one, e))) : w;
+            loss = vmul(vmul(u, a), limited_loss(t->loss, targets, target, s));
+            if (power)
+                loss = vdiv(loss, power_of_one_plus(e, power));
+        }
+        if (out & OUT_GRAD) {
+            const vf scale = scale_of(t, 1, targets, target, b);
+            const vf gamma_p = vsign_select(z, gamma, vmul(gamma, e));
+            const vf f = vfma(gamma_p, vmin(vset1(LARGEST_S), s), q);
+            if (path == GAMMA_HALF)
+                w = vsqrt(vdiv(w, power_of_one_plus(e, 3)));
+            grad = vmul(vfma(w, scale, zero), f);
+            if (path != GAMMA_HALF)
+                grad = vdiv(grad, power_of_one_plus(e, power + 1));
+        }
+        store_terms(t, out, b, 1, &loss, &grad);
+    }
+}
+
 LANES void tile_terms(const tile *t, int path, enum tile_targets targets, int out, int width)
 {
     if (path == GAMMA_0) {
@@ -202,51 +244,7 @@ LANES void tile_terms(const tile *t, int path, enum tile_targets targets, int ou
     focal_logarithms(t, path, width);
     if (path == GAMMA_ANY)
         focal_modulators(t, targets, width);
-
-    const vf zero = vset1(0.0f), one = vset1(1.0f);
-    const int power = path == GAMMA_1 ? 1 : path == GAMMA_2 ? 2 : 0; /* of 1 + e, below w in f */
-    const vf gamma = vset1(path == GAMMA_HALF ? 0.5f
-                         : path == GAMMA_ANY ? t->loss->gamma : (float)power);
-    FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT];
-        vf s[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
-        vf loss[BLOCKS_IN_FLIGHT], grad[BLOCKS_IN_FLIGHT];
-        load_elements(t, targets, b, width, z, target);
-        load_blocks(t->scratch->e, b, width, e);
-        load_blocks(t->scratch->l, b, width, s);
-        FOR_BLOCKS(k, width) s[k] = vadd(s[k], vmax(z[k], zero));
-        if (path == GAMMA_ANY || path == GAMMA_2)
-            load_blocks(t->scratch->w, b, width, w);
-        if (path == GAMMA_2)
-            FOR_BLOCKS(k, width) w[k] = vsign_select(z[k], w[k], one);
-        if (path == GAMMA_HALF || path == GAMMA_1)
-            FOR_BLOCKS(k, width) w[k] = vsign_select(z[k], e[k], one);
-        if (out & OUT_LOSS)
-            FOR_BLOCKS(k, width) {
-                const vf a = alpha_of(t->loss, targets, target[k]);
-                const vf u = path == GAMMA_HALF ? vsqrt(vdiv(w[k], vadd(one, e[k]))) : w[k];
-                loss[k] = vmul(vmul(u, a), limited_loss(t->loss, targets, target[k], s[k]));
-                if (power)
-                    loss[k] = vdiv(loss[k], power_of_one_plus(e[k], power));
-            }
-        if (out & OUT_GRAD) {
-            vf f[BLOCKS_IN_FLIGHT];
-            FOR_BLOCKS(k, width) {
-                const vf gamma_p = vsign_select(z[k], gamma, vmul(gamma, e[k]));
-                const vf q = vsign_select(z[k], e[k], one);
-                f[k] = vfma(gamma_p, vmin(vset1(LARGEST_S), s[k]), q);
-            }
-            if (path == GAMMA_HALF)
-                FOR_BLOCKS(k, width) w[k] = vsqrt(vdiv(w[k], power_of_one_plus(e[k], 3)));
-            FOR_BLOCKS(k, width) {
-                const vf scale = scale_of(t, 1, targets, target[k], b + k);
-                grad[k] = vmul(vfma(w[k], scale, zero), f[k]);
-            }
-            if (path != GAMMA_HALF)
-                FOR_BLOCKS(k, width) grad[k] = vdiv(grad[k], power_of_one_plus(e[k], power + 1));
-        }
-        store_terms(t, out, b, width, loss, grad);
-    }
+    focal_products(t, path, targets, out);
 }
 
 #define FOCAL_FUNCTIONS(name, path)                                                                    \
