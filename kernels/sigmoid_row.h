@@ -722,7 +722,9 @@ static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_func
     const int64_t all = a->rows * a->classes;
     const int labelled = kind == TARGET_LABEL, labels_as_targets = labelled && is_short(a);
     tile_function *const compute = f->tiles[labels_as_targets ? TARGET_U8 : kind];
-    tile t = {.loss = loss, .scratch = &a->scratch};
+    tile t;
+    t.loss = loss;
+    t.scratch = &a->scratch;
     a->summed = a->sum_column = a->column = 0;
     a->sum_row = a->row = 0;
     a->next_label = a->rows;
@@ -732,6 +734,8 @@ static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_func
         positive_elements(a, &t, f->positives);
     t.terms = a->terms + TILE;
     t.grad = NULL;
+    t.targets = NULL;
+    t.targets_u8 = NULL;
     for (int64_t from = 0, n; from < all; from += n, advance(a, n)) {
         n = next_tile(a, &t, all - from);
         if (labels_as_targets)
@@ -750,39 +754,62 @@ static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_func
 
 /* ---- all rows -------------------------------------------------------------------------------- */
 
-/* Takes the next rows. The outputs of ignored ones are 0. */
+/* The outputs of an ignored row are 0. */
+static void clear_row(const sigmoid_job *job, int64_t row, int64_t classes)
+{
+    if (job->element_loss)
+        store_fill((storage *)job->element_loss + row * job->element_loss_stride, classes, 0.0f);
+    if (job->grad)
+        store_fill((storage *)job->grad + row * job->grad_stride, classes, 0.0f);
+}
+
+static void take_labels(batch *a)
+{
+    const row_terms *t = &a->job->rows;
+    int rows = 0;
+    for (int i = 0; i < a->covered; i++) {
+        const int64_t label = label_at(t, a->first + i);
+        a->index[rows] = i;
+        a->label[rows] = label;
+        if (label == t->ignore_index)
+            clear_row(a->job, a->first + i, a->classes);
+        else
+            rows++;
+    }
+    a->rows = rows;
+}
+
+/* All batches begin with these: rows without labels keep them. */
+static void open_batches(batch *a, const sigmoid_job *job, int outputs)
+{
+    a->job = job;
+    a->classes = job->classes;
+    a->outputs = outputs;
+    set_uniform_factors(a);
+    for (int i = 0; i < BATCH_ROWS; i++) {
+        a->index[i] = i;
+        a->label[i] = -1;
+        a->sum[i] = 0.0;
+    }
+}
+
+/* Takes the next rows. */
 static void take_rows(batch *a, int64_t first, int64_t end)
 {
     const sigmoid_job *job = a->job;
-    const row_terms *t = &job->rows;
     const int labelled = job->target_kind == TARGET_LABEL;
     a->first = first;
-    a->covered = (int)smaller(end - first, rows_of_batch(a->classes));
-    a->rows = 0;
-    for (int i = 0; i < a->covered; i++) {
-        const int64_t row = first + i, label = labelled ? label_at(t, row) : -1;
-        a->index[a->rows] = i;
-        a->label[a->rows] = label;
-        if (!labelled || label != t->ignore_index) {
-            a->rows++;
-            continue;
-        }
-        if (job->element_loss)
-            store_fill((storage *)job->element_loss + row * job->element_loss_stride, a->classes,
-                       0.0f);
-        if (job->grad)
-            store_fill((storage *)job->grad + row * job->grad_stride, a->classes, 0.0f);
+    a->rows = a->covered = (int)smaller(end - first, rows_of_batch(a->classes));
+    if (labelled)
+        take_labels(a);
+    for (int i = a->rows; i % BLOCK != 0; i++) { /* up to whole blocks */
+        a->label[i] = -1;
+        a->sum[i] = 0.0;
     }
     const int64_t c = a->classes;
     a->is_contiguous = STORAGE_IS_F32 && a->rows == a->covered && job->logits_stride == c
                     && (labelled || job->targets_stride == c)
                     && (!job->grad || job->grad_stride == c);
-    for (int i = a->rows; i % BLOCK != 0; i++) { /* up to whole blocks */
-        a->label[i] = -1;
-        a->sum[i] = 0.0;
-    }
-    if (a->classes == 0)
-        memset(a->sum, 0, sizeof a->sum);
     if (!a->is_uniform)
         take_factors(a);
 }
@@ -821,14 +848,18 @@ static __attribute__((noinline)) void make_outputs_canonical(const batch *a)
     }
 }
 
-/* The losses of the rows covered, weighted: 0 for ignored ones and the lanes after the last. */
-LANES void losses_of_rows(const batch *a, double *loss)
+/* The losses of the rows covered, weighted: 0 for ignored ones and the lanes after the last. Returns
+ * where they are: without weights they are the sums. */
+LANES const double *losses_of_rows(const batch *a, double *loss)
 {
+    if (a->is_uniform && a->rows == a->covered)
+        return a->sum;
     for (int i = 0; i < a->covered; i += BLOCK)
         vd_store(loss + i, vd_zero());
     for (int i = 0; i < a->rows; i++)
         loss[a->index[i]] = a->weight[i] == 0.0f && a->sum[i] == a->sum[i]
                           ? 0.0 : (double)a->weight[i] * a->sum[i];
+    return loss;
 }
 
 /* Rows [begin, end). */
@@ -839,17 +870,14 @@ static void sigmoid_rows(const sigmoid_job *job, const sigmoid_loss *loss,
     int64_t leaf_end = begin;
     vd leaf = vd_zero();
     batch a;
-    a.job = job;
-    a.classes = job->classes;
-    a.outputs = outputs;
-    set_uniform_factors(&a);
+    open_batches(&a, job, outputs);
     for (int64_t row = begin; row < end; row += a.covered) {
-        double losses[BATCH_ROWS];
+        double room[BATCH_ROWS];
         take_rows(&a, row, end);
         compute_batch(&a, loss, f);
         if (__builtin_expect(may_have_nan(&a), 0))
             make_outputs_canonical(&a);
-        losses_of_rows(&a, losses);
+        const double *losses = losses_of_rows(&a, room);
         for (int i = 0; i < a.covered; i += BLOCK) {
             const vd sixteen = vd_load(losses + i);
             if (t->row_loss)
