@@ -664,30 +664,55 @@ static void check_store_columns(float *page, size_t floats, size_t first, int st
 static const int strides[] = {1, 2, 3, 4, 5, 7, 8, 10, 33};
 enum { STRIDES = sizeof strides / sizeof *strides };
 
-static void test_memory(void **unused)
+/* A page between two that nobody may touch. */
+typedef struct guarded_page {
+    size_t size;
+    char *base, *page; /* NULL: none to be had */
+    struct sigaction before[2];
+} guarded_page;
+
+static guarded_page guard_page(void)
 {
     const struct sigaction on_fault = {.sa_handler = fault};
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), floats = page / sizeof(float);
-    struct sigaction before[2];
-    char *base = mmap(NULL, 3 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    float *f = (float *)(base + page), pattern[BLOCK], result[BLOCK];
+    guarded_page g = {.size = (size_t)sysconf(_SC_PAGESIZE)};
+
+    g.base = mmap(NULL, 3 * g.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (g.base == MAP_FAILED || mprotect(g.base, g.size, PROT_NONE) ||
+        mprotect(g.base + 2 * g.size, g.size, PROT_NONE)) {
+        failures++;
+        printf("lanes %s: no guarded page to be had\n", ISA);
+        return g;
+    }
+    g.page = g.base + g.size;
+    sigaction(SIGSEGV, &on_fault, &g.before[0]);
+    sigaction(SIGBUS, &on_fault, &g.before[1]);
+    return g;
+}
+
+static void release_page(const guarded_page *g)
+{
+    sigaction(SIGSEGV, &g->before[0], NULL);
+    sigaction(SIGBUS, &g->before[1], NULL);
+    munmap(g->base, 3 * g->size);
+}
+
+static void test_memory(void **unused)
+{
+    const guarded_page g = guard_page();
+    const size_t page = g.size, floats = page / sizeof(float);
+    char *base = g.base;
+    float *f = (float *)g.page, pattern[BLOCK], result[BLOCK];
     double doubles[BLOCK];
-    uint8_t *bytes = (uint8_t *)(base + page);
+    uint8_t *bytes = (uint8_t *)g.page;
     uint64_t state = SEED;
     size_t i;
     int n, at, k;
 
     (void)unused;
-    if (base == MAP_FAILED || mprotect(base, page, PROT_NONE) ||
-        mprotect(base + 2 * page, page, PROT_NONE)) {
-        failures++;
-        printf("lanes %s: no guarded page to be had\n", ISA);
+    if (!g.page) {
         VERDICT();
         return;
     }
-    sigaction(SIGSEGV, &on_fault, &before[0]);
-    sigaction(SIGBUS, &on_fault, &before[1]);
-
     for (n = 1; n <= BLOCK; n++) { /* stores: the page around them keeps its bytes */
         for (i = 0; i < BLOCK; i++)
             pattern[i] = float_of_bits(0x7f800001u + (uint32_t)next_below(&state, 0x7ffff));
@@ -778,9 +803,224 @@ static void test_memory(void **unused)
         check_load_u8(bytes + page - BLOCK);
     }
 
-    sigaction(SIGSEGV, &before[0], NULL);
-    sigaction(SIGBUS, &before[1], NULL);
-    munmap(base, 3 * page);
+    release_page(&g);
+    VERDICT();
+}
+
+/* ---- 16-bit storage ---- */
+
+typedef struct half_type {
+    const char *name;
+    int digits, least_exponent, most_exponent;
+    vf (*load)(const uint16_t *p);
+    vf (*load_n)(const uint16_t *p, int n, float fill);
+    void (*store)(uint16_t *p, vf v);
+    void (*store_n)(uint16_t *p, int n, vf v);
+} half_type;
+
+#define HALF_TYPE(type, digits, least, most)                                                      \
+    static vf load_##type(const uint16_t *p) { return vload_##type(p); }                          \
+    static vf load_n_##type(const uint16_t *p, int n, float f) { return vload_n_##type(p, n, f); } \
+    static void store_##type(uint16_t *p, vf v) { vstore_##type(p, v); }                          \
+    static void store_n_##type(uint16_t *p, int n, vf v) { vstore_n_##type(p, n, v); }            \
+    static const half_type half_##type = {#type,       digits,      least,         most,          \
+                                          load_##type, load_n_##type, store_##type, store_n_##type};
+HALF_TYPE(bf16, 8, -126, 127)
+HALF_TYPE(f16, 11, -14, 15)
+static const half_type *const half_types[] = {&half_bf16, &half_f16};
+
+/* The number that the bits h stand for, by the definition of the format. */
+static double half_value(const half_type *t, uint32_t h)
+{
+    const uint32_t leading = 1u << (t->digits - 1), digits = h & (leading - 1);
+    const int field = (int)((h & 0x7fff) / leading);
+    const double sign = h >> 15 ? -1.0 : 1.0;
+
+    if (field > t->most_exponent - t->least_exponent + 1)
+        return digits ? (double)NAN : sign * HUGE_VAL;
+    return sign * ldexp(field ? leading + digits : digits,
+                        (field ? field - 1 : 0) + t->least_exponent - (t->digits - 1));
+}
+
+/* The bits to which x is rounded: to a whole number of units in the last place, ties to even. */
+static uint32_t half_nearest(const half_type *t, float x)
+{
+    const uint32_t leading = 1u << (t->digits - 1);
+    const uint32_t infinity = (uint32_t)(t->most_exponent - t->least_exponent + 2) * leading;
+    const uint32_t sign = bits_of_float(x) >> 31 << 15;
+    int exponent;
+
+    if (isnan(x))
+        return infinity + leading / 2;
+    if (isinf(x) || x == 0.0f)
+        return sign | (x == 0.0f ? 0 : infinity);
+    frexp((double)x, &exponent);
+    exponent = exponent - 1 > t->least_exponent ? exponent - 1 : t->least_exponent;
+    /* The leading digit counts as 1 in the field of the exponent, and so does a carry. */
+    const double units = nearbyint(ldexp(fabs((double)x), t->digits - 1 - exponent));
+    const uint32_t h = (uint32_t)(exponent - t->least_exponent) * leading + (uint32_t)units;
+    return sign | (h < infinity ? h : infinity);
+}
+
+static void check_half(const half_type *t, const char *what, int lane, uint32_t x, uint32_t got,
+                       uint32_t want)
+{
+    if (got != want && failed())
+        printf("lanes %s: %s_%s, lane %d of 0x%08" PRIx32 ": got 0x%08" PRIx32
+               ", wanted 0x%08" PRIx32 "\n", ISA, what, t->name, lane, x, got, want);
+}
+
+/* All of them, each in every lane. */
+static void check_widening(const half_type *t)
+{
+    for (uint32_t start = 0; start < 0x10000; start++) {
+        uint16_t h[BLOCK];
+        float result[BLOCK];
+
+        for (int i = 0; i < BLOCK; i++)
+            h[i] = (uint16_t)(start + (uint32_t)i * 0x1003);
+        vstore_f32(result, t->load(h));
+        for (int i = 0; i < BLOCK; i++) {
+            const double want = half_value(t, h[i]);
+
+            if (!(isnan(want) && isnan(result[i])))
+                check_half(t, "vload", i, h[i], bits_of_float(result[i]),
+                           bits_of_float((float)want));
+        }
+    }
+}
+
+/* Each of count floats in every lane. */
+static void check_narrowing(const half_type *t, const uint32_t *bits, uint32_t count)
+{
+    for (uint32_t start = 0; start < count; start++) {
+        float x[BLOCK];
+        uint16_t h[BLOCK];
+
+        for (int i = 0; i < BLOCK; i++)
+            x[i] = float_of_bits(bits[(start + (uint32_t)i) % count]);
+        t->store(h, vload_f32(x));
+        for (int i = 0; i < BLOCK; i++)
+            check_half(t, "vstore", i, bits_of_float(x[i]), h[i], half_nearest(t, x[i]));
+    }
+}
+
+/* A number, the tie between it and the next, and the floats on either side of both. */
+static uint32_t around_tie(const half_type *t, uint32_t h, uint32_t *bits)
+{
+    const uint32_t infinity = bits_of_float(LANE_INFINITY);
+    const double low = half_value(t, h);
+    double high = half_value(t, h + 1);
+    uint32_t n = 0;
+
+    if (!isfinite(low))
+        return 0;
+    if (!isfinite(high)) /* the next number, had it an exponent */
+        high = (low < 0.0 ? -1.0 : 1.0) * ldexp(1.0, t->most_exponent + 1);
+    const float value = (float)low, tie = (float)((low + high) / 2.0);
+    for (uint32_t k = 0; k < 6; k++) {
+        const uint32_t near = bits_of_float(k < 3 ? value : tie) + k % 3 - 1;
+
+        if ((near & 0x7fffffff) <= infinity)
+            bits[n++] = near;
+    }
+    return n;
+}
+
+static void test_halves(void **unused)
+{
+    (void)unused;
+    for (size_t k = 0; k < sizeof half_types / sizeof *half_types; k++) {
+        const half_type *t = half_types[k];
+        uint64_t state = SEED;
+        uint32_t bits[16 * 6], n = 0;
+
+        check_widening(t);
+        check_narrowing(t, special, SPECIALS);
+        check_narrowing(t, decisive, DECISIVES);
+        for (uint32_t h = 0; h < 0x10000; h++) {
+            n += around_tie(t, h, bits + n);
+            if (h % 16 == 15) {
+                check_narrowing(t, bits, n);
+                n = 0;
+            }
+        }
+        for (int i = 0; i < RANDOM_BLOCKS; i++) { /* any bits, and NaN among numbers of f16 */
+            for (n = 0; n < BLOCK; n++)
+                bits[n] = i % 2 ? next_random(&state) : around(&state, -26, 17);
+            if (i % 2 == 0)
+                bits[next_below(&state, BLOCK)] = 0xff800001u | next_random(&state);
+            check_narrowing(t, bits, n);
+        }
+    }
+    VERDICT();
+}
+
+static void test_half_stores(const half_type *t, uint16_t *page, size_t halves)
+{
+    uint64_t state = SEED;
+
+    for (int n = 1; n <= BLOCK; n++)
+        for (int at = 0; at <= BLOCK + 1; at++) {
+            const size_t first = at <= BLOCK ? (size_t)at : halves - (size_t)n;
+            float x[BLOCK];
+
+            touch(n < BLOCK ? "vstore_n_16" : "vstore_16", n, at <= BLOCK ? "start" : "end");
+            memset(page, 0xa5, halves * sizeof *page);
+            for (int i = 0; i < BLOCK; i++)
+                x[i] = float_of_bits(around(&state, -26, 17));
+            if (n < BLOCK)
+                t->store_n(page + first, n, vload_f32(x));
+            else
+                t->store(page + first, vload_f32(x));
+            for (size_t i = 0; i < halves; i++)
+                check_lane((int)i - (int)first, page[i],
+                           i >= first && i < first + (size_t)n
+                               ? half_nearest(t, x[i - first]) : 0xa5a5);
+        }
+}
+
+/* n elements at p, of a page where each stands for itself. */
+static void check_half_load(const half_type *t, const uint16_t *p, int n)
+{
+    static const uint32_t fills[] = {0, 0xff800000, 0x3f800000, 0x7fc00000};
+    float result[BLOCK];
+
+    for (int k = 0; k < (n < BLOCK ? 4 : 1); k++) {
+        const float fill = float_of_bits(fills[k]);
+
+        vstore_f32(result, n < BLOCK ? t->load_n(p, n, fill) : t->load(p));
+        for (int i = 0; i < BLOCK; i++)
+            check_lane(i, bits_of_float(result[i]),
+                       i < n ? bits_of_float((float)half_value(t, p[i])) : fills[k]);
+    }
+}
+
+static void test_half_memory(void **unused)
+{
+    const guarded_page g = guard_page();
+    uint16_t *page = (uint16_t *)(void *)g.page;
+    const size_t halves = g.size / sizeof *page;
+
+    (void)unused;
+    for (size_t k = 0; g.page && k < sizeof half_types / sizeof *half_types; k++) {
+        const half_type *t = half_types[k];
+
+        mprotect(g.page, g.size, PROT_READ | PROT_WRITE);
+        test_half_stores(t, page, halves);
+        for (size_t i = 0; i < halves; i++)
+            page[i] = (uint16_t)(i * 13 % 0x7b00 + (i % 2 ? 0x8000 : 0)); /* finite, all different */
+        mprotect(g.page, g.size, PROT_READ);
+        for (int n = 1; n <= BLOCK; n++) {
+            touch(n < BLOCK ? "vload_n_16" : "vload_16", n, "start");
+            for (int at = 0; at <= BLOCK; at++)
+                check_half_load(t, page + at, n);
+            touch(n < BLOCK ? "vload_n_16" : "vload_16", n, "end");
+            check_half_load(t, page + halves - n, n);
+        }
+    }
+    if (g.page)
+        release_page(&g);
     VERDICT();
 }
 
@@ -1053,8 +1293,9 @@ static void test_integers(void **unused)
 
 #define EACH_TEST(test)                                                                           \
     test(test_special_values), test(test_random_values), test(test_fused_rounding),               \
-        test(test_masks), test(test_memory), test(test_across), test(test_double_lanes),           \
-        test(test_double_arithmetic), test(test_integers)
+        test(test_masks), test(test_memory), test(test_halves), test(test_half_memory),           \
+        test(test_across), test(test_double_lanes), test(test_double_arithmetic),                 \
+        test(test_integers)
 
 int lanes_test(void)
 {

@@ -324,6 +324,72 @@ LANES double vd_across(vd s)
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
 }
 
+/* ---- 16-bit storage --------------------------------------------------------------------------- */
+
+typedef __m256i vh;
+
+LANES vh vh_load(const uint16_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+LANES void vh_store(uint16_t *p, vh h) { _mm256_storeu_si256((__m256i *)p, h); }
+/* Whole pairs, then the last element, which may be half of one. */
+LANES vh vh_load_n(const uint16_t *p, int n)
+{
+    const __m256i lane = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m256i last = _mm256_cmpeq_epi16(lane, _mm256_set1_epi16((short)(n - 1)));
+    const __m256i pairs = _mm256_maskload_epi32((const int *)p, first8(n >> 1));
+    return _mm256_blendv_epi8(pairs, _mm256_set1_epi16((short)p[n - 1]), last);
+}
+/* In pieces: no store by mask has elements of 16 bits. */
+LANES void vh_store_n(uint16_t *p, int n, vh h)
+{
+    __m128i v = _mm256_castsi256_si128(h);
+    if (n & 8) {
+        _mm_storeu_si128((__m128i *)p, v);
+        v = _mm256_extracti128_si256(h, 1);
+        p += 8;
+    }
+    if (n & 4) {
+        _mm_storel_epi64((__m128i *)p, v);
+        v = _mm_unpackhi_epi64(v, v);
+        p += 4;
+    }
+    if (n & 2) {
+        _mm_storeu_si32(p, v);
+        v = _mm_srli_si128(v, 4);
+        p += 2;
+    }
+    if (n & 1)
+        *p = (uint16_t)_mm_extract_epi16(v, 0);
+}
+
+/* Elements 0 to 3, 8 to 11, 4 to 7 and 12 to 15, so that unpacking in lanes puts them in order. */
+LANES vf widen_bf16(vh h)
+{
+    const __m256i zero = _mm256_setzero_si256(), quarters = _mm256_permute4x64_epi64(h, 0xd8);
+    return (vf){FLOAT(_mm256_unpacklo_epi16(zero, quarters)),
+                FLOAT(_mm256_unpackhi_epi16(zero, quarters))};
+}
+LANES __m256i round8(__m256 x)
+{
+    const __m256i bits = INT(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    return _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+}
+LANES vh narrow_bf16(vf x)
+{
+    return _mm256_permute4x64_epi64(_mm256_packus_epi32(round8(x.a), round8(x.b)), 0xd8);
+}
+LANES vf widen_f16(vh h)
+{
+    return (vf){_mm256_cvtph_ps(_mm256_castsi256_si128(h)),
+                _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1))};
+}
+LANES vh narrow_f16(vf x)
+{
+    return _mm256_setr_m128i(_mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT),
+                             _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
+}
+
 #undef INT
 #undef FLOAT
 #undef LOW_PAIRS

@@ -194,6 +194,27 @@ LANES double vd_across(vd s)
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
 }
 
+/* ---- 16-bit storage --------------------------------------------------------------------------- */
+
+typedef __m256i vh;
+
+LANES vh vh_load(const uint16_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+LANES void vh_store(uint16_t *p, vh h) { _mm256_storeu_si256((__m256i *)p, h); }
+LANES vh vh_load_n(const uint16_t *p, int n) { return _mm256_maskz_loadu_epi16(vmask_first(n), p); }
+LANES void vh_store_n(uint16_t *p, int n, vh h) { _mm256_mask_storeu_epi16(p, vmask_first(n), h); }
+
+LANES vf widen_bf16(vh h) { return FLOAT(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+/* Not vcvtneps2bf16: it takes subnormals for 0. */
+LANES vh narrow_bf16(vf x)
+{
+    const __m512i bits = INT(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_add_epi32(bits, half), 16));
+}
+LANES vf widen_f16(vh h) { return _mm512_cvtph_ps(h); }
+LANES vh narrow_f16(vf x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+
 #undef LOW_PAIRS
 #undef HIGH_PAIRS
 #undef INT

@@ -20,11 +20,15 @@
  *     i + 1, with vadd or vmax (lane i first).
  *   - vload_n and vstore_n touch the first n elements (1 <= n <= 15) and nothing beyond them.
  *   - Loads and stores name their storage type; kernels use vload, vstore of kernels/storage.h.
+ *     bf16 and f16 are uint16_t. They are widened exactly (NaN to some NaN), and narrowed to nearest
+ *     even, subnormals included, beyond the largest finite to infinity; NaN to 0x7fc0 and 0x7e00.
  *
  * The words ("m" is a mask, "d" sixteen double lanes)
- *   vf   vload_f32(p)  vload_n_f32(p, n, fill)  vset1(x)
+ *   vf   vload_f32(p)   vload_n_f32(p, n, fill)       vset1(x)
+ *   vf   vload_bf16(p)  vload_n_bf16(p, n, fill)      vload_f16(p)  vload_n_f16(p, n, fill)
  *   vf   vconstant(x)                 vset1 for a constant of a hot loop that several blocks share
- *   void vstore_f32(p, v)  vstore_n_f32(p, n, v)
+ *   void vstore_f32(p, v)   vstore_n_f32(p, n, v)
+ *   void vstore_bf16(p, v)  vstore_n_bf16(p, n, v)    vstore_f16(p, v)  vstore_n_f16(p, n, v)
  *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
  *   void vprefetch(p)                 p will be read; it may be no address at all
  *   void vload_columns_f32(p, stride, n, c)    c[k] lane j = p[j stride + k] for k < n: n columns of
@@ -129,5 +133,21 @@ LANES vf vcanonical(vf a)
 {
     return vselect(vnan(a), vset1(LANE_NAN), a);
 }
+
+/* What an ISA header gives for 16-bit storage: sixteen elements in a `vh`, widened and narrowed. */
+#define DEFINE_HALF_WORDS(type)                                                                   \
+    LANES vf vload_##type(const uint16_t *p) { return widen_##type(vh_load(p)); }                 \
+    LANES vf vload_n_##type(const uint16_t *p, int n, float fill)                                 \
+    {                                                                                             \
+        return vselect(vmask_first(n), widen_##type(vh_load_n(p, n)), vset1(fill));               \
+    }                                                                                             \
+    LANES void vstore_##type(uint16_t *p, vf v) { vh_store(p, narrow_##type(vcanonical(v))); }    \
+    LANES void vstore_n_##type(uint16_t *p, int n, vf v)                                          \
+    {                                                                                             \
+        vh_store_n(p, n, narrow_##type(vcanonical(v)));                                           \
+    }
+DEFINE_HALF_WORDS(bf16)
+DEFINE_HALF_WORDS(f16)
+#undef DEFINE_HALF_WORDS
 
 #endif

@@ -347,6 +347,70 @@ LANES double vd_across(vd s)
     return vgetq_lane_f64(h, 0) + vgetq_lane_f64(h, 1);
 }
 
+/* ---- 16-bit storage --------------------------------------------------------------------------- */
+
+typedef struct { uint16x8_t a, b; } vh;
+
+LANES vh vh_load(const uint16_t *p) { return (vh){vld1q_u16(p), vld1q_u16(p + 8)}; }
+LANES void vh_store(uint16_t *p, vh h)
+{
+    vst1q_u16(p, h.a);
+    vst1q_u16(p + 8, h.b);
+}
+/* The first n of sixteen elements, in pieces of 8, 4, 2 and 1. */
+LANES void copy_n_16(uint16_t *to, const uint16_t *from, int n)
+{
+    if (n & 8)
+        memcpy(to, from, 16);
+    if (n & 4)
+        memcpy(to + (n & 8), from + (n & 8), 8);
+    if (n & 2)
+        memcpy(to + (n & 12), from + (n & 12), 4);
+    if (n & 1)
+        to[n & 14] = from[n & 14];
+}
+LANES vh vh_load_n(const uint16_t *p, int n)
+{
+    uint16_t t[BLOCK] = {0};
+    copy_n_16(t, p, n);
+    return vh_load(t);
+}
+LANES void vh_store_n(uint16_t *p, int n, vh h)
+{
+    uint16_t t[BLOCK];
+    vh_store(t, h);
+    copy_n_16(p, t, n);
+}
+
+LANES vf widen_bf16(vh h)
+{
+    const uint16x8_t zero = vdupq_n_u16(0);
+    return (vf){
+        vreinterpretq_f32_u16(vzip1q_u16(zero, h.a)), vreinterpretq_f32_u16(vzip2q_u16(zero, h.a)),
+        vreinterpretq_f32_u16(vzip1q_u16(zero, h.b)), vreinterpretq_f32_u16(vzip2q_u16(zero, h.b))};
+}
+LANES uint16x8_t round8(float32x4_t x, float32x4_t y)
+{
+    const uint32x4_t one = vdupq_n_u32(1), below_half = vdupq_n_u32(0x7fff);
+    const uint32x4_t x_odd = vandq_u32(vshrq_n_u32(BITS(x), 16), one);
+    const uint32x4_t y_odd = vandq_u32(vshrq_n_u32(BITS(y), 16), one);
+    const uint32x4_t low = vaddq_u32(BITS(x), vaddq_u32(x_odd, below_half));
+    const uint32x4_t high = vaddq_u32(BITS(y), vaddq_u32(y_odd, below_half));
+    return vuzp2q_u16(vreinterpretq_u16_u32(low), vreinterpretq_u16_u32(high));
+}
+LANES vh narrow_bf16(vf x) { return (vh){round8(x.a, x.b), round8(x.c, x.d)}; }
+LANES vf widen_f16(vh h)
+{
+    const float16x8_t a = vreinterpretq_f16_u16(h.a), b = vreinterpretq_f16_u16(h.b);
+    return (vf){vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a),
+                vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)};
+}
+LANES vh narrow_f16(vf x)
+{
+    return (vh){vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.a), x.b)),
+                vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.c), x.d))};
+}
+
 #undef INT
 #undef BITS
 #undef FLOAT

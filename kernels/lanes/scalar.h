@@ -9,6 +9,7 @@
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
 typedef uint32_t u4 __attribute__((vector_size(16)));
+typedef uint16_t h4 __attribute__((vector_size(8)));
 typedef float f2 __attribute__((vector_size(8)));
 typedef double d2 __attribute__((vector_size(16)));
 typedef int64_t l2 __attribute__((vector_size(16)));
@@ -300,6 +301,76 @@ LANES double vd_across(vd s)
     d4 q = (s.a + s.c) + (s.b + s.d);
     return (q[0] + q[2]) + (q[1] + q[3]);
 }
+
+/* ---- 16-bit storage --------------------------------------------------------------------------- */
+
+typedef struct { u4 a, b, c, d; } vh; /* an element in the low half of each lane */
+
+LANES u4 load_h4(const uint16_t *p)
+{
+    h4 h;
+    memcpy(&h, p, sizeof h);
+    return __builtin_convertvector(h, u4);
+}
+LANES void store_h4(uint16_t *p, u4 x)
+{
+    const h4 h = __builtin_convertvector(x, h4);
+    memcpy(p, &h, sizeof h);
+}
+LANES vh vh_load(const uint16_t *p)
+{
+    return (vh){load_h4(p), load_h4(p + 4), load_h4(p + 8), load_h4(p + 12)};
+}
+LANES void vh_store(uint16_t *p, vh h)
+{
+    store_h4(p, h.a);
+    store_h4(p + 4, h.b);
+    store_h4(p + 8, h.c);
+    store_h4(p + 12, h.d);
+}
+LANES vh vh_load_n(const uint16_t *p, int n)
+{
+    uint16_t t[BLOCK];
+    for (int i = 0; i < BLOCK; i++)
+        t[i] = i < n ? p[i] : 0;
+    return vh_load(t);
+}
+LANES void vh_store_n(uint16_t *p, int n, vh h)
+{
+    uint16_t t[BLOCK];
+    vh_store(t, h);
+    for (int i = 0; i < n; i++)
+        p[i] = t[i];
+}
+
+LANES f4 widen_bf16_4(u4 h) { return (f4)(h << 16); }
+LANES u4 narrow_bf16_4(f4 x)
+{
+    const u4 bits = (u4)x;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+/* The exponent is 112 too low until the product, which is exact for subnormals too. */
+LANES f4 widen_f16_4(u4 h)
+{
+    const u4 magnitude = (h & 0x7fff) << 13, special = (u4)(magnitude >= 0x7c00u << 13);
+    const u4 finite = (u4)((f4)magnitude * 0x1p112f);
+    return (f4)(finite | (special & 0x7f800000) | (h & 0x8000) << 16);
+}
+LANES u4 narrow_f16_4(f4 x)
+{
+    const u4 bits = (u4)x, magnitude = bits & 0x7fffffff;
+    const u4 normal = (magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
+    /* Subnormals are multiples of 2^-24, which is the last place of the sum. */
+    const u4 subnormal = (u4)((f4)magnitude + 0.5f) - 0x3f000000;
+    const u4 special = 0x7c00 | ((u4)nan4(x) & 0x0200);
+    const u4 small = (u4)(magnitude < 0x38800000), large = (u4)(magnitude >= 0x47800000);
+    const u4 h = (small & subnormal) | (large & special) | (~(small | large) & normal);
+    return h | (bits >> 16 & 0x8000);
+}
+LANES vf widen_bf16(vh h) { return (vf)EACH1(widen_bf16_4, h); }
+LANES vh narrow_bf16(vf x) { return (vh)EACH1(narrow_bf16_4, x); }
+LANES vf widen_f16(vh h) { return (vf)EACH1(widen_f16_4, h); }
+LANES vh narrow_f16(vf x) { return (vh)EACH1(narrow_f16_4, x); }
 
 #undef EACH1
 #undef EACH2
