@@ -10,7 +10,16 @@ static int is_canonical(const case_array *a, int64_t row, int64_t column)
     uint64_t bits = 0;
 
     memcpy(&bits, at(a, row, column), size_of(a->dtype));
-    return bits == (a->dtype == BALLAST_F32 ? UINT64_C(0x7fc00000) : UINT64_C(0x7ff8000000000000));
+    switch (a->dtype) {
+    case BALLAST_BF16:
+        return bits == 0x7fc0;
+    case BALLAST_F16:
+        return bits == 0x7e00;
+    case BALLAST_F32:
+        return bits == 0x7fc00000;
+    default:
+        return bits == UINT64_C(0x7ff8000000000000);
+    }
 }
 
 /* Results that are small against this are not wrong for losing it; those of elements are 0. */
@@ -19,6 +28,23 @@ static long double tiny_error(const case_array *a, int64_t column, const case_re
     const int is_sum = a->columns == 1 || r->sum_column == ALL_COLUMNS || column == r->sum_column;
 
     return is_sum ? r->tiny_sum : r->tiny;
+}
+
+/* In ULP of a dtype; terms NULL: of the result. */
+static double ulp_of(ballast_dtype dtype, double got, long double want, const long double *terms)
+{
+    const float f = (float)got;
+
+    switch (dtype) {
+    case BALLAST_BF16:
+        return terms ? ulp_error_of_terms_bf16(f, want, *terms) : ulp_error_bf16(f, want);
+    case BALLAST_F16:
+        return terms ? ulp_error_of_terms_f16(f, want, *terms) : ulp_error_f16(f, want);
+    case BALLAST_F32:
+        return terms ? ulp_error_of_terms_f32(f, want, *terms) : ulp_error_f32(f, want);
+    default:
+        return terms ? ulp_error_of_terms_f64(got, want, *terms) : ulp_error_f64(got, want);
+    }
 }
 
 static double error_of(const case_data *c, const case_array *a, int64_t row, int64_t column,
@@ -35,10 +61,8 @@ static double error_of(const case_data *c, const case_array *a, int64_t row, int
         return (double)INFINITY;
     if (fabsl((long double)*got - want) <= tiny_error(a, column, r))
         return 0.0;
-    if (c->p.dtype == BALLAST_F32)
-        return r->of_terms[k] ? ulp_error_of_terms_f32((float)*got, want, terms)
-                              : ulp_error_f32((float)*got, want);
-    return r->of_terms[k] ? ulp_error_of_terms_f64(*got, want, terms) : ulp_error_f64(*got, want);
+    const ballast_dtype dtype = is_half(a->dtype) ? a->dtype : row_dtype(c->p.dtype);
+    return ulp_of(dtype, *got, want, r->of_terms[k] ? &terms : NULL);
 }
 
 /* `row` of the array against the one row that r holds. */
@@ -146,6 +170,12 @@ enum {
     WEIGHT_SUM_ULP = 2 /* f64: of the denominator */
 };
 
+/* An f32 result is rounded once more. */
+static double bound_of_half(ballast_dtype dtype, double bound_f32)
+{
+    return 0.5 + bound_f32 * (dtype == BALLAST_BF16 ? 0x1p-16 : 0x1p-13);
+}
+
 double case_bound(const problem *p, int k)
 {
     const case_output *o = &p->operation->outputs[k];
@@ -160,5 +190,6 @@ double case_bound(const problem *p, int k)
     }
     if (p->dtype == BALLAST_F64 && is_weighted_mean(p) && (k == LOSS || k == GRAD))
         bound += WEIGHT_SUM_ULP;
-    return bound + (has_factors(p) ? FACTOR_ULP : 0);
+    bound += has_factors(p) ? FACTOR_ULP : 0;
+    return o->shape == OUT_MATRIX && is_half(p->dtype) ? bound_of_half(p->dtype, bound) : bound;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "arrays.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,4 +76,55 @@ case_array make_matrix(const problem *p, const char *name, ballast_dtype dtype)
                                        .inner = p->inner,
                                        .column_stride = plane,
                                        .per_row = 1});
+}
+
+/* ---- bf16 and f16 ---------------------------------------------------------------------------- */
+
+enum { F16_DIGITS = 10, F16_BIAS = 15, F16_INFINITY = 0x7c00 }; /* digits after the leading one */
+
+static float float_of_f16(uint16_t h)
+{
+    const int field = h >> F16_DIGITS & 31, digits = h & 1023;
+    float x = ldexpf((float)(field ? digits + 1024 : digits),
+                     (field ? field : 1) - F16_BIAS - F16_DIGITS);
+
+    if (field == 31)
+        x = digits ? NAN : INFINITY;
+    return h >> 15 ? -x : x;
+}
+
+static uint16_t f16_of_float(float x)
+{
+    const int sign = signbit(x) ? 0x8000 : 0;
+    int exponent;
+
+    if (isinf(x))
+        return (uint16_t)(sign | F16_INFINITY);
+    frexpf(x, &exponent);
+    const int field = x != 0.0f && exponent > 1 - F16_BIAS ? exponent + F16_BIAS - 2 : 0;
+    /* the leading digit counts as one in the field, and so does a carry */
+    const double digits = nearbyint(ldexp(fabs((double)x), F16_DIGITS + F16_BIAS - 1 - field));
+    const double bits = field * 1024.0 + digits;
+    return (uint16_t)(sign | (bits < F16_INFINITY ? (int)bits : F16_INFINITY));
+}
+
+float float_of_half(ballast_dtype dtype, uint16_t bits)
+{
+    const uint32_t upper = (uint32_t)bits << 16;
+    float x;
+
+    if (dtype == BALLAST_F16)
+        return float_of_f16(bits);
+    memcpy(&x, &upper, sizeof x);
+    return x;
+}
+
+uint16_t half_of_float(ballast_dtype dtype, float x)
+{
+    uint32_t bits;
+
+    if (dtype == BALLAST_F16)
+        return f16_of_float(x);
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }

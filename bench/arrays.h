@@ -24,6 +24,9 @@ static inline size_t size_of(ballast_dtype dtype)
     switch (dtype) {
     case BALLAST_U8:
         return 1;
+    case BALLAST_BF16:
+    case BALLAST_F16:
+        return 2;
     case BALLAST_F32:
     case BALLAST_I32:
         return 4;
@@ -39,10 +42,27 @@ static inline void *at(const case_array *a, int64_t row, int64_t column)
     return (char *)a->data + (size_t)(start + column * a->column_stride) * size_of(a->dtype);
 }
 
+static inline int is_half(ballast_dtype dtype)
+{
+    return dtype == BALLAST_BF16 || dtype == BALLAST_F16;
+}
+
+/* Of weights, row losses and whatever else is one per row or class. */
+static inline ballast_dtype row_dtype(ballast_dtype dtype)
+{
+    return dtype == BALLAST_F64 ? BALLAST_F64 : BALLAST_F32;
+}
+
+/* bf16 or f16. */
+float float_of_half(ballast_dtype dtype, uint16_t bits);
+uint16_t half_of_float(ballast_dtype dtype, float x); /* x no NaN; to nearest, ties to even */
+
 static inline double real_at(const case_array *a, int64_t row, int64_t column)
 {
     const void *p = at(a, row, column);
 
+    if (is_half(a->dtype))
+        return (double)float_of_half(a->dtype, *(const uint16_t *)p);
     return a->dtype == BALLAST_F32 ? (double)*(const float *)p : *(const double *)p;
 }
 
@@ -83,7 +103,9 @@ static inline void load_row(const case_array *a, int64_t row, double *to)
 
 static inline void store_real(ballast_dtype dtype, void *row, int64_t column, double value)
 {
-    if (dtype == BALLAST_F32)
+    if (is_half(dtype))
+        ((uint16_t *)row)[column] = half_of_float(dtype, (float)value);
+    else if (dtype == BALLAST_F32)
         ((float *)row)[column] = (float)value;
     else
         ((double *)row)[column] = value;
@@ -94,7 +116,9 @@ static inline void store_bits(ballast_dtype dtype, void *row, int64_t column, ui
 {
     const uint32_t low = (uint32_t)bits;
 
-    if (dtype == BALLAST_F32)
+    if (is_half(dtype))
+        ((uint16_t *)row)[column] = (uint16_t)bits;
+    else if (dtype == BALLAST_F32)
         memcpy((char *)row + column * 4, &low, 4);
     else
         memcpy((char *)row + column * 8, &bits, 8);

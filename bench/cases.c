@@ -42,6 +42,11 @@ const operation *operation_find(const char *name, size_t length)
     return NULL;
 }
 
+int operation_has_dtype(const operation *op, ballast_dtype dtype)
+{
+    return !is_half(dtype) || op->outputs[0].shape != OUT_CLASSES;
+}
+
 /* ---- Cases ----------------------------------------------------------------------------------- */
 
 void case_make(const problem *p, case_data *c)
@@ -65,7 +70,7 @@ static case_array make_output(const problem *p, const case_output *o)
     case OUT_MATRIX:
         return make_matrix(p, o->name, p->dtype);
     case OUT_ROWS:
-        return make_array(p, o->name, p->dtype, p->rows, 1);
+        return make_array(p, o->name, row_dtype(p->dtype), p->rows, 1);
     case OUT_NUMBER:
         return make_array(p, o->name, BALLAST_F64, 1, 1);
     default:

@@ -5,7 +5,7 @@
  *
  *   cross_entropy:f32:rows=31,classes=259,offset=5,stride=300,inputs=confident,outputs=loss+grad
  *
- * operation, dtype (f32 or f64), and keys that differ from their defaults; `ballast check --help`
+ * operation, dtype (f32, f64, bf16 or f16), and keys that differ from their defaults; `ballast check --help`
  * lists them. The values of a case's inputs depend on the kind of inputs and the seed alone, row by
  * row: not on strides, inner, offsets, outputs or the machine. They are made of integers, powers of two
  * and single roundings, so that they are the same bits wherever the program is compiled.
@@ -37,7 +37,7 @@ enum case_kind_of_inputs {
     INPUTS_MASKED,         /* normal, a quarter of them -inf */
     INPUTS_EQUAL,          /* one value a row */
     INPUTS_EXPONENTS,      /* either sign, magnitudes from 2^-30 to 2^7 */
-    INPUTS_PATTERNS,       /* f32: every bit pattern once in 2^32 elements; f64: random bits */
+    INPUTS_PATTERNS,       /* every bit pattern once in 2^32 elements (2^16); f64: random bits */
     INPUTS_MIXED_SPECIALS, /* rows of infinities, NaN, subnormals, extremes, by turns */
     INPUTS_KINDS
 };
@@ -75,6 +75,10 @@ typedef struct problem {
 /* Reads a problem; 1 on success. Otherwise 0, and what is wrong with it in `message`. */
 int problem_parse(const char *text, problem *p, char *message, size_t size);
 
+/* The dtypes of problems; BALLAST_DTYPE_NONE past the last. */
+ballast_dtype problem_dtype(int index);
+const char *problem_dtype_name(ballast_dtype dtype);
+
 /* The canonical form. Returns `text`. */
 const char *problem_format(const problem *p, char *text, size_t size);
 
@@ -94,7 +98,7 @@ int problem_default(int sweep, int64_t i, problem *p);
 
 enum case_shape { OUT_NONE, OUT_MATRIX, OUT_ROWS, OUT_NUMBER, OUT_CLASSES, OUT_COUNTS };
 
-/* bound: in ULP, f32; what is known of other dtypes, weights and options is added by case_bound. */
+/* bound: in ULP of f32; what is known of other dtypes, weights and options is added by case_bound. */
 typedef struct case_output {
     const char *name;
     enum case_shape shape;
@@ -115,6 +119,9 @@ struct operation {
     /* Row `row` of every output, in r->value. */
     void (*refer)(const case_data *c, int64_t row, case_reference *r);
 };
+
+/* f32 and f64 in any case: "per_class" has no others. */
+int operation_has_dtype(const operation *op, ballast_dtype dtype);
 
 const operation *operation_at(int index); /* NULL past the last */
 const operation *operation_find(const char *name, size_t length);

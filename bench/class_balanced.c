@@ -13,12 +13,12 @@ static void make_class_balanced(case_data *c)
     c->in[IN_COUNTS] = make_array(p, "counts", BALLAST_I64, p->classes, 1);
     for (int64_t k = 0; k < p->classes; k++)
         store_integer(&c->in[IN_COUNTS], k, 1 + (5000 >> k % 12) + k % 7);
-    c->in[IN_CLASS_WEIGHT] = make_array(p, "class_weight", p->dtype, 1, p->classes);
+    c->in[IN_CLASS_WEIGHT] = make_array(p, "class_weight", row_dtype(p->dtype), 1, p->classes);
     a.beta = p->beta;
     a.classes = p->classes;
     a.counts = c->in[IN_COUNTS].data;
     a.weights = c->in[IN_CLASS_WEIGHT].data;
-    a.weights_dtype = p->dtype;
+    a.weights_dtype = row_dtype(p->dtype);
     if (p->classes > 0 && ballast_class_weights(&a) != BALLAST_OK)
         fputs("ballast_class_weights failed\n", stderr);
 }

@@ -61,11 +61,11 @@ double contest_memory(const problem *p)
 
     if (problem_is_vector(p))
         arrays = p->operation->keys & KEY(KEY_WEIGHTS) && !p->weights ? 1.0 : 2.0;
-    arrays += p->targets == TARGETS_U8 ? 0.25 : p->targets != TARGETS_LABELS;
+    arrays += p->targets == TARGETS_U8 ? 1.0 / (double)size_of(p->dtype) : p->targets != TARGETS_LABELS;
     for (int k = 0; k < CASE_OUTPUTS; k++)
         if (p->operation->outputs[k].shape == OUT_MATRIX && wanted >> k & 1)
             arrays += 2.0;
-    return arrays * elements_of(p) * (p->dtype == BALLAST_F64 ? 8.0 : 4.0)
+    return arrays * elements_of(p) * (double)size_of(p->dtype)
          + 16.0 * (double)p->rows;
 }
 

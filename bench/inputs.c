@@ -77,12 +77,14 @@ static double ordinary(const row_place *r, uint64_t *state)
     }
 }
 
-/* +-1e30, and up to three steps below it in magnitude. */
+/* +-1e30 (f16: the largest number), and up to three steps below it in magnitude. */
 static uint64_t bits_near_1e30(const row_place *r, uint64_t *state)
 {
     const uint64_t k = draw(state);
     const uint64_t step = k & 4 ? k & 3 : 0, minus = (uint64_t)r->row & 1;
 
+    if (is_half(r->p->dtype))
+        return ((r->p->dtype == BALLAST_BF16 ? 0x714a : 0x7bff) - step) | minus << 15;
     if (r->p->dtype == BALLAST_F32)
         return (UINT64_C(0x7149f2ca) - step) | minus << 31;
     return (UINT64_C(0x46293e5939a08cea) - step) | minus << 63;
@@ -92,6 +94,8 @@ static uint64_t any_pattern(const row_place *r, int64_t column, uint64_t *state)
 {
     const uint64_t index = (uint64_t)(r->row * r->columns + column);
 
+    if (is_half(r->p->dtype))
+        return (uint16_t)((uint64_t)r->p->seed + index * 40503);
     if (r->p->dtype == BALLAST_F32)
         return (uint32_t)((uint64_t)r->p->seed + index * UINT64_C(2654435761));
     return draw(state);
@@ -102,6 +106,12 @@ static const uint32_t specials_f32[SPECIALS] = {
     0x00000000, 0x80000000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffc12345,
     0x00000001, 0x80000001, 0x007fffff, 0x00800000, 0x80800000, 0x7f7fffff, 0xff7fffff,
     0x42b17218 /* 88.7 */, 0xc2b17218, 0xc2cff1b5 /* -104 */, 0x7149f2ca, 0xf149f2ca, 0x47800001};
+static const uint16_t specials_bf16[SPECIALS] = {
+    0x0000, 0x8000, 0x7f80, 0xff80, 0x7fc0, 0x7f81, 0xffd2, 0x0001, 0x8001, 0x007f,
+    0x0080, 0x8080, 0x7f7f, 0xff7f, 0x42b1, 0xc2b1, 0xc2d0, 0x714a, 0xf14a, 0x4781 /* > 65536 */};
+static const uint16_t specials_f16[SPECIALS] = {
+    0x0000, 0x8000, 0x7c00, 0xfc00, 0x7e00, 0x7c01, 0xff45, 0x0001, 0x8001, 0x03ff,
+    0x0400, 0x8400, 0x7bff, 0xfbff, 0x558b, 0xd58b, 0xd680, 0x7b00, 0xfb00, 0x7800};
 static const uint64_t specials_f64[SPECIALS] = {
     0, UINT64_C(1) << 63, UINT64_C(0x7ff0000000000000), UINT64_C(0xfff0000000000000),
     UINT64_C(0x7ff8000000000000), UINT64_C(0x7ff0000000000001), UINT64_C(0xfff8123456789abc),
@@ -114,9 +124,12 @@ static const uint64_t specials_f64[SPECIALS] = {
 static void put_special(const row_place *r, void *row, int64_t column, int special)
 {
     const ballast_dtype dtype = r->p->dtype;
+    const uint64_t bits = dtype == BALLAST_BF16  ? specials_bf16[special]
+                          : dtype == BALLAST_F16 ? specials_f16[special]
+                          : dtype == BALLAST_F32 ? specials_f32[special]
+                                                 : specials_f64[special];
 
-    store_bits(dtype, row, column,
-               dtype == BALLAST_F32 ? specials_f32[special] : specials_f64[special]);
+    store_bits(dtype, row, column, bits);
 }
 
 /* By turns: a few of +inf, of -inf, of NaN; nothing but -inf; finite extremes; subnormals and
@@ -256,7 +269,9 @@ static double weight_of(uint64_t *state)
 case_array make_weights(const case_data *c, int input, const char *name, int64_t rows,
                         int64_t columns)
 {
-    const case_array a = make_array(&c->p, name, c->p.dtype, rows, columns);
+    const ballast_dtype dtype = c->p.dtype; /* of a vector's weights: its own */
+    const case_array a = make_array(&c->p, name, problem_is_vector(&c->p) ? dtype : row_dtype(dtype),
+                                    rows, columns);
 
     for (int64_t i = 0; i < rows; i++) {
         uint64_t state = state_of(&c->p, input, i);

@@ -99,7 +99,7 @@ row_factor factor_of(const case_data *c, int64_t row, case_reference *r)
 /* The largest number that sums of the dtype may pass through. */
 int sum_overflows(const case_data *c, long double sum)
 {
-    return fabsl(sum) > (c->p.dtype == BALLAST_F32 ? 0x1p126L : 0x1p1022L);
+    return fabsl(sum) > (c->p.dtype == BALLAST_F64 ? 0x1p1022L : 0x1p126L);
 }
 
 void set_ignored_row(const case_data *c, case_reference *r)

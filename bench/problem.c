@@ -7,6 +7,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- Dtypes ---------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    ballast_dtype dtype;
+} dtypes[] = {
+    {"f32", BALLAST_F32}, {"f64", BALLAST_F64}, {"bf16", BALLAST_BF16}, {"f16", BALLAST_F16}};
+
+enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
+
+ballast_dtype problem_dtype(int index)
+{
+    return index >= 0 && index < DTYPES ? dtypes[index].dtype : BALLAST_DTYPE_NONE;
+}
+
+const char *problem_dtype_name(ballast_dtype dtype)
+{
+    for (int i = 0; i < DTYPES; i++)
+        if (dtypes[i].dtype == dtype)
+            return dtypes[i].name;
+    return "none";
+}
+
 /* ---- Keys ------------------------------------------------------------------------------------ */
 
 enum value_kind { INTEGER, REAL, NAME, OUTPUT_NAMES };
@@ -253,6 +276,14 @@ static int has_sense(const problem *p, complaint c)
     return 1;
 }
 
+static ballast_dtype read_dtype(text t)
+{
+    for (int i = 0; i < DTYPES; i++)
+        if (is(t, dtypes[i].name))
+            return dtypes[i].dtype;
+    return BALLAST_DTYPE_NONE;
+}
+
 int problem_parse(const char *string, problem *p, char *message, size_t size)
 {
     const complaint c = {message, size};
@@ -263,9 +294,12 @@ int problem_parse(const char *string, problem *p, char *message, size_t size)
     p->operation = operation_find(name.at, name.length);
     if (!p->operation)
         return complain(c, "%.*s: no such operation", (int)name.length, name.at);
-    p->dtype = is(dtype, "f32") ? BALLAST_F32 : BALLAST_F64;
-    if (!is(dtype, "f32") && !is(dtype, "f64"))
+    p->dtype = read_dtype(dtype);
+    if (p->dtype == BALLAST_DTYPE_NONE)
         return complain(c, "%.*s: no such dtype", (int)dtype.length, dtype.at);
+    if (!operation_has_dtype(p->operation, p->dtype))
+        return complain(c, "%.*s: not a dtype of %s", (int)dtype.length, dtype.at,
+                        p->operation->name);
     set_defaults(p);
     while (*rest) {
         const text pair = next_part(&rest, ",");
@@ -344,7 +378,7 @@ const char *problem_format(const problem *p, char *string, size_t size)
 {
     writer w = {string, size, 0, ':'};
 
-    put(&w, "%s:%s", p->operation->name, p->dtype == BALLAST_F32 ? "f32" : "f64");
+    put(&w, "%s:%s", p->operation->name, problem_dtype_name(p->dtype));
     for (int k = 0; k < KEYS; k++)
         if (has_key(p->operation, k))
             put_key(&w, p, &keys[k]);
@@ -367,8 +401,8 @@ static void help_on_key(FILE *out, const key *k)
 
 void problem_help(FILE *out)
 {
-    fputs("PROBLEM is OPERATION:DTYPE[:KEY=VALUE,...], DTYPE f32 or f64. Operations, and their "
-          "outputs:\n", out);
+    fputs("PROBLEM is OPERATION:DTYPE[:KEY=VALUE,...], DTYPE f32, f64, bf16 or f16. Operations, and "
+          "their outputs:\n", out);
     for (int i = 0; operation_at(i); i++) {
         const operation *op = operation_at(i);
 
@@ -406,20 +440,23 @@ static int64_t variant_count(const operation *op)
     return n;
 }
 
-/* f64 has one implementation and takes the oracle's time: the shapes of the quick sweep do. */
-static int64_t shape_count(int64_t dtype, int sweep)
+/* f64 has one implementation and takes the oracle's time, bf16 and f16 are f32 but for loads and
+ * stores: the shapes of the quick sweep do. */
+static int64_t shape_count(const operation *op, ballast_dtype dtype, int sweep)
 {
-    return dtype == 0 ? SHAPES * (sweep + 1) : SHAPES;
+    if (!operation_has_dtype(op, dtype))
+        return 0;
+    return dtype == BALLAST_F32 ? SHAPES * (sweep + 1) : SHAPES;
 }
 
-static void fill_default(const operation *op, int64_t dtype, int64_t inputs, int64_t shape,
+static void fill_default(const operation *op, ballast_dtype dtype, int64_t inputs, int64_t shape,
                          int64_t variant, problem *p)
 {
     char string[PROBLEM_TEXT], message[PROBLEM_TEXT];
     const char *const (*shapes)[SHAPES] = op->keys & KEY(KEY_COUNT) ? vector_shapes : matrix_shapes;
     const key *k = &keys[KEY_INPUTS];
 
-    snprintf(string, sizeof string, "%s:%s:inputs=%s,%s,%s", op->name, dtype ? "f64" : "f32",
+    snprintf(string, sizeof string, "%s:%s:inputs=%s,%s,%s", op->name, problem_dtype_name(dtype),
              k->names[inputs], shapes[shape / SHAPES][shape % SHAPES], op->variants[variant]);
     if (!problem_parse(string, p, message, sizeof message)) {
         fprintf(stderr, "%s: %s\n", string, message);
@@ -433,10 +470,10 @@ int problem_default(int sweep, int64_t i, problem *p)
         const operation *op = operation_at(at);
         const int64_t variants = variant_count(op);
 
-        for (int64_t dtype = 0; dtype < 2; dtype++)
-            for (int64_t shape = 0; shape < shape_count(dtype, sweep); shape++) {
+        for (int d = 0; d < DTYPES; d++)
+            for (int64_t shape = 0; shape < shape_count(op, dtypes[d].dtype, sweep); shape++) {
                 if (i < variants * INPUTS_KINDS) {
-                    fill_default(op, dtype, i % INPUTS_KINDS, shape, i / INPUTS_KINDS, p);
+                    fill_default(op, dtypes[d].dtype, i % INPUTS_KINDS, shape, i / INPUTS_KINDS, p);
                     return 1;
                 }
                 i -= variants * INPUTS_KINDS;

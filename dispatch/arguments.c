@@ -98,7 +98,8 @@ void ballast__read_exec(arguments *in, const ballast_exec *exec)
 static uintptr_t size_of(ballast_dtype dtype)
 {
     static const unsigned char sizes[] = {
-        [BALLAST_F32] = 4, [BALLAST_F64] = 8, [BALLAST_I32] = 4, [BALLAST_I64] = 8, [BALLAST_U8] = 1,
+        [BALLAST_F32] = 4, [BALLAST_F64] = 8, [BALLAST_BF16] = 2, [BALLAST_F16] = 2,
+        [BALLAST_I32] = 4, [BALLAST_I64] = 8, [BALLAST_U8] = 1,
     };
 
     return (unsigned)dtype < sizeof sizes ? sizes[dtype] : 0;
@@ -321,13 +322,26 @@ void ballast__check_overlaps(arguments *in)
 #define F64_KERNELS NULL
 #endif
 
+static const kernel_table *table_of(const ballast_implementation *i, ballast_dtype dtype)
+{
+    switch (dtype) {
+    case BALLAST_F32:
+        return i->f32;
+    case BALLAST_BF16:
+        return i->bf16;
+    case BALLAST_F16:
+        return i->f16;
+    default:
+        return F64_KERNELS;
+    }
+}
+
 const kernel_table *ballast__kernels_for(arguments *in, const char *name, ballast_dtype dtype)
 {
     if (in->fault.status != BALLAST_OK)
         return NULL;
-    const bool f32 = dtype == BALLAST_F32;
-    const kernel_table *table = f32 ? in->implementation->f32 : F64_KERNELS;
-    in->slowness = f32 ? in->implementation->slowness : F64_SLOWNESS;
+    const kernel_table *table = table_of(in->implementation, dtype);
+    in->slowness = dtype == BALLAST_F64 ? F64_SLOWNESS : in->implementation->slowness;
     ballast__refuse(in, !table, BALLAST_ERR_UNSUPPORTED, name, (int64_t)dtype);
     return table;
 }

@@ -17,7 +17,8 @@ enum { NEEDED = 1, WRITTEN = 2, IN_PLACE = 4, PLANES = 8 };
 
 /* Sets of dtypes: a bit for each. */
 enum {
-    REAL_DTYPES = 1 << BALLAST_F32 | 1 << BALLAST_F64,
+    ROW_DTYPES = 1 << BALLAST_F32 | 1 << BALLAST_F64, /* weights, and whatever is one per row */
+    REAL_DTYPES = ROW_DTYPES | 1 << BALLAST_BF16 | 1 << BALLAST_F16,
     LABEL_DTYPES = 1 << BALLAST_I32 | 1 << BALLAST_I64 | 1 << BALLAST_U8
 };
 /* Of no dtype, or of a number that is none: the empty set. */
@@ -26,6 +27,12 @@ static inline unsigned ballast__only(ballast_dtype dtype)
     const unsigned all = REAL_DTYPES | LABEL_DTYPES;
 
     return (unsigned)dtype <= BALLAST_U8 ? 1u << dtype & all : 0;
+}
+
+/* Of the weights and row losses that go with logits of a dtype: f32, or f64 with f64. */
+static inline ballast_dtype ballast__row_dtype(ballast_dtype dtype)
+{
+    return dtype == BALLAST_F64 ? BALLAST_F64 : BALLAST_F32;
 }
 
 /* An argument as memory: rows of row_bytes, row_stride apart (0 where there is one row at most); in

@@ -49,7 +49,7 @@ static void take_arrays(arguments *in, const ballast_class_weights_args *a, cons
     ballast__take_array(in, "counts", a->counts, BALLAST_I64, LABEL_DTYPES, l->classes, 0);
     ballast__take_array(in, "counts_out", a->counts_out, BALLAST_I64, LABEL_DTYPES, l->classes,
                         a->counts ? WRITTEN : NEEDED | WRITTEN);
-    ballast__take_array(in, "weights", a->weights, a->weights_dtype, REAL_DTYPES, l->classes,
+    ballast__take_array(in, "weights", a->weights, a->weights_dtype, ROW_DTYPES, l->classes,
                         NEEDED | WRITTEN);
     ballast__check_overlaps(in);
 }

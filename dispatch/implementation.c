@@ -13,17 +13,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TABLES(isa)                                                                               \
+    &ballast__kernels_f32_##isa, &ballast__kernels_bf16_##isa, &ballast__kernels_f16_##isa
+
 /* Slowest first. */
 static const ballast_implementation list[] = {
-    {BALLAST__SCALAR, &ballast__kernels_f32_scalar, 24.0},
+    {BALLAST__SCALAR, TABLES(scalar), 24.0},
 #if BALLAST_HAVE_NEON
-    {BALLAST__NEON, &ballast__kernels_f32_neon, 2.0},
+    {BALLAST__NEON, TABLES(neon), 2.0},
 #endif
 #if BALLAST_HAVE_AVX2
-    {BALLAST__AVX2, &ballast__kernels_f32_avx2, 1.0},
+    {BALLAST__AVX2, TABLES(avx2), 1.0},
 #endif
 #if BALLAST_HAVE_AVX512
-    {BALLAST__AVX512, &ballast__kernels_f32_avx512, 1.0},
+    {BALLAST__AVX512, TABLES(avx512), 1.0},
 #endif
 };
 

@@ -10,7 +10,7 @@
 
 struct ballast_implementation {
     ballast__isa isa;
-    const kernel_table *f32;
+    const kernel_table *f32, *bf16, *f16;
     double slowness; /* about how many times the cycles that AVX2 takes */
 };
 

@@ -19,9 +19,9 @@ static bool has_labels(const loss *l)
 static void take_arrays(arguments *in, const loss *l)
 {
     const ballast_const_tensor *like = l->logits;
-    const ballast_dtype real = like->dtype;
+    const ballast_dtype real = ballast__row_dtype(like->dtype);
     const int64_t rows = ballast__row_count(like), classes = like->classes;
-    const unsigned same = ballast__only(real);
+    const unsigned same = ballast__only(like->dtype);
     const unsigned planes = l->kind == CROSS_ENTROPY ? PLANES : 0;
 
     ballast__take_tensor(in, "logits", like, REAL_DTYPES, NEEDED | IN_PLACE | planes, NULL);
@@ -31,12 +31,12 @@ static void take_arrays(arguments *in, const loss *l)
     else
         ballast__take_tensor(in, "targets", l->targets, same | ballast__only(BALLAST_U8), NEEDED,
                              like);
-    ballast__take_array(in, "class_weight", l->class_weight, real, same, classes,
+    ballast__take_array(in, "class_weight", l->class_weight, real, ROW_DTYPES, classes,
                         l->class_weight_needed ? NEEDED : 0);
-    ballast__take_array(in, "row_weight", l->row_weight, real, same, rows, 0);
-    ballast__take_array(in, "grad_rows", l->grad_rows, real, same, rows, 0);
-    ballast__take_array(in, "loss", l->loss, BALLAST_F64, REAL_DTYPES, 1, WRITTEN);
-    ballast__take_array(in, "row_loss", l->row_loss, real, same, rows, WRITTEN);
+    ballast__take_array(in, "row_weight", l->row_weight, real, ROW_DTYPES, rows, 0);
+    ballast__take_array(in, "grad_rows", l->grad_rows, real, ROW_DTYPES, rows, 0);
+    ballast__take_array(in, "loss", l->loss, BALLAST_F64, ROW_DTYPES, 1, WRITTEN);
+    ballast__take_array(in, "row_loss", l->row_loss, real, ROW_DTYPES, rows, WRITTEN);
     ballast__take_output(in, "element_loss", l->element_loss, same, 0, like);
     ballast__take_output(in, "grad", l->grad, same, IN_PLACE | planes, like);
     ballast__check_overlaps(in);
@@ -97,9 +97,10 @@ static label_counts check_values(arguments *in, const loss *l)
 {
     const label_rows labels = labels_of(l);
     const label_counts all = {labels.rows, labels.rows};
+    const ballast_dtype real = ballast__row_dtype(l->logits->dtype);
 
-    ballast__check_weights(in, "class_weight", l->class_weight, l->logits->dtype, labels.classes);
-    ballast__check_weights(in, "row_weight", l->row_weight, l->logits->dtype, labels.rows);
+    ballast__check_weights(in, "class_weight", l->class_weight, real, labels.classes);
+    ballast__check_weights(in, "row_weight", l->row_weight, real, labels.rows);
     return has_labels(l) ? ballast__check_labels(in, &labels) : all;
 }
 
@@ -107,7 +108,7 @@ static label_counts check_values(arguments *in, const loss *l)
 
 static double weight_of(const loss *l, const void *weights, int64_t index)
 {
-    return weights ? ballast__real_at(weights, l->logits->dtype, index) : 1.0;
+    return weights ? ballast__real_at(weights, ballast__row_dtype(l->logits->dtype), index) : 1.0;
 }
 
 /* In index order, in double; what each addition rounds away is summed beside (Knuth's TwoSum), so
@@ -220,6 +221,7 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
     job->grad_class_stride = l->grad->class_stride;
     job->classes = l->logits->classes;
     job->inner = l->logits->inner;
+    job->format = kernels->format;
     job->beyond_cache = ballast__beyond_cache(ballast__row_count(x), job->classes, sizeof(float));
     if (rows)
         ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, grad->data != NULL);
@@ -251,6 +253,7 @@ static void plan_sigmoid(plan *p, const loss *l, const kernel_table *kernels)
     job->grad = l->grad->data;
     job->grad_stride = l->grad->outer_stride;
     job->classes = l->logits->classes;
+    job->format = kernels->format;
     job->gamma = l->gamma;
     job->alpha_positive = alpha ? l->alpha : 1.0;
     job->alpha_negative = alpha ? 1.0 - l->alpha : 1.0;

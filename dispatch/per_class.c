@@ -40,15 +40,15 @@ static void check(arguments *in, const ballast_per_class_args *a, const label_ro
     const bool needed = a->sums || a->means || a->values.count > 0;
 
     if (a->values.data || (needed && l->rows > 0))
-        ballast__take_array(in, "values", a->values.data, a->values.dtype, REAL_DTYPES, l->rows,
+        ballast__take_array(in, "values", a->values.data, a->values.dtype, ROW_DTYPES, l->rows,
                             NEEDED);
     ballast__refuse(in, l->rows < 0, BALLAST_ERR_SHAPE, "label_count", l->rows);
     ballast__take_array(in, "labels", l->labels.data, l->labels.dtype, LABEL_DTYPES, l->rows,
                         NEEDED);
     ballast__refuse(in, l->classes < 0, BALLAST_ERR_SHAPE, "classes", l->classes);
-    ballast__take_array(in, "sums", a->sums, BALLAST_F64, REAL_DTYPES, l->classes, WRITTEN);
+    ballast__take_array(in, "sums", a->sums, BALLAST_F64, ROW_DTYPES, l->classes, WRITTEN);
     ballast__take_array(in, "counts", a->counts, BALLAST_I64, LABEL_DTYPES, l->classes, WRITTEN);
-    ballast__take_array(in, "means", a->means, BALLAST_F64, REAL_DTYPES, l->classes, WRITTEN);
+    ballast__take_array(in, "means", a->means, BALLAST_F64, ROW_DTYPES, l->classes, WRITTEN);
     ballast__check_overlaps(in);
     ballast__check_labels(in, l);
 }

@@ -58,15 +58,18 @@ static void reduce_elements(const plan *p, double *partial, int64_t begin, int64
 }
 
 /* Adding and multiplying take a fifth of a cycle an element, an exponential one and a half. */
-static void plan_reduction(plan *p, const arguments *in, const ballast_reduce_args *a, int variant)
+static void plan_reduction(plan *p, const arguments *in, const ballast_reduce_args *a, int variant,
+                           const kernel_table *kernels)
 {
     const row_cost cost = {0.0, variant == WEIGHTED_LOG_SUM_EXP ? 1.5 : 0.2};
 
     ballast__plan_rows(p, in, a->x.count, 1, cost);
     ballast__plan_reduction(p, a->result, REDUCE_SPAN);
     p->rows = reduce_elements;
-    p->job.reduce = (reduce_job){
-        .x = a->x.data, .weights = a->weights.data, .leaf_rows = p->row_step};
+    p->job.reduce = (reduce_job){.x = a->x.data,
+                                 .weights = a->weights.data,
+                                 .format = kernels->format,
+                                 .leaf_rows = p->row_step};
 }
 
 DEFINE_LAYOUT(layout, "struct_size", ballast_reduce_args, BALLAST_REDUCE_ARGS, weights);
@@ -82,11 +85,11 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
                         weights->count, variant == DOT ? NEEDED : 0);
     ballast__refuse(in, weights->data && weights->count != x->count, BALLAST_ERR_SHAPE, "weights",
                     weights->count);
-    ballast__take_array(in, "result", a->result, BALLAST_F64, REAL_DTYPES, 1, NEEDED | WRITTEN);
+    ballast__take_array(in, "result", a->result, BALLAST_F64, ROW_DTYPES, 1, NEEDED | WRITTEN);
     ballast__check_overlaps(in);
     const kernel_table *kernels = ballast__kernels_for(in, "x", x->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_reduction(p, in, a, variant);
+        plan_reduction(p, in, a, variant, kernels);
         set_kernel(p, kernels, variant);
     }
     return ballast__report(in, a->error);

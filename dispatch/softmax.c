@@ -15,7 +15,7 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
 }
 
 static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,
-                         const ballast_tensor *output)
+                         const ballast_tensor *output, const kernel_table *kernels)
 {
     const row_cost cost = {20.0, 1.3};
 
@@ -30,6 +30,7 @@ static void plan_softmax(plan *p, const arguments *in, const ballast_const_tenso
         .output_class_stride = output->class_stride,
         .classes = input->classes,
         .inner = input->inner,
+        .format = kernels->format,
         .beyond_cache =
             ballast__beyond_cache(ballast__row_count(input), input->classes, sizeof(float)),
     };
@@ -65,7 +66,7 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
     ballast__check_overlaps(in);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, in, input, &a->output);
+        plan_softmax(p, in, input, &a->output, kernels);
         choose_kernel(p, kernels, variant, a);
     }
     return ballast__report(in, a->error);
@@ -87,14 +88,14 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
 
     (void)variant;
     ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED | PLANES, NULL);
-    ballast__take_array(in, "output", a->output, input->dtype, REAL_DTYPES,
+    ballast__take_array(in, "output", a->output, ballast__row_dtype(input->dtype), ROW_DTYPES,
                         ballast__row_count(input), NEEDED | WRITTEN);
     ballast__check_overlaps(in);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
         const ballast_tensor output = {.data = a->output};
 
-        plan_softmax(p, in, input, &output);
+        plan_softmax(p, in, input, &output, kernels);
         p->kernel.softmax = kernels->log_sum_exp_planes;
         if (ballast__has_rows(input->classes, input->inner, input->class_stride)) {
             p->kernel.softmax = kernels->log_sum_exp;
@@ -114,7 +115,8 @@ static void backward_rows(const plan *p, double *partial, int64_t begin, int64_t
     p->kernel.softmax_backward(&p->job.softmax_backward, begin, end);
 }
 
-static void plan_backward(plan *p, const arguments *in, const ballast_softmax_backward_args *a)
+static void plan_backward(plan *p, const arguments *in, const ballast_softmax_backward_args *a,
+                          const kernel_table *kernels)
 {
     const row_cost cost = {20.0, 0.5};
 
@@ -132,6 +134,7 @@ static void plan_backward(plan *p, const arguments *in, const ballast_softmax_ba
         .grad_input_class_stride = a->grad_input.class_stride,
         .classes = a->output.classes,
         .inner = a->output.inner,
+        .format = kernels->format,
     };
 }
 
@@ -167,7 +170,7 @@ static ballast_status prepare_backward(arguments *in, const void *args, plan *p,
     ballast__check_overlaps(in);
     const kernel_table *kernels = ballast__kernels_for(in, "output", output->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_backward(p, in, a);
+        plan_backward(p, in, a, kernels);
         p->kernel.softmax_backward = backward_kernel(kernels, variant, a);
     }
     return ballast__report(in, a->error);

@@ -3,7 +3,8 @@
  *
  * A job is a validated problem: the arguments of the public call with defaults resolved. A kernel
  * computes rows [begin, end) of it on the calling thread: no allocation, no checks, no state. Arrays
- * are untyped here; their storage type is that of the table.
+ * are untyped here; their storage type is that of the table. Where it has a format, logits, gradients,
+ * dense targets, element losses and vectors are of 16 bits, and what is one per row or class is f32.
  *
  * Tensors are [outer, classes, inner]. Row i is position i % inner of outer index i / inner; its class
  * c stands at (i / inner) * stride + c * class_stride + i % inner. Kernels without `planes` in their
@@ -21,6 +22,13 @@
 
 enum { LEAF_LANES = 16, MAX_LEAVES = 1024 };
 
+/* A storage type of 16 bits: n elements become f32, and f32 is rounded to n elements, once. NULL in a
+ * job: f32, or f64. */
+typedef struct storage_format {
+    void (*widen)(const uint16_t *from, int64_t n, float *to);
+    void (*narrow)(const float *from, int64_t n, uint16_t *to);
+} storage_format;
+
 /* Softmax, log-softmax (output a matrix) and log-sum-exp (output one value per row). */
 typedef struct softmax_job {
     const void *input;
@@ -28,6 +36,7 @@ typedef struct softmax_job {
     void *output;
     int64_t output_stride, output_class_stride;
     int64_t classes, inner;
+    const storage_format *format;
     int beyond_cache; /* the problem is larger than the last cache: stream what is written */
 } softmax_job;
 
@@ -40,6 +49,7 @@ typedef struct softmax_backward_job {
     void *grad_input;
     int64_t grad_input_stride, grad_input_class_stride;
     int64_t classes, inner;
+    const storage_format *format;
 } softmax_backward_job;
 
 /* What every loss knows about its rows. NULL means: all ones (weights), not wanted (outputs).
@@ -65,13 +75,14 @@ typedef struct cross_entropy_job {
     void *grad;
     int64_t grad_stride, grad_class_stride;
     int64_t classes, inner;
+    const storage_format *format;
     int beyond_cache; /* as in softmax_job */
 } cross_entropy_job;
 
 enum target_kind {
     TARGET_LABEL, /* one class per row, from rows.labels */
     TARGET_U8,    /* 0 negative, else positive */
-    TARGET_DENSE  /* the storage type */
+    TARGET_DENSE  /* the logits' storage type */
 };
 
 /* Binary cross-entropy and sigmoid focal loss (the focal fields are read by the latter only). */
@@ -87,6 +98,7 @@ typedef struct sigmoid_job {
     void *grad;
     int64_t grad_stride;
     int64_t classes;
+    const storage_format *format;
     double gamma;
     double alpha_positive, alpha_negative; /* 1 and 1 where alpha is off */
 } sigmoid_job;
@@ -97,6 +109,7 @@ enum { REDUCE_SPAN = 4096, REDUCE_PARTS = 2 };
 typedef struct reduce_job {
     const void *x;
     const void *weights; /* NULL: all ones */
+    const storage_format *format;
     double *partial;
     int64_t leaf_rows;
 } reduce_job;
@@ -143,6 +156,7 @@ typedef struct shared_kernel { /* all NULL: rows are not shared */
 } shared_kernel;
 
 typedef struct kernel_table {
+    const storage_format *format; /* for the jobs */
     void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_sum_exp)(const softmax_job *, int64_t begin, int64_t end);
@@ -169,12 +183,16 @@ typedef struct kernel_table {
     shared_kernel shared_softmax, shared_log_softmax, shared_log_sum_exp, shared_cross_entropy;
 } kernel_table;
 
-/* The tables, one per storage type and ISA, are defined by kernels/table.c. */
+/* The tables, one per storage type and ISA: of f32 in kernels/table.c, of 16 bits in kernels/narrow.c. */
 #define DECLARE_TABLE(storage, isa) extern const kernel_table ballast__kernels_##storage##_##isa
-DECLARE_TABLE(f32, scalar);
-DECLARE_TABLE(f32, avx2);
-DECLARE_TABLE(f32, avx512);
-DECLARE_TABLE(f32, neon);
+#define DECLARE_TABLES(isa)                                                                       \
+    DECLARE_TABLE(f32, isa);                                                                      \
+    DECLARE_TABLE(bf16, isa);                                                                     \
+    DECLARE_TABLE(f16, isa)
+DECLARE_TABLES(scalar);
+DECLARE_TABLES(avx2);
+DECLARE_TABLES(avx512);
+DECLARE_TABLES(neon);
 DECLARE_TABLE(f64, reference);
 
 #endif

@@ -74,12 +74,11 @@ LANES_LARGE vd add_span(vd total, const storage *x, int64_t left)
     return vd_add(total, fold_blocks(sum));
 }
 
-static double sum_of(const storage *x, int64_t n)
+LANES vd add_spans(vd total, const storage *x, int64_t n)
 {
-    vd total = vd_zero();
     for (int64_t i = 0; i < n; i += SUM_SPAN)
         total = add_span(total, x + i, n - i);
-    return canonical_double(vd_across(total));
+    return total;
 }
 
 LANES vf add_terms(enum terms terms, vf w, vf x, vf sum)
@@ -120,45 +119,82 @@ LANES vd add_products(vd total, enum terms terms, const storage *x, const storag
     return total;
 }
 
-LANES double sum_of_terms(enum terms terms, const storage *x, const storage *w, int64_t n)
-{
-    return canonical_double(vd_across(add_products(vd_zero(), terms, x, w, n)));
-}
+/* ---- leaves ---------------------------------------------------------------------------------- */
 
 /* The leaf that begins at element i: where its elements are and where its parts go. */
 typedef struct leaf {
-    const storage *x;
-    const storage *w;
+    const storage_format *format;
+    const char *x, *w;
     int64_t n;
     double *parts;
 } leaf;
 
 LANES leaf leaf_at(const reduce_job *job, int64_t i, int64_t end)
 {
-    const storage *w = job->weights;
-    return (leaf){(const storage *)job->x + i, w ? w + i : NULL, smaller(end - i, job->leaf_rows),
+    const char *x = job->x, *w = job->weights;
+    const int64_t bytes = bytes_of(job->format, i);
+    return (leaf){job->format, x + bytes, w ? w + bytes : NULL, smaller(end - i, job->leaf_rows),
                   job->partial + i / job->leaf_rows * REDUCE_PARTS};
+}
+
+/* Elements that have a format are taken by pieces: whole spans, of which two fit L1. */
+enum { PIECE = CHUNK };
+
+LANES int64_t piece_of(const leaf *l) { return l->format ? PIECE : l->n; }
+
+/* Elements [i, i + n) of x or w. */
+LANES const storage *elements_of(const leaf *l, const char *vector, int64_t i, int64_t n,
+                                 storage *wide)
+{
+    return read_elements(l->format, vector + bytes_of(l->format, i), n, wide);
+}
+
+static double sum_of(const leaf *l)
+{
+    storage wide[PIECE];
+    vd total = vd_zero();
+    for (int64_t i = 0, step = piece_of(l); i < l->n; i += step) {
+        const int64_t n = smaller(step, l->n - i);
+        total = add_spans(total, elements_of(l, l->x, i, n, wide), n);
+    }
+    return canonical_double(vd_across(total));
+}
+
+LANES double sum_of_terms(enum terms terms, const leaf *l)
+{
+    storage wide_x[PIECE], wide_w[PIECE];
+    vd total = vd_zero();
+    for (int64_t i = 0, step = piece_of(l); i < l->n; i += step) {
+        const int64_t n = smaller(step, l->n - i);
+        const storage *x = elements_of(l, l->x, i, n, wide_x);
+        const storage *w = terms == SQUARES ? x : elements_of(l, l->w, i, n, wide_w);
+        total = add_products(total, terms, x, w, n);
+    }
+    return canonical_double(vd_across(total));
 }
 
 void KERNEL(weighted_sum)(const reduce_job *job, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i += job->leaf_rows) {
         const leaf l = leaf_at(job, i, end);
-        l.parts[0] = l.w ? sum_of_terms(PRODUCTS, l.x, l.w, l.n) : sum_of(l.x, l.n);
+        l.parts[0] = l.w ? sum_of_terms(PRODUCTS, &l) : sum_of(&l);
     }
 }
 
 /* The two sums are taken one after the other over spans that stay in L1: together their
  * accumulators would not fit the registers. */
-LANES void weighted_mean_of_leaf(const storage *x, const storage *w, int64_t n, double *parts)
+LANES void weighted_mean_of_leaf(const leaf *l)
 {
+    storage wide_x[SUM_SPAN], wide_w[SUM_SPAN];
     vd products = vd_zero(), weights = vd_zero();
-    for (int64_t i = 0; i < n; i += SUM_SPAN) {
-        products = add_products(products, PRODUCTS, x + i, w + i, smaller(SUM_SPAN, n - i));
-        weights = add_span(weights, w + i, n - i);
+    for (int64_t i = 0; i < l->n; i += SUM_SPAN) {
+        const int64_t n = smaller(SUM_SPAN, l->n - i);
+        const storage *w = elements_of(l, l->w, i, n, wide_w);
+        products = add_products(products, PRODUCTS, elements_of(l, l->x, i, n, wide_x), w, n);
+        weights = add_span(weights, w, n);
     }
-    parts[0] = canonical_double(vd_across(products));
-    parts[1] = canonical_double(vd_across(weights));
+    l->parts[0] = canonical_double(vd_across(products));
+    l->parts[1] = canonical_double(vd_across(weights));
 }
 
 void KERNEL(weighted_mean)(const reduce_job *job, int64_t begin, int64_t end)
@@ -166,9 +202,9 @@ void KERNEL(weighted_mean)(const reduce_job *job, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i += job->leaf_rows) {
         const leaf l = leaf_at(job, i, end);
         if (l.w) {
-            weighted_mean_of_leaf(l.x, l.w, l.n, l.parts);
+            weighted_mean_of_leaf(&l);
         } else {
-            l.parts[0] = sum_of(l.x, l.n);
+            l.parts[0] = sum_of(&l);
             l.parts[1] = (double)l.n;
         }
     }
@@ -178,8 +214,7 @@ void KERNEL(weighted_sum_of_squares)(const reduce_job *job, int64_t begin, int64
 {
     for (int64_t i = begin; i < end; i += job->leaf_rows) {
         const leaf l = leaf_at(job, i, end);
-        l.parts[0] = l.w ? sum_of_terms(WEIGHTED_SQUARES, l.x, l.w, l.n)
-                         : sum_of_terms(SQUARES, l.x, l.x, l.n);
+        l.parts[0] = l.w ? sum_of_terms(WEIGHTED_SQUARES, &l) : sum_of_terms(SQUARES, &l);
     }
 }
 
@@ -345,14 +380,19 @@ LANES exponential_sum add_sums(exponential_sum a, exponential_sum b)
 
 /* w is given or not for a whole vector; each form gets its loops. The reference is the largest
  * logit itself, at which its element is worth its weight, exactly. */
-LANES void log_sum_exp_of_leaf(const storage *x, const storage *w, int64_t n, double *parts)
+LANES void log_sum_exp_of_leaf(const leaf *l, const int weighted)
 {
+    storage wide_x[CHUNK], wide_w[CHUNK];
     exponential_sum sum = {0.0, 0.0, 0.0, reference_of(-LANE_INFINITY)};
-    for (int64_t i = 0; i < n; i += CHUNK)
-        sum = add_sums(sum, sum_of_chunk(x + i, w ? w + i : NULL, smaller(CHUNK, n - i)));
+    for (int64_t i = 0; i < l->n; i += CHUNK) {
+        const int64_t n = smaller(CHUNK, l->n - i);
+        const storage *x = elements_of(l, l->x, i, n, wide_x);
+        const storage *w = weighted ? elements_of(l, l->w, i, n, wide_w) : NULL;
+        sum = add_sums(sum, sum_of_chunk(x, w, n));
+    }
     const double others = sum.left_out > 0.0 ? sum.others / sum.left_out : sum.others;
-    parts[0] = canonical_double(sum.weight + others);
-    parts[1] = (double)sum.ref.max;
+    l->parts[0] = canonical_double(sum.weight + others);
+    l->parts[1] = (double)sum.ref.max;
 }
 
 /* One read from memory: the maximum and the exponentials of a chunk while it is in L1. Chunks are
@@ -367,9 +407,9 @@ void KERNEL(weighted_log_sum_exp)(const reduce_job *job, int64_t begin, int64_t 
     for (int64_t i = begin; i < end; i += job->leaf_rows) {
         const leaf l = leaf_at(job, i, end);
         if (l.w)
-            log_sum_exp_of_leaf(l.x, l.w, l.n, l.parts);
+            log_sum_exp_of_leaf(&l, 1);
         else
-            log_sum_exp_of_leaf(l.x, NULL, l.n, l.parts);
+            log_sum_exp_of_leaf(&l, 0);
     }
 }
 

@@ -24,13 +24,11 @@ LANES reference reference_of_state(const chunk_state *s)
     return (reference){s->max, s->n, s->shift};
 }
 
-/* The n logits at x, their exponentials in `e`. */
-LANES chunk_sum sum_alone(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
-{
-    search nothing = {NULL, 0, 0.0f};
-    const departure nobody = {.n = 0};
-    return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
-}
+/* One copy of each, in softmax.c: what a chunk's maximum says; the sum of its exponentials, which are
+ * left in `e`; and how it leaves. left_out as given to sum_chunk(). */
+reference KERNEL(chunk_reference)(const storage *x, int64_t n);
+chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e);
+void KERNEL(chunk_leaves)(const departure *d, int leaving);
 
 /* Sums the n logits at x, without column `left_out`. Where the output (NULL: none is wanted) can hold
  * exponentials, they wait there. */
@@ -39,8 +37,8 @@ static __attribute__((noinline, unused)) void sum_shared(const storage *x, int64
                                                          chunk_state *state)
 {
     float e[CHUNK];
-    const reference ref = reference_of(max_of(x, n));
-    const chunk_sum sum = sum_alone(x, n, ref, left_out, e);
+    const reference ref = KERNEL(chunk_reference)(x, n);
+    const chunk_sum sum = KERNEL(chunk_sum)(x, n, ref, left_out, e);
     *state = (chunk_state){sum.others, sum.left_out, ref.max, ref.n, ref.shift};
     if (out && exponentials_in(out))
         memcpy(exponentials_in(out), e, (size_t)n * sizeof *e);
@@ -58,9 +56,9 @@ static __attribute__((noinline, unused)) void scale_shared(const shared_chunk *c
     if (exponentials_in(out))
         memcpy(e, exponentials_in(out), (size_t)c->n * sizeof *e);
     else
-        sum_alone(x, c->n, ref, label, e);
+        KERNEL(chunk_sum)(x, c->n, ref, label, e);
     set_scale(&d, narrowed(c->shared->factor * worth));
-    leave_now(&d, SCALED, 0);
+    KERNEL(chunk_leaves)(&d, SCALED);
 }
 
 /* The chunks of row r of the batch, added in index order, as sum_row does. */
@@ -89,5 +87,11 @@ LANES row_sum combine_row(shared_rows *s, int64_t r, int leave_maximum)
     s->row[r].is_special = row_is_special(row);
     return row;
 }
+
+/* The gradients of softmax and log-softmax, of a row or a part of one; in softmax.c, too. */
+void KERNEL(add_products)(vd *sum, const storage *a, const storage *b, int64_t n);
+void KERNEL(softmax_gradient)(const storage *y, const storage *g, float mean, int64_t n, storage *out);
+void KERNEL(log_softmax_gradient)(const storage *y, const storage *g, float sum, int64_t n,
+                                  storage *out);
 
 #endif

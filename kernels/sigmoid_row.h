@@ -364,6 +364,10 @@ typedef struct piece {
 #define FOR_PIECES(p, a, size)                                                                    \
     for (piece p = first_piece(a, size); p.n > 0; p = next_piece(a, p, size))
 
+/* The same, as runs of elements that lie together in memory. */
+#define FOR_RUNS(p, a, size)                                                                      \
+    for (piece p = first_run(a, size); p.n > 0; p = next_piece(a, p, size))
+
 LANES piece first_piece(const batch *a, int64_t size)
 {
     return (piece){a->row, a->column, 0, smaller(a->classes - a->column, size)};
@@ -372,6 +376,21 @@ LANES piece next_piece(const batch *a, piece p, int64_t size)
 {
     const int64_t at = p.at + p.n;
     return (piece){p.row + 1, 0, at, smaller(a->classes, size - at)};
+}
+
+LANES piece first_run(const batch *a, int64_t size)
+{
+    return a->is_contiguous ? (piece){a->row, a->column, 0, size} : first_piece(a, size);
+}
+
+/* Element `at` of an array of the job; logits, dense targets and outputs may have a format. */
+LANES const void *place(const sigmoid_job *job, const void *array, int64_t at)
+{
+    return (const char *)array + bytes_of(job->format, at);
+}
+LANES void *output_place(const sigmoid_job *job, void *array, int64_t at)
+{
+    return (char *)array + bytes_of(job->format, at);
 }
 
 /* ---- factors of rows --------------------------------------------------------------------------- */
@@ -460,11 +479,13 @@ static void positive_elements(batch *a, tile *t, tile_function *compute)
 {
     a->next_label = 0;
     for (int i = 0; i < a->rows; i += BLOCK) {
-        const storage *logits = a->job->logits;
+        const sigmoid_job *job = a->job;
         for (int k = 0; k < BLOCK; k++) {
             const int64_t label = a->label[i + k];
+            const int64_t at = element_at(a, i + k, label, job->logits_stride);
+            float wide;
             a->x[k] = label < 0 ? 0.0f
-                    : load_one(logits + element_at(a, i + k, label, a->job->logits_stride));
+                    : *read_elements(job->format, place(job, job->logits, at), 1, &wide);
         }
         t->x = t->ahead = a->x;
         t->terms = a->positive_loss + i;
@@ -571,19 +592,30 @@ static void add_terms(batch *a, int64_t end, int64_t n)
 /* ---- tiles of a stream ------------------------------------------------------------------------- */
 
 /* Elements to f32; the last block is filled up. */
-LANES void copy_in(float *to, const storage *from, int64_t n, float fill)
+LANES void copy_in(const storage_format *f, float *to, const void *elements, int64_t n, float fill)
 {
+    const float *from = elements;
+    if (f) {
+        vstore_f32(to + (n & -(int64_t)BLOCK), vset1(fill));
+        f->widen(elements, n, to);
+        return;
+    }
     for (; n >= BLOCK; n -= BLOCK, to += BLOCK, from += BLOCK)
-        vstore_f32(to, vload(from));
+        vstore_f32(to, vload_f32(from));
     if (n > 0)
-        vstore_f32(to, vload_n(from, (int)n, fill));
+        vstore_f32(to, vload_n_f32(from, (int)n, fill));
 }
-LANES void copy_out(storage *to, const float *from, int64_t n)
+LANES void copy_out(const storage_format *f, void *elements, const float *from, int64_t n)
 {
+    float *to = elements;
+    if (f) {
+        f->narrow(from, n, elements);
+        return;
+    }
     for (; n >= BLOCK; n -= BLOCK, to += BLOCK, from += BLOCK)
-        vstore(to, vload_f32(from));
+        vstore_f32(to, vload_f32(from));
     if (n > 0)
-        vstore_n(to, (int)n, vload_f32(from));
+        vstore_n_f32(to, (int)n, vload_f32(from));
 }
 
 /* n bytes, and zeros up to a whole block. The last bytes go by parts of constant size: for so few a
@@ -641,14 +673,14 @@ static void gathered_tile(batch *a, tile *t, int64_t n)
     const sigmoid_job *job = a->job;
     t->x = t->ahead = a->x;
     t->grad = a->outputs & OUT_GRAD ? a->grad : NULL;
-    FOR_PIECES(p, a, n) {
-        copy_in(a->x + p.at, (const storage *)job->logits
-                + element_at(a, p.row, p.column, job->logits_stride), p.n, -LANE_INFINITY);
+    FOR_RUNS(p, a, n) {
+        const int64_t logit = element_at(a, p.row, p.column, job->logits_stride);
         const int64_t target = element_at(a, p.row, p.column, job->targets_stride);
+        copy_in(job->format, a->x + p.at, place(job, job->logits, logit), p.n, -LANE_INFINITY);
         if (job->target_kind == TARGET_U8)
             copy_bytes(a->targets_u8 + p.at, (const uint8_t *)job->targets + target, p.n);
         if (job->target_kind == TARGET_DENSE)
-            copy_in(a->targets + p.at, (const storage *)job->targets + target, p.n, 0.0f);
+            copy_in(job->format, a->targets + p.at, place(job, job->targets, target), p.n, 0.0f);
     }
     if (job->target_kind == TARGET_U8)
         t->targets_u8 = a->targets_u8;
@@ -665,20 +697,26 @@ static void gathered_tile(batch *a, tile *t, int64_t n)
 LANES void scatter_gradients(const batch *a, int64_t n)
 {
     const sigmoid_job *job = a->job;
-    FOR_PIECES(p, a, n)
-        copy_out((storage *)job->grad + element_at(a, p.row, p.column, job->grad_stride),
-                 a->grad + p.at, p.n);
+    FOR_RUNS(p, a, n) {
+        const int64_t at = element_at(a, p.row, p.column, job->grad_stride);
+        copy_out(job->format, output_place(job, job->grad, at), a->grad + p.at, p.n);
+    }
 }
 
 static void store_element_losses(const batch *a, int64_t n)
 {
     const float *terms = a->terms + TILE;
+    const sigmoid_job *job = a->job;
+    float wide[TILE_ROOM];
     FOR_PIECES(p, a, n) {
-        storage *out = (storage *)a->job->element_loss
-                     + element_at(a, p.row, p.column, a->job->element_loss_stride);
+        const int64_t at = element_at(a, p.row, p.column, job->element_loss_stride);
+        void *const out = output_place(job, job->element_loss, at);
+        float *const loss = place_of_elements(job->format, out, wide);
         const vf weight = vset1(a->weight[p.row]), limit = limit_for_weight(weight);
         for (int64_t j = 0; j < p.n; j += BLOCK)
-            vstore_tail(out + j, p.n - j, vmul(weight, vmin(limit, vload_f32(terms + p.at + j))));
+            vstore_tail_f32(loss + j, p.n - j,
+                            vmul(weight, vmin(limit, vload_f32(terms + p.at + j))));
+        write_elements(job->format, loss, p.n, out);
     }
 }
 
@@ -705,7 +743,7 @@ LANES int64_t up_to_span(const batch *a, int64_t n)
 LANES int64_t next_tile(batch *a, tile *t, int64_t left)
 {
     const int64_t in_run = a->is_contiguous ? left : a->classes - a->column;
-    const int runs_in_place = STORAGE_IS_F32 && (a->is_contiguous || a->classes >= TILE);
+    const int runs_in_place = !a->job->format && (a->is_contiguous || a->classes >= TILE);
     if (runs_in_place && in_run >= STEP) {
         tile_in_place(a, t);
         return up_to_span(a, smaller(share_of(in_run), in_run & -(int64_t)STEP));
@@ -754,13 +792,25 @@ static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_func
 
 /* ---- all rows -------------------------------------------------------------------------------- */
 
+static void clear_elements(const sigmoid_job *job, void *output, int64_t from, int64_t n)
+{
+    float wide[TILE];
+    for (int64_t at = 0; at < n; at += TILE) {
+        const int64_t some = smaller(n - at, TILE);
+        void *const out = output_place(job, output, from + at);
+        float *const zeros = place_of_elements(job->format, out, wide);
+        store_fill(zeros, some, 0.0f);
+        write_elements(job->format, zeros, some, out);
+    }
+}
+
 /* The outputs of an ignored row are 0. */
 static void clear_row(const sigmoid_job *job, int64_t row, int64_t classes)
 {
     if (job->element_loss)
-        store_fill((storage *)job->element_loss + row * job->element_loss_stride, classes, 0.0f);
+        clear_elements(job, job->element_loss, row * job->element_loss_stride, classes);
     if (job->grad)
-        store_fill((storage *)job->grad + row * job->grad_stride, classes, 0.0f);
+        clear_elements(job, job->grad, row * job->grad_stride, classes);
 }
 
 static void take_labels(batch *a)
@@ -807,17 +857,17 @@ static void take_rows(batch *a, int64_t first, int64_t end)
         a->sum[i] = 0.0;
     }
     const int64_t c = a->classes;
-    a->is_contiguous = STORAGE_IS_F32 && a->rows == a->covered && job->logits_stride == c
+    a->is_contiguous = a->rows == a->covered && job->logits_stride == c
                     && (labelled || job->targets_stride == c)
                     && (!job->grad || job->grad_stride == c);
     if (!a->is_uniform)
         take_factors(a);
 }
 
-static __attribute__((noinline)) void make_nan_canonical(storage *p, int64_t n)
+static __attribute__((noinline)) void make_nan_canonical(float *p, int64_t n)
 {
     for (int64_t i = 0; i < n; i += BLOCK)
-        vstore_tail(p + i, n - i, vcanonical(vload_tail(p + i, n - i, 0.0f)));
+        vstore_tail_f32(p + i, n - i, vcanonical(vload_tail_f32(p + i, n - i, 0.0f)));
 }
 
 /* Some row of the batch may hold a NaN. */
@@ -840,10 +890,10 @@ static __attribute__((noinline)) void make_outputs_canonical(const batch *a)
     const sigmoid_job *job = a->job;
     for (int i = 0; i < a->rows; i++) {
         if (job->element_loss)
-            make_nan_canonical((storage *)job->element_loss
+            make_nan_canonical((float *)job->element_loss
                                + element_at(a, i, 0, job->element_loss_stride), a->classes);
         if (job->grad)
-            make_nan_canonical((storage *)job->grad + element_at(a, i, 0, job->grad_stride),
+            make_nan_canonical((float *)job->grad + element_at(a, i, 0, job->grad_stride),
                                a->classes);
     }
 }
@@ -875,7 +925,7 @@ static void sigmoid_rows(const sigmoid_job *job, const sigmoid_loss *loss,
         double room[BATCH_ROWS];
         take_rows(&a, row, end);
         compute_batch(&a, loss, f);
-        if (__builtin_expect(may_have_nan(&a), 0))
+        if (__builtin_expect(may_have_nan(&a), 0) && !job->format) /* narrowed, it is canonical */
             make_outputs_canonical(&a);
         const double *losses = losses_of_rows(&a, room);
         for (int i = 0; i < a.covered; i += BLOCK) {

@@ -67,13 +67,6 @@ static __attribute__((noinline)) void softmax_rows(const softmax_job *job, int64
         softmax_rows_to(job, begin, end, scratch, 0);
 }
 
-/* log(sum / e_max) = log1p(the others / e_max): never negative, accurate when the maximum is nearly
- * all of the sum. */
-LANES float log_of_sum_over_max(row_sum row)
-{
-    return vmax_across(vlog1p(vset1((float)(row.others / row.left_out))));
-}
-
 /* output_c = (x_c - max) - log(S / e_max): both terms are <= 0, so nothing cancels. */
 LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
                                const int streamed)
@@ -276,10 +269,11 @@ void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 
 /* ---- backward --------------------------------------------------------------------------------- */
 
-/* sum a_c b_c, or sum a_c where b is NULL. The four blocks of a group are added in f32. */
-LANES double sum_products(const storage *a, const storage *b, int64_t n)
+/* *sum += sum a_c b_c, or sum a_c where b is NULL: the four blocks of a group are added in f32. What was
+ * added before is whole groups. */
+void KERNEL(add_products)(vd *sum, const storage *a, const storage *b, int64_t n)
 {
-    vd total = vd_zero();
+    vd total = *sum;
     for (int64_t i = 0; i < n; i += GROUP) {
         vf t[GROUP_BLOCKS];
         FOR_BLOCKS(k, GROUP_BLOCKS)
@@ -290,7 +284,44 @@ LANES double sum_products(const storage *a, const storage *b, int64_t n)
         }
         total = vd_add(total, fold_blocks(t));
     }
-    return vd_across(total);
+    *sum = total;
+}
+
+/* out_c = y_c (g_c - mean), where mean = sum_k g_k y_k; out may be y or g. */
+void KERNEL(softmax_gradient)(const storage *y, const storage *g, float mean, int64_t n, storage *out)
+{
+    const vf m = vset1(mean);
+    for (int64_t j = 0; j < n; j += BLOCK) {
+        const vf gj = vload_tail(g + j, n - j, 0.0f);
+        const vf yj = vload_tail(y + j, n - j, 0.0f);
+        vstore_tail(out + j, n - j, vcanonical(vmul(yj, vsub(gj, m))));
+    }
+}
+
+/* out_c = g_c - exp(y_c) sum, where sum = sum_k g_k; out may be y or g. */
+void KERNEL(log_softmax_gradient)(const storage *y, const storage *g, float sum, int64_t n,
+                                  storage *out)
+{
+    const vf s = vset1(sum);
+    const exp_scale scale = exp_scale_of(0.0f);
+    for (int64_t j = 0; j < n; j += GROUP) {
+        vf p[GROUP_BLOCKS];
+        FOR_BLOCKS(k, GROUP_BLOCKS)
+        p[k] = vmin(vset1(MOST_LOG_PROBABILITY),
+                    vload_tail(y + j + BLOCK * k, n - j - BLOCK * k, 0.0f));
+        vexp_scaled(p, p, GROUP_BLOCKS, scale);
+        FOR_BLOCKS(k, GROUP_BLOCKS)
+        {
+            const int64_t at = j + BLOCK * k;
+            const vf gj = vload_tail(g + at, n - at, 0.0f);
+            vstore_tail(out + at, n - at, vcanonical(vfnma(p[k], s, gj)));
+        }
+    }
+}
+
+LANES const storage *row_of(const void *x, int64_t stride, int64_t i)
+{
+    return (const storage *)x + i * stride;
 }
 
 static __attribute__((noinline)) int64_t softmax_backward_tiles(const softmax_backward_job *job,
@@ -304,48 +335,44 @@ static __attribute__((noinline)) int64_t log_softmax_backward_tiles(const softma
     return backward_tiles(job, begin, end, OF_LOG_SOFTMAX);
 }
 
-/* grad_input_c = y_c (g_c - sum_k g_k y_k) */
 void KERNEL(softmax_backward)(const softmax_backward_job *job, int64_t begin, int64_t end)
 {
     const int64_t classes = job->classes;
     for (int64_t i = softmax_backward_tiles(job, begin, end); i < end; i++) {
-        const storage *y = (const storage *)job->output + i * job->output_stride;
-        const storage *g = (const storage *)job->grad_output + i * job->grad_output_stride;
+        const storage *y = row_of(job->output, job->output_stride, i);
+        const storage *g = row_of(job->grad_output, job->grad_output_stride, i);
         storage *out = (storage *)job->grad_input + i * job->grad_input_stride;
-        const vf mean = vset1((float)sum_products(g, y, classes));
-        for (int64_t j = 0; j < classes; j += BLOCK) {
-            const vf gj = vload_tail(g + j, classes - j, 0.0f);
-            const vf yj = vload_tail(y + j, classes - j, 0.0f);
-            vstore_tail(out + j, classes - j, vcanonical(vmul(yj, vsub(gj, mean))));
-        }
+        vd mean = vd_zero();
+        KERNEL(add_products)(&mean, g, y, classes);
+        KERNEL(softmax_gradient)(y, g, (float)vd_across(mean), classes, out);
     }
 }
 
-/* grad_input_c = g_c - exp(y_c) sum_k g_k */
 void KERNEL(log_softmax_backward)(const softmax_backward_job *job, int64_t begin, int64_t end)
 {
     const int64_t classes = job->classes;
-    const exp_scale scale = exp_scale_of(0.0f);
     for (int64_t i = log_softmax_backward_tiles(job, begin, end); i < end; i++) {
-        const storage *y = (const storage *)job->output + i * job->output_stride;
-        const storage *g = (const storage *)job->grad_output + i * job->grad_output_stride;
+        const storage *y = row_of(job->output, job->output_stride, i);
+        const storage *g = row_of(job->grad_output, job->grad_output_stride, i);
         storage *out = (storage *)job->grad_input + i * job->grad_input_stride;
-        const vf sum = vset1((float)sum_products(g, NULL, classes));
-        for (int64_t j = 0; j < classes; j += GROUP) {
-            vf p[GROUP_BLOCKS];
-            FOR_BLOCKS(k, GROUP_BLOCKS)
-            p[k] = vmin(vset1(MOST_LOG_PROBABILITY),
-                        vload_tail(y + j + BLOCK * k, classes - j - BLOCK * k, 0.0f));
-            vexp_scaled(p, p, GROUP_BLOCKS, scale);
-            FOR_BLOCKS(k, GROUP_BLOCKS)
-            {
-                const int64_t at = j + BLOCK * k;
-                const vf gj = vload_tail(g + at, classes - at, 0.0f);
-                vstore_tail(out + at, classes - at, vcanonical(vfnma(p[k], sum, gj)));
-            }
-        }
+        vd sum = vd_zero();
+        KERNEL(add_products)(&sum, g, NULL, classes);
+        KERNEL(log_softmax_gradient)(y, g, (float)vd_across(sum), classes, out);
     }
 }
+
+/* ---- long rows, chunk by chunk ----------------------------------------------------------------- */
+
+reference KERNEL(chunk_reference)(const storage *x, int64_t n) { return reference_of(max_of(x, n)); }
+
+chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
+{
+    search nothing = {NULL, 0, 0.0f};
+    const departure nobody = {.n = 0};
+    return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
+}
+
+void KERNEL(chunk_leaves)(const departure *d, int leaving) { leave_now(d, leaving, 0); }
 
 /* ---- long rows shared between threads --------------------------------------------------------- */
 

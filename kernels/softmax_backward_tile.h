@@ -21,7 +21,7 @@ LANES vf class_of(operand a, int64_t c)
     return a.kept ? vload_f32(a.kept + c * BLOCK) : load_class(a.planes, c);
 }
 
-/* sum_products() for each row; b NULL as there. */
+/* add_products() for each row; b NULL as there. */
 LANES vf sums_of_products(const operand *a, const operand *b, int64_t classes)
 {
     vd lane[BLOCK];

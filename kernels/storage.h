@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The storage type of a kernel file and the names of what it exports.
+/* What kernels read and write, and the names of what a kernel file exports.
  *
- * A kernel file is compiled once per ISA and storage type, with -DBALLAST_ISA_<isa> and
- * -DBALLAST_STORAGE=<dtype> (f32 where not given). Its body says `storage`, `vload` and `vstore`;
- * arithmetic is in f32 lanes whatever the storage. */
+ * A kernel file is compiled once per ISA, with -DBALLAST_ISA_<isa>. Its `storage` is f32. Elements of
+ * 16 bits come to it widened: row by row in narrow.c, or piece by piece, as its job's format says. */
 #ifndef BALLAST_STORAGE_H
 #define BALLAST_STORAGE_H
 
@@ -60,8 +59,6 @@ DECLARE_OUTPUTS(cross_entropy);
 enum { GROUP_BLOCKS = 4, GROUP = GROUP_BLOCKS * BLOCK };
 
 typedef float storage_f32;
-#define IS_f32 1
-#define STORAGE_IS_F32 PASTE(IS_, BALLAST_STORAGE)
 #define storage PASTE(storage_, BALLAST_STORAGE)
 #define vload PASTE(vload_, BALLAST_STORAGE)
 #define vload_columns PASTE(vload_columns_, BALLAST_STORAGE)
@@ -121,6 +118,33 @@ LANES void store_fill(storage *p, int64_t n, float x)
 {
     for (int64_t i = 0; i < n; i += BLOCK)
         vstore_tail(p + i, n - i, vset1(x));
+}
+
+/* ---- arrays of a job that may have a format ----------------------------------------------------- */
+
+LANES int64_t bytes_of(const storage_format *f, int64_t n)
+{
+    return n * (int64_t)(f ? sizeof(uint16_t) : sizeof(float));
+}
+
+/* n elements in f32: where they are, or widened into `scratch`. */
+LANES const float *read_elements(const storage_format *f, const void *p, int64_t n, float *scratch)
+{
+    if (!f)
+        return p;
+    f->widen(p, n, scratch);
+    return scratch;
+}
+
+/* Where elements are written in f32: in their place, or in `scratch`; from there they are narrowed. */
+LANES float *place_of_elements(const storage_format *f, void *p, float *scratch)
+{
+    return f ? scratch : p;
+}
+LANES void write_elements(const storage_format *f, const float *from, int64_t n, void *p)
+{
+    if (f)
+        f->narrow(from, n, p);
 }
 
 /* An output that can hold exponentials, which are f32; NULL where the storage is narrower. */

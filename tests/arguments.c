@@ -511,10 +511,18 @@ static ballast_const_tensor crop(const float *data)
 static void placements(void **state)
 {
     (void)state;
+    REFUSED(sm, a.input.dtype = a.output.dtype = BALLAST_U8, DTYPE, "input", BALLAST_U8);
+    REFUSED(sm, a.input.dtype = BALLAST_BF16, DTYPE, "output", BALLAST_F32);
+    REFUSED(sm, a.input.dtype = BALLAST_BF16; a.output.dtype = BALLAST_F16, DTYPE, "output",
+            BALLAST_F16);
+    ACCEPTED(sm, a.input.dtype = a.output.dtype = BALLAST_BF16);
+    ACCEPTED(sm, a.input.dtype = a.output.dtype = BALLAST_F16; a.output.data = m.x);
     ACCEPTED(sm, a.output.data = m.x);
     ACCEPTED(lsm, a.output.data = m.x);
     ACCEPTED(sb, a.grad_input.data = m.x);
     ACCEPTED(sb, a.grad_input.data = m.x2);
+    REFUSED(ce, a.logits.dtype = BALLAST_BF16, DTYPE, "grad", BALLAST_F32);
+    ACCEPTED(ce, a.logits.dtype = a.grad.dtype = BALLAST_F16; a.grad.data = m.x);
     ACCEPTED(ce, a.grad.data = m.x);
     ACCEPTED(bce, a.grad.data = m.x);
     ACCEPTED(sf, a.grad.data = m.x);

@@ -138,17 +138,26 @@ void *aligned_alloc(size_t alignment, size_t size)
  * several tasks. */
 typedef struct shape {
     int64_t rows, classes;
-    bool f64;
+    ballast_dtype dtype;
 } shape;
 
-static const shape shapes[] = {{50, 7, false},    {2, 3000, false}, {1, 300000, false},
-                               {9000, 11, false}, {50, 7, true},    {2, 3000, true},
-                               {1, 300000, true}, {9000, 11, true}};
+#define SHAPES_IN(dtype) {50, 7, dtype}, {2, 3000, dtype}, {1, 300000, dtype}, {9000, 11, dtype}
+static const shape shapes[] = {SHAPES_IN(BALLAST_F32), SHAPES_IN(BALLAST_F64),
+                               SHAPES_IN(BALLAST_BF16)};
 enum { SHAPES = sizeof shapes / sizeof shapes[0], MAX_ELEMENTS = 300000, MAX_ROWS = 9000 };
 
 static float x32[MAX_ELEMENTS], targets32[MAX_ELEMENTS];
 static double x64[MAX_ELEMENTS], targets64[MAX_ELEMENTS];
+static uint16_t x16[MAX_ELEMENTS], targets16[MAX_ELEMENTS];
 static int64_t labels[MAX_ROWS];
+
+static uint16_t upper_half(float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
 
 static void fill_inputs(void)
 {
@@ -157,6 +166,8 @@ static void fill_inputs(void)
         x32[i] = (float)x64[i];
         targets64[i] = (double)(i * 31LL % 101) * 0x1p-7;
         targets32[i] = (float)targets64[i];
+        x16[i] = upper_half(x32[i]);
+        targets16[i] = upper_half(targets32[i]);
     }
     for (int i = 0; i < MAX_ROWS; i++)
         labels[i] = i % 7;
@@ -232,17 +243,39 @@ typedef ballast_status call_function(const shape *s, outputs *o, const ballast_e
 
 #define CALL(name) static ballast_status name(const shape *s, outputs *o, const ballast_exec *exec)
 
-static ballast_dtype dtype_of(const shape *s) { return s->f64 ? BALLAST_F64 : BALLAST_F32; }
-
-static ballast_const_tensor input(const shape *s, const float *f32, const double *f64)
+static const char *dtype_name(const shape *s)
 {
-    return (ballast_const_tensor){
-        s->f64 ? (const void *)f64 : f32, dtype_of(s), s->rows, s->classes, 1, s->classes, 1};
+    return s->dtype == BALLAST_F64 ? "f64" : s->dtype == BALLAST_F32 ? "f32" : "bf16";
+}
+
+/* What is one number per row or class. */
+static ballast_dtype row_dtype(const shape *s)
+{
+    return s->dtype == BALLAST_F64 ? BALLAST_F64 : BALLAST_F32;
+}
+
+static const void *x_of(const shape *s)
+{
+    return s->dtype == BALLAST_F64   ? (const void *)x64
+           : s->dtype == BALLAST_F32 ? (const void *)x32
+                                     : x16;
+}
+
+static const void *targets_of(const shape *s)
+{
+    return s->dtype == BALLAST_F64   ? (const void *)targets64
+           : s->dtype == BALLAST_F32 ? (const void *)targets32
+                                     : targets16;
+}
+
+static ballast_const_tensor input(const shape *s, const void *data)
+{
+    return (ballast_const_tensor){data, s->dtype, s->rows, s->classes, 1, s->classes, 1};
 }
 
 static ballast_tensor output(const shape *s, double *data)
 {
-    return (ballast_tensor){data, dtype_of(s), s->rows, s->classes, 1, s->classes, 1};
+    return (ballast_tensor){data, s->dtype, s->rows, s->classes, 1, s->classes, 1};
 }
 
 /* The same numbers as classes in planes. */
@@ -265,7 +298,7 @@ static ballast_tensor out_in_planes(ballast_tensor t)
     {                                                                                              \
         ballast_softmax_args a = BALLAST_SOFTMAX_ARGS;                                             \
                                                                                                    \
-        a.input = input(s, x32, x64);                                                              \
+        a.input = input(s, x_of(s));                                                              \
         a.output = output(s, o->matrix);                                                           \
         return ballast_##name(&a, exec);                                                           \
     }
@@ -276,7 +309,7 @@ CALL(call_log_sum_exp)
 {
     ballast_log_sum_exp_args a = BALLAST_LOG_SUM_EXP_ARGS;
 
-    a.input = input(s, x32, x64);
+    a.input = input(s, x_of(s));
     a.output = o->rows;
     return ballast_log_sum_exp(&a, exec);
 }
@@ -286,8 +319,8 @@ CALL(call_log_sum_exp)
     {                                                                                              \
         ballast_softmax_backward_args a = BALLAST_SOFTMAX_BACKWARD_ARGS;                           \
                                                                                                    \
-        a.output = input(s, targets32, targets64);                                                 \
-        a.grad_output = input(s, x32, x64);                                                        \
+        a.output = input(s, targets_of(s));                                                 \
+        a.grad_output = input(s, x_of(s));                                                        \
         a.grad_input = output(s, o->grad);                                                         \
         return ballast_##name(&a, exec);                                                           \
     }
@@ -295,7 +328,7 @@ BACKWARD(softmax_backward)
 BACKWARD(log_softmax_backward)
 
 #define SET_LOSS(a)                                                                                \
-    a.logits = input(s, x32, x64);                                                                 \
+    a.logits = input(s, x_of(s));                                                                 \
     a.loss = &o->loss;                                                                             \
     a.row_loss = o->rows;                                                                          \
     a.grad = output(s, o->grad);                                                                   \
@@ -325,7 +358,7 @@ CALL(call_cross_entropy_loss)
     {                                                                                              \
         ballast_softmax_args a = BALLAST_SOFTMAX_ARGS;                                             \
                                                                                                    \
-        a.input = in_planes(input(s, x32, x64));                                                   \
+        a.input = in_planes(input(s, x_of(s)));                                                    \
         a.output = out_in_planes(output(s, o->matrix));                                            \
         return ballast_##name(&a, exec);                                                           \
     }
@@ -337,8 +370,8 @@ SOFTMAX_PLANES(log_softmax)
     {                                                                                              \
         ballast_softmax_backward_args a = BALLAST_SOFTMAX_BACKWARD_ARGS;                           \
                                                                                                    \
-        a.output = in_planes(input(s, targets32, targets64));                                      \
-        a.grad_output = in_planes(input(s, x32, x64));                                             \
+        a.output = in_planes(input(s, targets_of(s)));                                             \
+        a.grad_output = in_planes(input(s, x_of(s)));                                              \
         a.grad_input = out_in_planes(output(s, o->grad));                                          \
         return ballast_##name(&a, exec);                                                           \
     }
@@ -367,7 +400,7 @@ CALL(call_cross_entropy_planes)
         return ballast_##name(&a, exec);                                                           \
     }
 #define LABELS a.labels = ballast_labels_i64(labels)
-#define DENSE a.targets = input(s, targets32, targets64)
+#define DENSE a.targets = input(s, targets_of(s))
 SIGMOID(call_bce_labels, binary_cross_entropy, BALLAST_BINARY_CROSS_ENTROPY_ARGS, LABELS)
 SIGMOID(call_bce_dense, binary_cross_entropy, BALLAST_BINARY_CROSS_ENTROPY_ARGS, DENSE)
 SIGMOID(call_focal_labels, sigmoid_focal, BALLAST_SIGMOID_FOCAL_ARGS, LABELS)
@@ -381,7 +414,7 @@ CALL(call_class_balanced)
 
     SET_LOSS(a);
     a.labels = ballast_labels_i64(labels);
-    a.class_weight = s->f64 ? (const void *)targets64 : targets32;
+    a.class_weight = row_dtype(s) == BALLAST_F64 ? (const void *)targets64 : targets32;
     for (int kind = BALLAST_CB_SOFTMAX; kind <= BALLAST_CB_FOCAL && status == BALLAST_OK; kind++) {
         a.kind = (ballast_class_balanced_kind)kind;
         status = ballast_class_balanced_loss(&a, exec);
@@ -395,8 +428,8 @@ CALL(call_class_balanced)
         const int64_t n = s->rows * s->classes;                                                    \
         ballast_reduce_args a = BALLAST_REDUCE_ARGS;                                               \
                                                                                                    \
-        a.x = s->f64 ? ballast_vector_f64(x64, n) : ballast_vector_f32(x32, n);                    \
-        a.weights = s->f64 ? ballast_vector_f64(targets64, n) : ballast_vector_f32(targets32, n);  \
+        a.x = (ballast_vector){x_of(s), s->dtype, n};                                              \
+        a.weights = (ballast_vector){targets_of(s), s->dtype, n};                                  \
         a.result = &o->loss;                                                                       \
         return ballast_##name(&a, exec);                                                           \
     }
@@ -411,7 +444,7 @@ CALL(call_sum_without_weights)
     const int64_t n = s->rows * s->classes;
     ballast_reduce_args a = BALLAST_REDUCE_ARGS;
 
-    a.x = s->f64 ? ballast_vector_f64(x64, n) : ballast_vector_f32(x32, n);
+    a.x = (ballast_vector){x_of(s), s->dtype, n};
     a.result = &o->loss;
     return ballast_weighted_sum(&a, exec);
 }
@@ -439,7 +472,7 @@ CALL(call_class_weights)
     a.counts_out = o->counts;
     a.empty_class = BALLAST_EMPTY_CLASS_ZERO;
     a.weights = o->matrix;
-    a.weights_dtype = dtype_of(s);
+    a.weights_dtype = row_dtype(s);
     o->loss = ballast_effective_number(0.999, s->rows);
     return ballast_class_weights(&a);
 }
@@ -449,7 +482,8 @@ CALL(call_per_class)
     ballast_per_class_args a = BALLAST_PER_CLASS_ARGS;
 
     (void)exec;
-    a.values = s->f64 ? ballast_vector_f64(x64, s->rows) : ballast_vector_f32(x32, s->rows);
+    a.values = row_dtype(s) == BALLAST_F64 ? ballast_vector_f64(x64, s->rows)
+                                           : ballast_vector_f32(x32, s->rows);
     a.labels = ballast_labels_i64(labels);
     a.classes = 7;
     a.sums = o->matrix;
@@ -521,7 +555,7 @@ static bool has_f64;
 #define FOR_CALLS(c, s, most)                                                                      \
     for (const shape *s = shapes; s < shapes + SHAPES; s++)                                        \
         for (const call *c = calls; c < calls + CALLS; c++)                                        \
-            if ((!s->f64 || has_f64) && s->rows * s->classes <= (most))
+            if ((s->dtype != BALLAST_F64 || has_f64) && s->rows * s->classes <= (most))
 
 /* Each implementation of this library; those that do not run here are named. */
 static bool runs_here(const ballast_implementation *implementation)
@@ -645,7 +679,7 @@ enum { FEW_ELEMENTS = 6000 };
 
 __attribute__((constructor)) static void use_before_main(void)
 {
-    const shape small = {50, 7, true};
+    const shape small = {50, 7, BALLAST_F64};
 
     fill_inputs();
     out = new_outputs(MAX_ELEMENTS);
@@ -725,11 +759,13 @@ enum { SMALL_STACK = 128 << 10, PAINTED_STACK = 512 << 10, PAINT = 0x5c };
 
 /* What a call may take, its plan included. Kernels are compiled alike in every build type, so this
  * holds of debug builds too. */
-enum { STACK_BOUND = 64 << 10, PLANES_STACK_BOUND = 100 << 10 };
+enum { STACK_BOUND = 64 << 10, PLANES_STACK_BOUND = 100 << 10, HALF_PLANES_STACK_BOUND = 112 << 10 };
 
-static size_t stack_bound(const call *c)
+static size_t stack_bound(const call *c, const shape *s)
 {
-    return strstr(c->name, "in planes") ? PLANES_STACK_BOUND : STACK_BOUND;
+    if (!strstr(c->name, "in planes"))
+        return STACK_BOUND;
+    return s->dtype == BALLAST_BF16 ? HALF_PLANES_STACK_BOUND : PLANES_STACK_BOUND;
 }
 
 typedef struct stack_run {
@@ -811,14 +847,14 @@ static void stack_use(void **state)
             run_thread(&r, &attributes);
             if (r.used > most.used)
                 most = r;
-            if (r.used > stack_bound(c))
+            if (r.used > stack_bound(c, s))
                 fail_msg("%s takes %zu bytes of stack, %lld x %lld", c->name, r.used,
                          (long long)s->rows, (long long)s->classes);
         }
         print_message("%s: at most %zu bytes of stack, by %s, %lld x %lld, %s\n",
                       ballast_implementation_name(exec.implementation), most.used, most.c->name,
                       (long long)most.s->rows, (long long)most.s->classes,
-                      most.s->f64 ? "f64" : "f32");
+                      dtype_name(most.s));
     }
     pthread_attr_destroy(&attributes);
     munmap(stack, PAINTED_STACK);
@@ -889,7 +925,7 @@ static void unload(void *library, uint64_t word)
 
 static void use(void *library, outputs *o)
 {
-    const shape small = {50, 7, false}, *s = &small;
+    const shape small = {50, 7, BALLAST_F32}, *s = &small;
     ballast_cross_entropy_args a = BALLAST_CROSS_ENTROPY_ARGS;
     cross_entropy_function *function;
     void *symbol = dlsym(library, "ballast_cross_entropy");

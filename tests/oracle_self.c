@@ -782,6 +782,15 @@ static void test_ulp(void **unused)
     assert_true(ulp_error_of_terms_f32(-INFINITY, -INFINITY, INFINITY) == 0.0);
     assert_true(isinf(ulp_error_of_terms_f32(1.0f, 1.0L, NAN)));
     assert_true(ulp_error_of_terms_f64(0x1p-52, 0.0L, 3.0L) == 0.5);
+    assert_true(ulp_error_bf16(1.0f, 1.0L + 0x1p-8L) == 0.5);
+    assert_true(ulp_error_bf16(0x1p-7f, 0.0L) == 0x1p126 && ulp_error_bf16(0.0f, 0x1p-126L) == 0.0);
+    assert_true(ulp_error_bf16(INFINITY, 0x1.ffp127L) == 0.0);
+    assert_true(isinf(ulp_error_bf16(INFINITY, 0x1.fep127L)));
+    assert_true(ulp_error_f16(1.0f, 1.0L - 0x1p-13L) == 0.125);
+    assert_true(ulp_error_f16(0.0f, 0x1p-25L) == 0.5 && ulp_error_f16(0.0f, 0x1p-14L) == 1024.0);
+    assert_true(ulp_error_f16(INFINITY, 65520.0L) == 0.0);
+    assert_true(isinf(ulp_error_f16(INFINITY, 65519.0L)));
+    assert_true(ulp_error_of_terms_f16(0x1p-10f, 0.0L, 2.5L) == 0.5);
 }
 
 int main(void)

@@ -37,12 +37,18 @@
  *              of outer index r / inner. Everything of one value per row (labels, weights, row losses)
  *              is an array of outer * inner in that order: N x H x W for logits N x C x H x W. Results
  *              are, bit for bit, those of the matrix [outer * inner, classes] that holds the same rows.
- *   NaN        a NaN result is the quiet NaN 0x7fc00000 (f64: 0x7ff8000000000000).
- *   Tiny       f32: an exponential below about 2^-125 of the largest of its row counts as 0 (so that
- *              what is left of a sum may be wrong by classes * 2^-125), and so may a result below
+ *   16 bits    bf16 and f16 are storage: every number is widened to f32, all arithmetic is that of f32,
+ *              and what is stored in 16 bits is the f32 result, rounded once to nearest, ties to even:
+ *              half an ULP of the storage type and a little. Below 2^-14 f16 loses digits, below 2^-25
+ *              it is 0, from 65520 on it is infinite: scale the gradient (grad_scale) where it matters.
+ *              Arrays of one number per row or class (weights, row losses, log-sum-exp) are f32.
+ *   NaN        a NaN result is the quiet NaN 0x7fc00000 (f64: 0x7ff8000000000000; bf16: 0x7fc0; f16:
+ *              0x7e00).
+ *   Tiny       all but f64: an exponential below about 2^-125 of the largest of its row counts as 0 (so
+ *              that what is left of a sum may be wrong by classes * 2^-125), and so may a result below
  *              2^-125, before weights. Factors so large that f32 overflows give inf or NaN.
  *   Stack      a call needs at most 64 KiB, 16 of them for sums over many rows; 100 KiB where classes do
- *              not stand side by side (inner or class_stride other than 1).
+ *              not stand side by side (inner or class_stride other than 1), 112 KiB with bf16 and f16.
  *   Overlap    outputs must not overlap inputs or each other, except a gradient (or softmax output)
  *              that is exactly the tensor it is computed from: "in place".
  *   Alignment  data must be aligned to its element, no more.
@@ -118,6 +124,8 @@ typedef enum ballast_dtype {
     BALLAST_DTYPE_NONE = 0,
     BALLAST_F32 = 1,
     BALLAST_F64 = 2,
+    BALLAST_BF16 = 3, /* bits in a uint16_t: the upper half of an f32 */
+    BALLAST_F16 = 4,  /* bits in a uint16_t: IEEE 754 half precision */
     BALLAST_I32 = 5,
     BALLAST_I64 = 6,
     BALLAST_U8 = 7
@@ -150,7 +158,7 @@ typedef struct ballast_labels {
     ballast_dtype dtype;
 } ballast_labels;
 
-/* A contiguous array of f32 or f64. data == NULL means "not given". */
+/* A contiguous array of f32, f64, bf16 or f16. data == NULL means "not given". */
 typedef struct ballast_vector {
     const void *data;
     ballast_dtype dtype;
@@ -190,6 +198,8 @@ typedef struct ballast_vector {
     }
 BALLAST_DEFINE_MATRIX(f32, float, BALLAST_F32)
 BALLAST_DEFINE_MATRIX(f64, double, BALLAST_F64)
+BALLAST_DEFINE_MATRIX(bf16, uint16_t, BALLAST_BF16)
+BALLAST_DEFINE_MATRIX(f16, uint16_t, BALLAST_F16)
 BALLAST_DEFINE_MATRIX(u8, uint8_t, BALLAST_U8)
 #undef BALLAST_DEFINE_MATRIX
 
@@ -234,6 +244,16 @@ static inline ballast_vector ballast_vector_f32(const float *data, int64_t count
 static inline ballast_vector ballast_vector_f64(const double *data, int64_t count)
 {
     ballast_vector v = {data, BALLAST_F64, count};
+    return v;
+}
+static inline ballast_vector ballast_vector_bf16(const uint16_t *data, int64_t count)
+{
+    ballast_vector v = {data, BALLAST_BF16, count};
+    return v;
+}
+static inline ballast_vector ballast_vector_f16(const uint16_t *data, int64_t count)
+{
+    ballast_vector v = {data, BALLAST_F16, count};
     return v;
 }
 
@@ -337,7 +357,8 @@ typedef enum ballast_empty { BALLAST_EMPTY_NAN = 0, BALLAST_EMPTY_ZERO = 1 } bal
  *   softmax      output_ij = exp(x_ij) / sum_k exp(x_ik)
  *   log_softmax  output_ij = x_ij - log(sum_k exp(x_ik))
  *
- * input     [outer, classes, inner], any strides; a matrix [rows, classes] has inner = 1; f32 or f64
+ * input     [outer, classes, inner], any strides; a matrix [rows, classes] has inner = 1; f32, f64,
+ *           bf16 or f16
  * output    same shape and dtype, strides of its own; may be the input
  * Special   x = -inf: probability 0, log -inf. A row with NaN or +inf, or of -inf only: NaN.
  * Accuracy  within 4 ULP (f32)
@@ -368,7 +389,8 @@ BALLAST_API ballast_status ballast_log_softmax_prepare(const ballast_softmax_arg
  *   softmax      grad_input_ij = y_ij (g_ij - sum_k g_ik y_ik)
  *   log_softmax  grad_input_ij = g_ij - exp(y_ij) sum_k g_ik
  *
- * output       y, what the forward call gave: [outer, classes, inner], any strides; f32 or f64
+ * output       y, what the forward call gave: [outer, classes, inner], any strides; f32, f64, bf16
+ *              or f16
  * grad_output  g, same shape and dtype, strides of its own
  * grad_input   same shape and dtype, strides of its own; may be grad_output or output
  * Special      NaN in y or g: NaN in that row
@@ -399,8 +421,8 @@ ballast_log_softmax_backward_prepare(const ballast_softmax_backward_args *args,
 
 /* Log-sum-exp of each row:  output_i = log(sum_k exp(x_ik))
  *
- * input     [outer, classes, inner], any strides; f32 or f64
- * output    [rows], rows = outer * inner; the input's dtype
+ * input     [outer, classes, inner], any strides; f32, f64, bf16 or f16
+ * output    [rows], rows = outer * inner; f32 (f64 with f64 input)
  * Special   a row of -inf only: -inf. +inf without NaN: +inf. NaN: NaN.
  * Accuracy  within 4 ULP of |max| + log(sum of exp(x - max)) (f32)
  * Returns   as ballast_softmax
@@ -427,7 +449,8 @@ BALLAST_API ballast_status ballast_log_sum_exp_prepare(const ballast_log_sum_exp
  *   loss       = sum_i row_loss_i / D                   D = 1 for SUM, see denominator for MEAN
  *   grad_ij    = s_i w_i (softmax(x_i)_j - [j = y_i])   s_i = grad_scale * grad_rows[i] / D
  *
- * logits        [outer, classes, inner], any strides; a matrix [rows, classes] has inner = 1; f32, f64
+ * logits        [outer, classes, inner], any strides; a matrix [rows, classes] has inner = 1; f32, f64,
+ *               bf16 or f16
  * labels        [rows], rows = outer * inner; i32, i64 or u8; in [0, classes) or ignore_index
  * class_weight  [classes], finite, >= 0; f32 (f64 with f64 logits); NULL: all 1
  * row_weight    [rows], finite, >= 0; same dtype; NULL: all 1
@@ -489,7 +512,7 @@ BALLAST_API ballast_status ballast_cross_entropy_prepare(const ballast_cross_ent
  *   loss            = sum_i row_loss_i / D        D = 1 for SUM, see denominator for MEAN
  *   grad_ij         = s_i w_i de_ij/dx_ij         s_i = grad_scale * grad_rows[i] / D
  *
- * logits        [rows, classes], any row stride; f32, f64
+ * logits        [rows, classes], any row stride; f32, f64, bf16 or f16
  * targets       dense: [rows, classes], any row stride, the logits' dtype or u8; 1 is positive, 0
  *               negative. Soft targets t in [0, 1] for binary cross-entropy only:
  *               e = t log(1 + exp(-x)) + (1 - t) log(1 + exp(x)). For focal, other targets give NaN.
@@ -686,7 +709,7 @@ ballast_class_balanced_loss_prepare(const ballast_class_balanced_args *args,
  *   dot                      sum_i x_i w_i                  (weights must be given)
  *   weighted_log_sum_exp     log sum_i w_i exp(x_i)         (over nothing: -inf)
  *
- * x         [count]; f32, f64
+ * x         [count]; f32, f64, bf16 or f16
  * weights   [count], dtype of x; data NULL: all 1. Not validated: any values, of any sign.
  * result    one double
  * Special   NaN, and inf - inf: NaN. Log-sum-exp of weights of negative sum: NaN; an element of
@@ -723,7 +746,7 @@ BALLAST_DECLARE_REDUCTION(weighted_log_sum_exp)
  *   counts[c] = number of rows with label c
  *   means[c]  = sums[c] / counts[c]                         (a class without rows: NaN)
  *
- * values        [count]; f32, f64; data NULL: counts only
+ * values        [count]; f32 or f64; data NULL: counts only
  * labels        [values.count or label_count]; in [0, classes) or ignore_index
  * label_count   read only where values are not given
  * sums, counts, means   [classes] each; NULL: not wanted

@@ -105,16 +105,21 @@ void oracle_class_means(const double *x, const int64_t *labels, int64_t rows, in
 /* |got - want| in units in the last place of the binade of `want` as rounded to the dtype; the unit
  * is never below the smallest subnormal nor above that of the largest finite number.
  *
- * Small    |want| below twice the smallest normal number: no error if got is 0 or within one
- *          smallest normal number of `want` (results there may be flushed)
+ * Small    |want| below twice the smallest normal number (f16 and bf16: of f32, in which they are
+ *          computed): no error if got is 0 or within one smallest normal number of `want` (results
+ *          there may be flushed)
  * Special  NaN for NaN: 0.  The infinity to which `want` rounds: 0.  Any other mismatch of NaN or
  *          infinity: INFINITY. */
 double ulp_error_f32(float got, long double want);
 double ulp_error_f64(double got, long double want);
+double ulp_error_bf16(float got, long double want);
+double ulp_error_f16(float got, long double want);
 
 /* The same in units of the binade of `terms`: for results in which terms may cancel. */
 double ulp_error_of_terms_f32(float got, long double want, long double terms);
 double ulp_error_of_terms_f64(double got, long double want, long double terms);
+double ulp_error_of_terms_bf16(float got, long double want, long double terms);
+double ulp_error_of_terms_f16(float got, long double want, long double terms);
 
 /* Shared by the files of the oracle ----------------------------------------------------------- */
 
