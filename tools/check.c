@@ -342,7 +342,7 @@ static void print_table(const check *k)
            "implementations", "bits", "value, ULP", "grad, ULP", "nearest to its bound");
     for (const finding *f = k->found; f < k->found + k->rows; f++)
         printf("%-24s %-5s %8d  %-20s %-5s  %-13s %-13s  %s\n", f->op->name,
-               f->dtype == BALLAST_F32 ? "f32" : "f64", f->problems,
+               problem_dtype_name(f->dtype), f->problems,
                implementations_of(k, f, with, sizeof with), f->bits_differ ? "DIFFER" : "equal",
                error_text(&f->loss, loss, sizeof loss), error_text(&f->grad, grad, sizeof grad),
                nearer(f)->measured ? problem_format(&nearer(f)->witness, text, sizeof text) : "-");
@@ -384,9 +384,9 @@ static void print_worst(const char *name, const worst *w)
 static void print_json_finding(const check *k, const finding *f)
 {
     printf("    {\"operation\": \"%s\", \"dtype\": \"%s\", \"problems\": %d, ",
-           f->op->name, f->dtype == BALLAST_F32 ? "f32" : "f64", f->problems);
+           f->op->name, problem_dtype_name(f->dtype), f->problems);
     fputs("\"implementations\": [", stdout);
-    for (int i = 0; i < k->implementations && f->dtype == BALLAST_F32; i++)
+    for (int i = 0; i < k->implementations && f->dtype != BALLAST_F64; i++)
         printf("%s\"%s\"", i ? ", " : "", ballast_implementation_name(k->with[i]));
     printf("%s], \"supported\": %s, \"bits_equal\": %s",
            f->dtype == BALLAST_F64 && !f->unsupported ? "\"reference\"" : "",
