@@ -22,16 +22,45 @@ LANES int streams(const cross_entropy_job *job)
     return job->beyond_cache && job->grad && job->grad != job->logits;
 }
 
+LANES storage *grad_of(const cross_entropy_job *job, int64_t i)
+{
+    return job->grad ? (storage *)job->grad + i * job->grad_stride : NULL;
+}
+
+/* A row that is ignored weighs nothing; a special one has NaN for its loss and all of its gradient. */
+LANES void set_ignored(pending_losses *p, int64_t j) { set_pending(p, j, 0.0f, 1.0f, 0.0f); }
+LANES void set_special(pending_losses *p, int64_t j, float weight)
+{
+    set_pending(p, j, LANE_NAN, 1.0f, weight);
+}
+
+/* What a row's gradient is made of: h e_c, and the label's own. */
+typedef struct row_gradient {
+    double h;
+    float label;
+} row_gradient;
+
+/* From a row's sum to its loss, which is left pending, and to its gradient. */
+LANES row_gradient end_row(row_sum row, row_factors w, float label_logit, pending_losses *pending,
+                           int64_t j)
+{
+    set_pending(pending, j, (float)row.others, (float)row.left_out, w.loss);
+    pending->n[j] = row.ref.n;
+    pending->shift_minus_logit[j] = row.ref.shift - label_logit;
+    const double h = w.gradient / (row.others + row.left_out);
+    return (row_gradient){h, narrowed(-(row.others * h)) + 0.0f}; /* never -0 */
+}
+
 /* `leaving` and `streamed` are constants after inlining; row `end` is none. */
-LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int64_t end, row_pipe *pipe,
-                             pending_losses *pending, int64_t j, const int leaving,
-                             const int streamed)
+LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int64_t end,
+                                   row_pipe *pipe, pending_losses *pending, int64_t j,
+                                   const int leaving, const int streamed)
 {
     const int64_t classes = job->classes, label = label_at(&job->rows, i);
     const storage *x = logits_of(job, i), *next = i + 1 < end ? logits_of(job, i + 1) : NULL;
-    storage *grad = leaving ? (storage *)job->grad + i * job->grad_stride : NULL;
+    storage *grad = leaving ? grad_of(job, i) : NULL;
     if (label == job->rows.ignore_index) {
-        set_pending(pending, j, 0.0f, 1.0f, 0.0f);
+        set_ignored(pending, j);
         if (leaving)
             store_fill(grad, classes, 0.0f);
         return;
@@ -41,19 +70,14 @@ LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int6
     float *kept = leaving ? kept_in(grad, classes) : NULL;
     const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed);
     if (row_is_special(row)) {
-        set_pending(pending, j, LANE_NAN, 1.0f, w.loss);
+        set_special(pending, j, w.loss);
         if (leaving)
             store_fill(grad, classes, LANE_NAN);
         return;
     }
-    set_pending(pending, j, (float)row.others, (float)row.left_out, w.loss);
-    pending->n[j] = row.ref.n;
-    pending->shift_minus_logit[j] = row.ref.shift - label_logit;
-    if (leaving) {
-        const double h = w.gradient / (row.others + row.left_out);
-        const float label_gradient = narrowed(-(row.others * h)) + 0.0f; /* never -0 */
-        leave_scaled(pipe, x, row, h, label, label_gradient, kept, grad, streamed);
-    }
+    const row_gradient g = end_row(row, w, label_logit, pending, j);
+    if (leaving)
+        leave_scaled(pipe, x, row, g.h, label, g.label, kept, grad, streamed);
 }
 
 /* The rows of pending block [begin, begin + count); those after it begin before `end`. */
@@ -61,10 +85,9 @@ LANES_LARGE vf losses_of_rows(const cross_entropy_job *job, int64_t begin, int64
                         row_pipe *pipe, const int leaving, const int streamed)
 {
     pending_losses pending;
+    set_nothing_pending(&pending);
     for (int64_t j = 0; j < count; j++)
         cross_entropy_row(job, begin + j, end, pipe, &pending, j, leaving, streamed);
-    for (int64_t j = count; j < BLOCK; j++)
-        set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
     return finish_pending(&pending);
 }
 
@@ -189,21 +212,52 @@ static __attribute__((noinline)) vf label_logits(const cross_entropy_job *job,
     return vload_f32(logit);
 }
 
-/* Fewer than a tile, or irregular: `count` rows from `begin` on, one after the other. */
-static __attribute__((noinline)) vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin,
-                                                       int64_t count)
+/* A short row by itself. It has one chunk, and is over before a pass could run beside it: so nothing
+ * is carried from row to row, and the CPU has the next one under way by itself. */
+LANES_LARGE void cross_entropy_short_row(const cross_entropy_job *job, int64_t i,
+                                         pending_losses *pending, int64_t j)
 {
-    _Alignas(LINE) float scratch[SHORT_SCRATCH];
-    row_pipe pipe;
-    vf loss;
-    open_pipe(&pipe, job->classes, scratch);
-    if (job->grad) {
-        loss = losses_of_rows(job, begin, count, begin + count, &pipe, SCALED, 0);
-        close_pipe(&pipe, SCALED, 0);
-    } else {
-        loss = losses_of_rows(job, begin, count, begin + count, &pipe, NOTHING_LEAVES, 0);
+    float e[SHORT_ROW];
+    const int64_t classes = job->classes, label = label_at(&job->rows, i);
+    const storage *x = logits_of(job, i);
+    storage *grad = grad_of(job, i);
+    if (label == job->rows.ignore_index) {
+        set_ignored(pending, j);
+        if (grad)
+            store_fill(grad, classes, 0.0f);
+        return;
     }
-    return loss;
+    const row_factors w = row_factors_of(&job->rows, i, label);
+    const float label_logit = load_one(x + label); /* read first: the gradient may be the logits */
+    const row_sum row = sum_short_row(x, classes, label, e);
+    if (row_is_special(row)) {
+        set_special(pending, j, w.loss);
+        if (grad)
+            store_fill(grad, classes, LANE_NAN);
+        return;
+    }
+    const row_gradient g = end_row(row, w, label_logit, pending, j);
+    if (grad) {
+        scale_short_row(e, classes, narrowed(g.h), grad);
+        store_one(grad + label, g.label);
+    }
+}
+
+/* Fewer than a tile, or irregular: `count` rows from `begin` on, one after the other. */
+LANES vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin, int64_t count)
+{
+    pending_losses pending;
+    set_nothing_pending(&pending);
+    for (int64_t j = 0; j < count; j++)
+        cross_entropy_short_row(job, begin + j, &pending, j);
+    return finish_pending(&pending);
+}
+
+/* Out of line: tiles are seldom irregular. */
+static __attribute__((noinline)) vf losses_of_irregular_tile(const cross_entropy_job *job,
+                                                             const cross_entropy_tile *t)
+{
+    return losses_of_few_rows(job, t->begin, t->count);
 }
 
 /* An irregular tile's gradients are written here, too. */
@@ -211,7 +265,7 @@ LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
 {
     t->irregular = is_irregular(t);
     if (__builtin_expect(t->irregular, 0))
-        return losses_of_few_rows(job, t->begin, t->count);
+        return losses_of_irregular_tile(job, t);
     const vf label_term = vload_f32(t->label_term);
     vf minus_logit = vset1(0.0f);
     if (__builtin_expect(vany(vlt(label_term, vset1(SMALLEST_LABEL_TERM))), 0))
@@ -250,7 +304,7 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
  * there, its sum is stored, and the next one begins. */
 LANES vd end_leaf(const row_terms *rows, int64_t next, int64_t end, vd total)
 {
-    if (!rows->partial || (next % rows->leaf_rows != 0 && next != end))
+    if (!rows->partial || (next != end && next % rows->leaf_rows != 0))
         return total;
     rows->partial[(next - 1) / rows->leaf_rows] = vd_across(total);
     return vd_zero();
@@ -367,21 +421,18 @@ LANES void combine_cross_entropy(const cross_entropy_job *job, shared_rows *s, i
 {
     const int64_t i = s->begin + r;
     if (is_ignored(job, i)) {
-        set_pending(pending, j, 0.0f, 1.0f, 0.0f);
+        set_ignored(pending, j);
         return;
     }
     const row_factors w = row_factors_of(&job->rows, i, label_at(&job->rows, i));
     const row_sum row = combine_row(s, r, 0);
     if (s->row[r].is_special) {
-        set_pending(pending, j, LANE_NAN, 1.0f, w.loss);
+        set_special(pending, j, w.loss);
         return;
     }
-    set_pending(pending, j, (float)row.others, (float)row.left_out, w.loss);
-    pending->n[j] = row.ref.n;
-    pending->shift_minus_logit[j] = row.ref.shift - s->row[r].label_logit;
-    const double h = w.gradient / (row.others + row.left_out);
-    s->row[r].factor = h;
-    s->row[r].value = narrowed(-(row.others * h)) + 0.0f; /* never -0 */
+    const row_gradient g = end_row(row, w, s->row[r].label_logit, pending, j);
+    s->row[r].factor = g.h;
+    s->row[r].value = g.label;
 }
 
 /* Row i's loss, into its lane; at the end of a leaf, the lanes into its partial sum. */
@@ -406,10 +457,9 @@ void KERNEL(cross_entropy_combine)(const void *arg, shared_rows *s)
         const int64_t count = s->end - i < BLOCK ? s->end - i : BLOCK;
         pending_losses pending;
         float loss[BLOCK];
+        set_nothing_pending(&pending);
         for (int64_t j = 0; j < count; j++)
             combine_cross_entropy(job, s, i - s->begin + j, &pending, j);
-        for (int64_t j = count; j < BLOCK; j++)
-            set_pending(&pending, j, 0.0f, 1.0f, 0.0f);
         vstore_f32(loss, finish_pending(&pending));
         if (rows->row_loss)
             vstore_tail_f32((float *)rows->row_loss + i, count, vload_f32(loss));

@@ -115,6 +115,10 @@ LANES_LARGE void exponentials_of_group(const storage *x, int64_t left, exp_scale
     UNROLL for (int i = 0; i < GROUP; i += BLOCKS_IN_FLIGHT * BLOCK)
     {
         vf e[BLOCKS_IN_FLIGHT];
+        if (left <= i) {
+            FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(kept + i + BLOCK * k, vset1(0.0f));
+            continue;
+        }
         load_blocks(e, BLOCKS_IN_FLIGHT, x + i, left - i, -LANE_INFINITY);
         if (shifted)
             FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) e[k] = vsub(e[k], shift);
@@ -142,11 +146,17 @@ typedef struct departure {
     float label_value;
 } departure;
 
-LANES void set_scale(departure *d, float h)
+/* Below this e, e h is not normal. */
+LANES float least_of(float h)
 {
     const float size = h < 0.0f ? -h : h;
+    return size > 1.0f ? SMALLEST_NORMAL : SMALLEST_NORMAL / size;
+}
+
+LANES void set_scale(departure *d, float h)
+{
     d->h = h;
-    d->least = size > 1.0f ? SMALLEST_NORMAL : SMALLEST_NORMAL / size;
+    d->least = least_of(h);
 }
 
 LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const int leaving,
@@ -222,11 +232,13 @@ typedef struct search {
     float max;
 } search;
 
-/* By value: what is stored cannot then change what is read. */
-LANES float take_out(float *e)
+/* The column's exponential, which is 0 in the sum then. Stored as a whole block: the sum reads blocks,
+ * and CPUs do not forward to them what was stored in pieces. */
+LANES float take_out(float *e, int64_t column)
 {
-    const float taken = *e;
-    *e = 0.0f;
+    const float taken = e[column];
+    float *block = e + (column & -BLOCK);
+    vstore_f32(block, vkeep(vmask_without((int)(column % BLOCK)), vload_f32(block)));
     return taken;
 }
 
@@ -237,7 +249,7 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
     for (int64_t i = from; i < c.n; i += GROUP)
         exponentials_of_group(c.x + i, c.n - i, scale, vset1(c.ref.shift), shifted, c.kept + i);
     if (c.left_out >= from && c.left_out >= 0 && c.left_out < c.n)
-        left_out = take_out(c.kept + c.left_out);
+        left_out = take_out(c.kept, c.left_out);
     return left_out;
 }
 
@@ -250,7 +262,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     const int64_t group_of_left_out = c.left_out & -GROUP;
     const int64_t whole = c.n & -GROUP;
     const int64_t unaligned = leaving && streamed ? before_line(d.out, d.n) : 0;
-    int64_t together = shifted ? 0 : smaller(whole, ahead.n & -GROUP);
+    int64_t together = shifted || ahead.n < GROUP ? 0 : smaller(whole, ahead.n & -GROUP);
     chunk_sum sum = {0.0, 0.0f};
     vf max = vset1(-LANE_INFINITY);
     vd total = vd_zero();
@@ -278,7 +290,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         max = max_of_group(ahead.x + i, GROUP, max);
         exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
-            sum.left_out = take_out(c.kept + c.left_out);
+            sum.left_out = take_out(c.kept, c.left_out);
     }
     if (streamed)
         sum.left_out += exponentials_from(together, c, scale, shifted);
@@ -412,6 +424,14 @@ LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, 
     if (leaving && d.n == 0)
         return pass_chunk_alone(c, next);
     return pass_chunk(c, next, d, leaving, streamed, 0);
+}
+
+/* The n logits at x with nothing beside them, their exponentials in `e`. */
+LANES chunk_sum sum_alone(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
+{
+    search nothing = {NULL, 0, 0.0f};
+    const departure nobody = {.n = 0};
+    return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
 }
 
 /* Chunks are added in index order, relative to `row.ref`; `best` is the chunk that it comes from. */

@@ -20,8 +20,11 @@
  * at most SET_CLASSES classes, 8 KiB, and stay in L1 beside their rows; a wider tile goes alone. */
 enum { SET_CLASSES = 128, MAX_TILES = 8, TILE_CLASSES = 255 };
 
+/* A row that could go in a tile and goes by itself: whole groups. */
+enum { SHORT_ROW = (TILE_CLASSES + GROUP - 1) / GROUP * GROUP };
+
 /* The scratch of rows that could go in tiles and go one after the other. */
-enum { SHORT_SCRATCH = SCRATCH_ROWS * ((TILE_CLASSES + GROUP - 1) / GROUP * GROUP) + BLOCK };
+enum { SHORT_SCRATCH = SCRATCH_ROWS * SHORT_ROW + BLOCK };
 
 /* How many tiles of `classes` classes go side by side; 0: such rows are too long for tiles. */
 LANES int64_t tiles_of(int64_t classes)
@@ -41,6 +44,27 @@ LANES int64_t end_of_tiles(int64_t begin, int64_t end, int64_t classes)
     const int64_t rest = (end - begin) % BLOCK;
     return rest < 2 + classes / 4 ? end - rest : end;
 }
+
+/* ---- a row by itself -------------------------------------------------------------------------- */
+
+LANES row_sum sum_short_row(const storage *x, int64_t classes, int64_t left_out, float *e)
+{
+    const reference ref = reference_of(max_of(x, classes));
+    const chunk_sum sum = sum_alone(x, classes, ref, left_out, e);
+    return (row_sum){ref, sum.others, (double)sum.left_out};
+}
+
+/* out = e h, as leave_group has it. */
+LANES void scale_short_row(const float *e, int64_t classes, float h, storage *out)
+{
+    const vf scale = vset1(h), least = vset1(least_of(h));
+    for (int64_t c = 0; c < classes; c += BLOCK) {
+        const vf v = vload_f32(e + c);
+        vstore_tail(out + c, classes - c, vkeep(vle(least, v), vmul(v, scale)));
+    }
+}
+
+/* ---- sixteen rows ----------------------------------------------------------------------------- */
 
 LANES vf max_of_tile(const float *x, int64_t classes)
 {
