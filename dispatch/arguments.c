@@ -118,45 +118,50 @@ static bool product_exceeds(int64_t a, int64_t b, int64_t limit)
     return a > 0 && b > limit / a;
 }
 
-/* NULL and dtype: what every array has. */
-static void check_data(arguments *in, const char *name, const void *data, ballast_dtype dtype,
+/* NULL and dtype: what every array has. These return whether something is wrong. */
+static bool wrong_data(arguments *in, const char *name, const void *data, ballast_dtype dtype,
                        unsigned dtypes, bool empty)
 {
-    ballast__refuse(in, !data && (dtype == BALLAST_DTYPE_NONE || !empty), BALLAST_ERR_NULL, name,
-                    0);
-    ballast__refuse(in, !is_in(dtypes, dtype), BALLAST_ERR_DTYPE, name, (int64_t)dtype);
+    return ballast__refuse(in, !data && (dtype == BALLAST_DTYPE_NONE || !empty), BALLAST_ERR_NULL,
+                           name, 0) ||
+           ballast__refuse(in, !is_in(dtypes, dtype), BALLAST_ERR_DTYPE, name, (int64_t)dtype);
 }
 
-/* Sizes, before anything is computed of them. */
-static void check_shape(arguments *in, const char *name, const ballast_const_tensor *t)
+static bool is_empty(const ballast_const_tensor *t)
 {
-    ballast__refuse(in, t->outer < 0, BALLAST_ERR_SHAPE, name, t->outer);
-    ballast__refuse(in, t->classes < 0, BALLAST_ERR_SHAPE, name, t->classes);
-    ballast__refuse(in, t->inner < 0, BALLAST_ERR_SHAPE, name, t->inner);
-    if (in->fault.status != BALLAST_OK)
-        return;
-    ballast__refuse(in, t->outer > 1 && product_exceeds(t->outer, t->classes, MAX_ELEMENTS),
-                    BALLAST_ERR_SHAPE, name, t->outer);
+    return t->outer == 0 || t->classes == 0 || t->inner == 0;
+}
+
+/* Sizes, before anything is computed of them. Of sizes below 2^28 none is negative, and the product of
+ * two is no more than MAX_ELEMENTS: one look at all of them tells. */
+static bool wrong_shape(arguments *in, const char *name, const ballast_const_tensor *t)
+{
+    if ((uint64_t)(t->outer | t->classes | t->inner) >> 28 == 0)
+        return false;
+    return ballast__refuse(in, t->outer < 0, BALLAST_ERR_SHAPE, name, t->outer) ||
+           ballast__refuse(in, t->classes < 0, BALLAST_ERR_SHAPE, name, t->classes) ||
+           ballast__refuse(in, t->inner < 0, BALLAST_ERR_SHAPE, name, t->inner) ||
+           ballast__refuse(in,
+                           t->outer > 1 && product_exceeds(t->outer, t->classes, MAX_ELEMENTS),
+                           BALLAST_ERR_SHAPE, name, t->outer);
+}
+
+static bool wrong_shape_beside(arguments *in, const char *name, const ballast_const_tensor *t,
+                               const ballast_const_tensor *like)
+{
+    return ballast__refuse(in, t->outer != like->outer, BALLAST_ERR_SHAPE, name, t->outer) ||
+           ballast__refuse(in, t->classes != like->classes, BALLAST_ERR_SHAPE, name, t->classes) ||
+           ballast__refuse(in, t->inner != like->inner, BALLAST_ERR_SHAPE, name, t->inner);
+}
+
+static bool not_planes(arguments *in, const char *name, const ballast_const_tensor *t)
+{
+    return ballast__refuse(in, t->inner != 1, BALLAST_ERR_UNSUPPORTED, name, t->inner) ||
+           ballast__refuse(in, t->class_stride != 1, BALLAST_ERR_UNSUPPORTED, name,
+                           t->class_stride);
 }
 
 static bool is_matrix(const ballast_const_tensor *t) { return t->inner == 1 && t->class_stride == 1; }
-
-static void check_layout(arguments *in, const char *name, const ballast_const_tensor *t,
-                         unsigned use, const ballast_const_tensor *like)
-{
-    if (!(use & PLANES)) {
-        ballast__refuse(in, t->inner != 1, BALLAST_ERR_UNSUPPORTED, name, t->inner);
-        ballast__refuse(in, t->class_stride != 1, BALLAST_ERR_UNSUPPORTED, name, t->class_stride);
-    }
-    if (like) {
-        ballast__refuse(in, t->outer != like->outer, BALLAST_ERR_SHAPE, name, t->outer);
-        ballast__refuse(in, t->classes != like->classes, BALLAST_ERR_SHAPE, name, t->classes);
-        ballast__refuse(in, t->inner != like->inner, BALLAST_ERR_SHAPE, name, t->inner);
-    }
-    if (is_matrix(t))
-        ballast__refuse(in, t->outer > 1 && t->outer_stride < t->classes, BALLAST_ERR_STRIDE,
-                        name, t->outer_stride);
-}
 
 /* Elements from the first to the last of `count` pieces, both included, or -1 where that is beyond any
  * memory. */
@@ -174,17 +179,17 @@ static int64_t span_of(int64_t count, int64_t stride, int64_t piece)
 }
 
 /* Puts it on the list: `span` elements from the first to the last, in rows of `row`, `stride` apart
- * (0: one row). */
-static void add_array(arguments *in, const char *name, const void *data, ballast_dtype dtype,
-                      unsigned use, int64_t span, int64_t row, int64_t stride)
+ * (0: one row). Returns its place there; NULL where something is wrong, or it has no elements. */
+static inline array *add_array(arguments *in, const char *name, const void *data,
+                               ballast_dtype dtype, unsigned use, int64_t span, int64_t row,
+                               int64_t stride)
 {
     const uintptr_t begin = (uintptr_t)data, size = size_of(dtype);
 
-    ballast__refuse(in, span < 0 || (uintptr_t)span * size > UINTPTR_MAX - begin,
-                    BALLAST_ERR_SHAPE, name, stride ? stride : row);
-    ballast__refuse(in, (begin & (size - 1)) != 0, BALLAST_ERR_ALIGNMENT, name, 0);
-    if (in->fault.status != BALLAST_OK || span == 0)
-        return;
+    if (ballast__refuse(in, span < 0 || (uintptr_t)span * size > UINTPTR_MAX - begin,
+                        BALLAST_ERR_SHAPE, name, stride ? stride : row) ||
+        ballast__refuse(in, (begin & (size - 1)) != 0, BALLAST_ERR_ALIGNMENT, name, 0) || span == 0)
+        return NULL;
     array *a = &in->arrays[in->count++];
     a->name = name;
     a->dtype = dtype;
@@ -194,74 +199,77 @@ static void add_array(arguments *in, const char *name, const void *data, ballast
     a->row_bytes = (uintptr_t)row * size;
     a->row_stride = (uintptr_t)stride * size;
     a->plane_bytes = a->plane_stride = 0;
+    return a;
 }
 
-/* Any inner and class_stride: sizes, then strides from the inside out. */
-static void take_planes(arguments *in, const char *name, const ballast_const_tensor *t, unsigned use)
+/* Any inner and class_stride: sizes, then strides from the inside out. Out of line, for it needs more
+ * registers than a matrix does. */
+static __attribute__((noinline)) void take_planes(arguments *in, const char *name, const ballast_const_tensor *t, unsigned use)
 {
     const int64_t rows = t->outer > 1 ? t->outer_stride : 0;
     const bool has_planes = t->classes > 1 && t->inner > 0 && t->outer > 0;
-    const int before = in->count;
 
-    ballast__refuse(in, product_exceeds(t->outer, t->inner, MAX_ELEMENTS), BALLAST_ERR_SHAPE, name,
-                    t->inner);
-    ballast__refuse(in, has_planes && t->class_stride < t->inner, BALLAST_ERR_STRIDE, name,
-                    t->class_stride);
-    if (in->fault.status != BALLAST_OK)
+    if (ballast__refuse(in, product_exceeds(t->outer, t->inner, MAX_ELEMENTS), BALLAST_ERR_SHAPE,
+                        name, t->inner) ||
+        ballast__refuse(in, has_planes && t->class_stride < t->inner, BALLAST_ERR_STRIDE, name,
+                        t->class_stride) ||
+        ballast__refuse(in, product_exceeds(ballast__row_count(t), t->classes, MAX_ELEMENTS),
+                        BALLAST_ERR_SHAPE, name, t->outer))
         return;
-    ballast__refuse(in, product_exceeds(ballast__row_count(t), t->classes, MAX_ELEMENTS),
-                    BALLAST_ERR_SHAPE, name, t->outer);
     const int64_t row = span_of(t->classes, t->class_stride, t->inner);
-    ballast__refuse(in, row < 0, BALLAST_ERR_SHAPE, name, t->class_stride);
-    ballast__refuse(in, t->outer > 1 && t->outer_stride < row, BALLAST_ERR_STRIDE, name,
-                    t->outer_stride);
-    if (in->fault.status != BALLAST_OK)
+    if (ballast__refuse(in, row < 0, BALLAST_ERR_SHAPE, name, t->class_stride) ||
+        ballast__refuse(in, t->outer > 1 && t->outer_stride < row, BALLAST_ERR_STRIDE, name,
+                        t->outer_stride))
         return;
-    add_array(in, name, t->data, t->dtype, use, span_of(t->outer, t->outer_stride, row), row, rows);
-    if (in->count > before && has_planes) {
-        array *a = &in->arrays[before];
+    array *a = add_array(in, name, t->data, t->dtype, use,
+                         span_of(t->outer, t->outer_stride, row), row, rows);
+    if (a && has_planes) {
         a->plane_bytes = (uintptr_t)t->inner * size_of(t->dtype);
         a->plane_stride = (uintptr_t)t->class_stride * size_of(t->dtype);
     }
 }
 
-void ballast__take_tensor(arguments *in, const char *name, const ballast_const_tensor *t,
-                          unsigned dtypes, unsigned use, const ballast_const_tensor *like)
+static void take_matrix(arguments *in, const char *name, const ballast_const_tensor *t, unsigned use)
 {
-    if (in->fault.status != BALLAST_OK || (!t->data && !(use & NEEDED)))
+    const bool rows = t->outer > 1;
+
+    if (ballast__refuse(in, rows && t->outer_stride < t->classes, BALLAST_ERR_STRIDE, name,
+                        t->outer_stride))
         return;
-    check_data(in, name, t->data, t->dtype, dtypes,
-               t->outer == 0 || t->classes == 0 || t->inner == 0);
-    check_shape(in, name, t);
-    check_layout(in, name, t, use, like);
-    if (in->fault.status != BALLAST_OK)
+    add_array(in, name, t->data, t->dtype, use, span_of(t->outer, t->outer_stride, t->classes),
+              t->classes, rows ? t->outer_stride : 0);
+}
+
+void ballast__take_given_tensor(arguments *in, const char *name, const ballast_const_tensor *t,
+                                unsigned dtypes, unsigned use, const ballast_const_tensor *like)
+{
+    if (in->fault.status != BALLAST_OK ||
+        wrong_data(in, name, t->data, t->dtype, dtypes, !t->data && is_empty(t)) ||
+        wrong_shape(in, name, t) || (!(use & PLANES) && not_planes(in, name, t)) ||
+        (like && wrong_shape_beside(in, name, t, like)))
         return;
     if (is_matrix(t))
-        add_array(in, name, t->data, t->dtype, use, span_of(t->outer, t->outer_stride, t->classes),
-                  t->classes, t->outer > 1 ? t->outer_stride : 0);
+        take_matrix(in, name, t, use);
     else
         take_planes(in, name, t, use);
 }
 
-void ballast__take_output(arguments *in, const char *name, const ballast_tensor *t,
-                          unsigned dtypes, unsigned use, const ballast_const_tensor *like)
+void ballast__take_given_output(arguments *in, const char *name, const ballast_tensor *t,
+                                unsigned dtypes, unsigned use, const ballast_const_tensor *like)
 {
-    if (!t->data && !(use & NEEDED))
-        return;
     const ballast_const_tensor tensor = {t->data,  t->dtype,        t->outer,       t->classes,
                                          t->inner, t->outer_stride, t->class_stride};
-    ballast__take_tensor(in, name, &tensor, dtypes, use | WRITTEN, like);
+    ballast__take_given_tensor(in, name, &tensor, dtypes, use | WRITTEN, like);
 }
 
-void ballast__take_array(arguments *in, const char *name, const void *data, ballast_dtype dtype,
-                         unsigned dtypes, int64_t count, unsigned use)
+void ballast__take_given_array(arguments *in, const char *name, const void *data,
+                               ballast_dtype dtype, unsigned dtypes, int64_t count, unsigned use)
 {
-    if (in->fault.status != BALLAST_OK || (!data && !(use & NEEDED)))
+    if (in->fault.status != BALLAST_OK ||
+        wrong_data(in, name, data, dtype, dtypes, count == 0) ||
+        ballast__refuse(in, count < 0, BALLAST_ERR_SHAPE, name, count))
         return;
-    check_data(in, name, data, dtype, dtypes, count == 0);
-    ballast__refuse(in, count < 0, BALLAST_ERR_SHAPE, name, count);
-    if (in->fault.status == BALLAST_OK)
-        add_array(in, name, data, dtype, use, count <= MAX_ELEMENTS ? count : -1, count, 0);
+    add_array(in, name, data, dtype, use, count <= MAX_ELEMENTS ? count : -1, count, 0);
 }
 
 /* ---- Overlaps -------------------------------------------------------------------------------- */
@@ -293,25 +301,31 @@ static bool is_interleaved(const array *a, const array *b)
            b->row_stride % planes == 0 && alternate(a, a->plane_bytes, b, b->plane_bytes, planes);
 }
 
-static bool overlap(const array *a, const array *b)
+static bool are_apart(const array *a, const array *b)
 {
-    if (a->end <= b->begin || b->end <= a->begin)
-        return false;
-    return !(a->begin <= b->begin ? is_interleaved(a, b) : is_interleaved(b, a));
+    return a->end <= b->begin || b->end <= a->begin;
 }
 
-static void check_output(arguments *in, const array *output)
+static void check_overlap(arguments *in, const array *output, const array *other)
 {
-    for (const array *other = in->arrays; other < in->arrays + in->count; other++)
-        if (other != output && overlap(output, other))
-            ballast__refuse(in, !is_in_place(output, other), BALLAST_ERR_OVERLAP, output->name, 0);
+    const bool interleaved = output->begin <= other->begin ? is_interleaved(output, other)
+                                                           : is_interleaved(other, output);
+
+    ballast__refuse(in, !interleaved && !is_in_place(output, other), BALLAST_ERR_OVERLAP,
+                    output->name, 0);
 }
 
 void ballast__check_overlaps(arguments *in)
 {
-    for (const array *output = in->arrays; output < in->arrays + in->count; output++)
-        if (output->use & WRITTEN)
-            check_output(in, output);
+    const array *const end = in->arrays + in->count;
+
+    for (const array *output = in->arrays; output < end; output++) {
+        if (!(output->use & WRITTEN))
+            continue;
+        for (const array *other = in->arrays; other < end; other++)
+            if (!are_apart(output, other) && other != output)
+                check_overlap(in, output, other);
+    }
 }
 
 /* ---- Kernels --------------------------------------------------------------------------------- */

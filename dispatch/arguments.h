@@ -88,12 +88,14 @@ ballast_status ballast__report(const arguments *in, ballast_error *error);
 void ballast__refuse_element(arguments *in, ballast_status status, const char *name, int64_t index,
                              int64_t integer, double value);
 
-/* Where nothing was found yet and `wrong`, that is the fault. Inline, for nothing is wrong. */
-static inline void ballast__refuse(arguments *in, bool wrong, ballast_status status,
+/* Where nothing was found yet and `wrong`, that is the fault. Returns `wrong`: a chain of || ends at
+ * the first fault. Inline, for nothing is wrong. */
+static inline bool ballast__refuse(arguments *in, bool wrong, ballast_status status,
                                    const char *name, int64_t integer)
 {
     if (wrong)
         ballast__refuse_element(in, status, name, -1, integer, (double)integer);
+    return wrong;
 }
 
 static inline void ballast__refuse_real(arguments *in, bool wrong, const char *name, double value)
@@ -103,13 +105,38 @@ static inline void ballast__refuse_real(arguments *in, bool wrong, const char *n
 }
 
 /* Checks an array's pointer, dtype, shape (that of `like`, unless NULL), strides and alignment, and
- * puts it on the list. One that is not given is passed over, unless it is NEEDED. */
-void ballast__take_tensor(arguments *in, const char *name, const ballast_const_tensor *tensor,
-                          unsigned dtypes, unsigned use, const ballast_const_tensor *like);
-void ballast__take_output(arguments *in, const char *name, const ballast_tensor *tensor,
-                          unsigned dtypes, unsigned use, const ballast_const_tensor *like);
-void ballast__take_array(arguments *in, const char *name, const void *data, ballast_dtype dtype,
-                         unsigned dtypes, int64_t count, unsigned use);
+ * puts it on the list. */
+void ballast__take_given_tensor(arguments *in, const char *name, const ballast_const_tensor *tensor,
+                                unsigned dtypes, unsigned use, const ballast_const_tensor *like);
+void ballast__take_given_output(arguments *in, const char *name, const ballast_tensor *tensor,
+                                unsigned dtypes, unsigned use, const ballast_const_tensor *like);
+void ballast__take_given_array(arguments *in, const char *name, const void *data,
+                               ballast_dtype dtype, unsigned dtypes, int64_t count, unsigned use);
+
+/* The same; one that is not given is passed over, unless it is NEEDED. Inline, for most are not. */
+static inline void ballast__take_tensor(arguments *in, const char *name,
+                                        const ballast_const_tensor *tensor, unsigned dtypes,
+                                        unsigned use, const ballast_const_tensor *like)
+{
+    if (tensor->data || (use & NEEDED))
+        ballast__take_given_tensor(in, name, tensor, dtypes, use, like);
+}
+
+static inline void ballast__take_output(arguments *in, const char *name,
+                                        const ballast_tensor *tensor, unsigned dtypes,
+                                        unsigned use, const ballast_const_tensor *like)
+{
+    if (tensor->data || (use & NEEDED))
+        ballast__take_given_output(in, name, tensor, dtypes, use, like);
+}
+
+static inline void ballast__take_array(arguments *in, const char *name, const void *data,
+                                       ballast_dtype dtype, unsigned dtypes, int64_t count,
+                                       unsigned use)
+{
+    if (data || (use & NEEDED))
+        ballast__take_given_array(in, name, data, dtype, dtypes, count, use);
+}
 
 /* outer * inner; no number to rely on before the tensor is taken. */
 static inline int64_t ballast__row_count(const ballast_const_tensor *tensor)

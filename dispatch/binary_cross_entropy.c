@@ -10,7 +10,7 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
 
     (void)variant;
     const ballast_binary_cross_entropy_args *a = ballast__read_struct(in, &layout, args, &room);
-    const loss l = {.kind = BINARY_CROSS_ENTROPY, SHARED_BY_SIGMOID(a)};
+    const loss l = {.kind = BINARY_CROSS_ENTROPY, SHARED_BY_SIGMOID(a), WITHOUT_FOCUS};
     return ballast__prepare_loss(in, &l, p);
 }
 

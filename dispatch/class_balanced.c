@@ -24,6 +24,7 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
         SHARED_BY_LOSSES(a),
         WITHOUT_TARGETS,
         .class_weight_needed = true,
+        .row_weight = NULL,
         .gamma = a->gamma,
         .alpha = -1.0,
     };

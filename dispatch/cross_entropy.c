@@ -10,8 +10,8 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
 
     (void)variant;
     const ballast_cross_entropy_args *a = ballast__read_struct(in, &layout, args, &room);
-    const loss l = {.kind = CROSS_ENTROPY, SHARED_BY_LOSSES(a), WITHOUT_TARGETS,
-                    .row_weight = a->row_weight};
+    const loss l = {.kind = CROSS_ENTROPY, SHARED_BY_LOSSES(a), WITHOUT_TARGETS, WITHOUT_FOCUS,
+                    .class_weight_needed = false, .row_weight = a->row_weight};
     return ballast__prepare_loss(in, &l, p);
 }
 

@@ -34,6 +34,7 @@ void ballast__plan_rows(plan *p, const arguments *in, int64_t row_count, int64_t
 {
     p->row_count = row_count;
     p->row_step = 1;
+    p->leaf_count = 0;
     p->row_cycles = (cost.row + cost.element * (double)row_elements) * in->slowness;
     p->result = NULL;
     p->shared = NULL;
@@ -44,10 +45,9 @@ void ballast__plan_reduction(plan *p, double *result, int64_t unit)
     const int64_t units = ceil_div(p->row_count, unit * MAX_LEAVES);
 
     p->row_step = unit * (units > 0 ? units : 1);
+    p->leaf_count = ceil_div(p->row_count, p->row_step);
     p->result = result;
 }
-
-int64_t ballast__leaf_count(const plan *p) { return ceil_div(p->row_count, p->row_step); }
 
 /* The left half is the largest power of two that leaves something on the right. */
 static double sum_tree(const double *values, int stride, int64_t count)
@@ -64,9 +64,9 @@ static double sum_tree(const double *values, int stride, int64_t count)
 
 double ballast__sum_leaves(const plan *p, const double *partial, int stride, int part)
 {
-    const int64_t leaves = ballast__leaf_count(p);
-
-    return leaves > 0 ? sum_tree(partial + part, stride, leaves) : 0.0;
+    if (p->leaf_count > 1)
+        return sum_tree(partial + part, stride, p->leaf_count);
+    return p->leaf_count == 1 ? partial[part] : 0.0;
 }
 
 /* ---- The three pieces, inside the guard ------------------------------------------------------ */
@@ -205,7 +205,7 @@ DEFINE_ROOM(with_many_leaves, MAX_LEAVES * REDUCE_PARTS)
 
 static void with_leaves(piece *w, void (*use)(piece *))
 {
-    if (!w->p->result || ballast__leaf_count(w->p) <= FEW_LEAVES)
+    if (w->p->leaf_count <= FEW_LEAVES)
         with_few_leaves(w, use);
     else
         with_many_leaves(w, use);
@@ -233,10 +233,12 @@ static int64_t task_step_of(const plan *p)
 static void plan_tasks(piece *w)
 {
     const plan *p = w->p;
-    const double worth = (double)p->row_count * p->row_cycles / TASK_CYCLES;
 
     w->tasks = 1;
-    if (!w->parallel || worth < 2.0)
+    if (!w->parallel)
+        return;
+    const double worth = (double)p->row_count * p->row_cycles / TASK_CYCLES;
+    if (worth < 2.0)
         return;
     const int64_t threads = smaller(w->parallel->threads, INT64_MAX / TASKS_PER_THREAD);
     w->task_step = task_step_of(p);

@@ -10,6 +10,7 @@
 typedef struct plan {
     uint64_t mark; /* PREPARED, or anything else */
     int64_t row_count, row_step;
+    int64_t leaf_count; /* 0 where nothing is reduced */
     double row_cycles; /* how much work a row is, about */
 
     /* Runs `kernel` on `job`. partial: where the leaves go, of which each belongs to one call of
@@ -76,8 +77,6 @@ void ballast__plan_rows(plan *p, const arguments *in, int64_t row_count, int64_t
 /* ... and makes it one whose rows are reduced, by leaves of a multiple of `unit` rows. What becomes
  * of the leaves is left to say: `reduced`. */
 void ballast__plan_reduction(plan *p, double *result, int64_t unit);
-
-int64_t ballast__leaf_count(const plan *p);
 
 /* The sum over the leaves of partial[leaf * stride + part]. */
 double ballast__sum_leaves(const plan *p, const double *partial, int stride, int part);

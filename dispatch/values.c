@@ -93,10 +93,10 @@ static bool is_weight(double w) { return w >= 0.0 && w <= DBL_MAX; }
 DEFINE_ALL_WEIGHTS(float, FLT_MAX)
 DEFINE_ALL_WEIGHTS(double, DBL_MAX)
 
-void ballast__check_weights(arguments *in, const char *name, const void *data,
-                            ballast_dtype dtype, int64_t count)
+void ballast__check_given_weights(arguments *in, const char *name, const void *data,
+                                  ballast_dtype dtype, int64_t count)
 {
-    if (in->fault.status != BALLAST_OK || !data)
+    if (in->fault.status != BALLAST_OK)
         return;
     if (dtype == BALLAST_F32 ? all_weights_float(data, count) : all_weights_double(data, count))
         return;

@@ -40,9 +40,17 @@ static inline double ballast__real_at(const void *data, ballast_dtype dtype, int
 /* Refuses the first label that is none of these, and counts the others. */
 label_counts ballast__check_labels(arguments *in, const label_rows *l);
 
-/* Refuses the first weight that is negative, infinite or NaN. data NULL: nothing to check. */
-void ballast__check_weights(arguments *in, const char *name, const void *data,
-                            ballast_dtype dtype, int64_t count);
+/* Refuses the first weight that is negative, infinite or NaN. */
+void ballast__check_given_weights(arguments *in, const char *name, const void *data,
+                                  ballast_dtype dtype, int64_t count);
+
+/* data NULL: nothing to check. */
+static inline void ballast__check_weights(arguments *in, const char *name, const void *data,
+                                          ballast_dtype dtype, int64_t count)
+{
+    if (data)
+        ballast__check_given_weights(in, name, data, dtype, count);
+}
 
 /* The per-class work of calls that have no memory of their own: classes in groups that fit on the
  * stack, and one pass over the rows for each group.
