@@ -386,6 +386,62 @@ static void exec_is_checked(void **state)
     ALL_WITH_PLAN(EXEC);
 }
 
+/* ---- Rows shared between threads --------------------------------------------------------------- */
+
+enum { LONG_ROWS = 2, LONG_CLASSES = 131072 };
+static float long_x[LONG_ROWS * LONG_CLASSES], long_out[LONG_ROWS * LONG_CLASSES];
+static float long_weight[LONG_CLASSES];
+
+/* Two long rows and four threads: the rows are shared, unless the call is refused. */
+#define SHARE(tensor_in, tensor_out)                                                               \
+    do {                                                                                           \
+        static ballast_parallel p;                                                                 \
+        p = parallel(4, true);                                                                     \
+        e.parallel = &p;                                                                           \
+        a.tensor_in = ballast_const_matrix_f32(long_x, LONG_ROWS, LONG_CLASSES);                   \
+        a.tensor_out = ballast_matrix_f32(long_out, LONG_ROWS, LONG_CLASSES);                      \
+    } while (0)
+
+#define SHARE_LOSS                                                                                 \
+    SHARE(logits, grad);                                                                           \
+    a.class_weight = long_weight
+
+static void count_runs(void *context, int64_t tasks, void (*task)(void *, int64_t), void *arg)
+{
+    ++*(int *)context;
+    for (int64_t i = 0; i < tasks; i++)
+        task(arg, i);
+}
+
+/* Refused before the first task runs and before anything is written. */
+static void shared_rows_are_checked(void **state)
+{
+    static const float untouched[LONG_ROWS * LONG_CLASSES];
+    int runs = 0;
+
+    (void)state;
+    REFUSED_AS(ce, SHARE_LOSS; m.labels[1] = LONG_CLASSES, BALLAST_ERR_LABEL, "labels", 1,
+               LONG_CLASSES, LONG_CLASSES);
+    REFUSED_AS(ce, SHARE_LOSS; m.row_weight[1] = -1.0f, BALLAST_ERR_WEIGHT, "row_weight", 1, 0,
+               -1.0);
+    REFUSED(ce, SHARE_LOSS; a.grad.data = long_x + 1, OVERLAP, "grad", 0);
+    REFUSED(ce, SHARE_LOSS; a.row_loss = long_out, OVERLAP, "row_loss", 0);
+    REFUSED_AS(ce, SHARE_LOSS; long_weight[LONG_CLASSES - 1] = NAN, BALLAST_ERR_WEIGHT,
+               "class_weight", LONG_CLASSES - 1, 0, (double)NAN);
+    REFUSED(sm, SHARE(input, output); a.output.outer = 1, SHAPE, "output", 1);
+    REFUSED(lsm, SHARE(input, output); a.output.outer_stride = 1, STRIDE, "output", 1);
+    assert_memory_equal(long_out, untouched, sizeof untouched);
+
+    fill(NULL); /* and with nothing wrong they are shared: two runs, not one */
+    ballast_softmax_args a = sm_args();
+    ballast_exec e = BALLAST_EXEC;
+    const ballast_parallel counting = {&runs, count_runs, 4};
+    SHARE(input, output);
+    e.parallel = &counting;
+    assert_int_equal(ballast_softmax(&a, &e), BALLAST_OK);
+    assert_int_equal(runs, 2);
+}
+
 static void plan_is_needed(void **state)
 {
     (void)state;
@@ -967,6 +1023,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(struct_sizes, fill),
         cmocka_unit_test_setup(exec_is_checked, fill),
+        cmocka_unit_test_setup(shared_rows_are_checked, fill),
         cmocka_unit_test_setup(plan_is_needed, fill),
         cmocka_unit_test_setup(softmax_tensors, fill),
         cmocka_unit_test_setup(backward_tensors, fill),

@@ -204,6 +204,7 @@ static void pieces(void **state)
 typedef struct worker {
     const host *caller, *own;
     int64_t tasks;
+    int runs;
     void (*task)(void *, int64_t);
     void *arg;
     bool caller_kept, own_kept;
@@ -213,7 +214,7 @@ static void *work(void *arg)
 {
     worker *w = arg;
 
-    w->own_kept = true;
+    w->own_kept = w->runs == 1 || w->own_kept;
     for (int64_t i = w->tasks - 1; i >= 0; i--) {
         set_environment(w->own->e);
         w->task(w->arg, i);
@@ -230,7 +231,7 @@ static void run_on_worker(void *context, int64_t tasks, void (*task)(void *, int
     pthread_t thread;
 
     set_environment(hosts[0].e); /* thread creation is no part of the test */
-    w->caller_kept = same(found, w->caller->e);
+    w->caller_kept = (w->runs++ == 0 || w->caller_kept) && same(found, w->caller->e);
     w->tasks = tasks;
     w->task = task;
     w->arg = arg;
@@ -259,6 +260,127 @@ static void tasks(void **state)
             check_bits(p->name, w.caller);
             assert_true(w.caller_kept && w.own_kept);
         }
+}
+
+/* ---- Rows shared between threads ------------------------------------------------------------------ */
+
+enum { LONG_ROWS = 2, LONG_CLASSES = 100001 };
+
+/* All that the calls write. */
+typedef struct long_results {
+    double loss;
+    float rows[LONG_ROWS], matrix[LONG_ROWS * LONG_CLASSES];
+} long_results;
+
+static float long_x[LONG_ROWS * LONG_CLASSES];
+static long_results long_expected, long_found;
+
+static ballast_const_tensor long_input(void)
+{
+    return ballast_const_matrix_f32(long_x, LONG_ROWS, LONG_CLASSES);
+}
+static ballast_tensor long_output(void)
+{
+    return ballast_matrix_f32(long_found.matrix, LONG_ROWS, LONG_CLASSES);
+}
+
+static ballast_status long_softmax(const ballast_exec *e)
+{
+    ballast_softmax_args a = BALLAST_SOFTMAX_ARGS;
+
+    a.input = long_input();
+    a.output = long_output();
+    return ballast_softmax(&a, e);
+}
+
+static ballast_status long_log_softmax(const ballast_exec *e)
+{
+    ballast_softmax_args a = BALLAST_SOFTMAX_ARGS;
+
+    a.input = long_input();
+    a.output = long_output();
+    return ballast_log_softmax(&a, e);
+}
+
+static ballast_status long_log_sum_exp(const ballast_exec *e)
+{
+    ballast_log_sum_exp_args a = BALLAST_LOG_SUM_EXP_ARGS;
+
+    a.input = long_input();
+    a.output = long_found.rows;
+    return ballast_log_sum_exp(&a, e);
+}
+
+static ballast_status long_cross_entropy(const ballast_exec *e)
+{
+    static const int32_t labels[LONG_ROWS] = {5000, LONG_CLASSES - 1};
+    static const float weight[LONG_ROWS] = {0x1.8p-140f, 3.0f};
+    ballast_cross_entropy_args a = BALLAST_CROSS_ENTROPY_ARGS;
+
+    a.logits = long_input();
+    a.labels = ballast_labels_i32(labels);
+    a.row_weight = weight;
+    a.loss = &long_found.loss;
+    a.row_loss = long_found.rows;
+    a.grad = long_output();
+    return ballast_cross_entropy(&a, e);
+}
+
+/* `runs`: the rounds of tasks, two where something depends on a row's sum. Rows that are not shared
+ * take one. */
+static const struct long_call {
+    const char *name;
+    ballast_status (*call)(const ballast_exec *e);
+    int runs;
+} long_calls[] = {
+    {"softmax of shared rows", long_softmax, 2},
+    {"log_softmax of shared rows", long_log_softmax, 2},
+    {"log_sum_exp of shared rows", long_log_sum_exp, 1},
+    {"cross_entropy of shared rows", long_cross_entropy, 2},
+};
+
+/* Some logits are subnormal, some so far down that their exponentials nearly are. */
+static void make_long_rows(void)
+{
+    uint32_t random = 3;
+
+    for (int i = 0; i < LONG_ROWS * LONG_CLASSES; i++) {
+        random = random * 1664525u + 1013904223u;
+        long_x[i] = (float)(int32_t)random * 0x1p-28f;
+        if (i % 11 == 0)
+            long_x[i] *= 0x1p-133f;
+        if (i % 13 == 0)
+            long_x[i] -= 79.0f;
+    }
+}
+
+static void tasks_that_share_rows(void **state)
+{
+    (void)state;
+    make_long_rows();
+    for (size_t k = 0; k < sizeof long_calls / sizeof long_calls[0]; k++) {
+        const struct long_call *c = &long_calls[k];
+
+        memset(&long_found, 0x5a, sizeof long_found);
+        assert_int_equal(c->call(NULL), BALLAST_OK);
+        long_expected = long_found;
+        for (int i = 0; i < HOSTS; i++) {
+            worker w = {.caller = &hosts[i], .own = &hosts[(i + 4) % HOSTS]};
+            const ballast_parallel parallel = {&w, run_on_worker, 2};
+            ballast_exec exec = BALLAST_EXEC;
+            outcome o;
+
+            exec.parallel = &parallel;
+            memset(&long_found, 0x5a, sizeof long_found);
+            IN_ENVIRONMENT(w.caller, o, o.status = c->call(&exec));
+            assert_int_equal(o.status, BALLAST_OK);
+            check_outcome(c->name, w.caller, &o);
+            if (memcmp(&long_found, &long_expected, sizeof long_found) != 0)
+                fail_msg("%s: host %s: other bits than the serial call", c->name, w.caller->name);
+            assert_int_equal(w.runs, c->runs);
+            assert_true(w.caller_kept && w.own_kept);
+        }
+    }
 }
 
 /* ---- Calls without a plan, and errors -------------------------------------------------------- */
@@ -369,7 +491,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_calls),   cmocka_unit_test(pieces),
-        cmocka_unit_test(tasks),         cmocka_unit_test(effective_number),
+        cmocka_unit_test(tasks),         cmocka_unit_test(tasks_that_share_rows),
+        cmocka_unit_test(effective_number),
         cmocka_unit_test(class_weights), cmocka_unit_test(per_class),
         cmocka_unit_test(faults_and_messages),
     };

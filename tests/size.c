@@ -51,11 +51,13 @@ static void free_source(source *s)
     close(s->file);
 }
 
-/* What cannot be had here is skipped, not failed: address space is the host's to grant. */
-static void skip_for(const char *what)
+/* What cannot be had here is skipped, not failed: address space is the host's to grant. skip() does
+ * not return, but is not declared so. */
+static _Noreturn void skip_for(const char *what)
 {
     print_message("skipped: no %s here\n", what);
     skip();
+    abort();
 }
 
 /* `periods` mappings in a row, the last of the second half; nothing is mapped around them. */
