@@ -30,18 +30,26 @@ reference KERNEL(chunk_reference)(const storage *x, int64_t n);
 chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e);
 void KERNEL(chunk_leaves)(const departure *d, int leaving);
 
+/* Where a chunk's exponentials are: in the output where they wait, but for a last group that is not
+ * whole, for groups are read and written whole. */
+LANES float *exponentials_at(float *waiting, int64_t n, float *room)
+{
+    return waiting && n % GROUP == 0 ? waiting : room;
+}
+
 /* Sums the n logits at x, without column `left_out`. Where the output (NULL: none is wanted) can hold
  * exponentials, they wait there. */
 static __attribute__((noinline, unused)) void sum_shared(const storage *x, int64_t n,
                                                          int64_t left_out, storage *out,
                                                          chunk_state *state)
 {
-    float e[CHUNK];
+    float room[CHUNK], *const waiting = out ? exponentials_in(out) : NULL;
+    float *const e = exponentials_at(waiting, n, room);
     const reference ref = KERNEL(chunk_reference)(x, n);
     const chunk_sum sum = KERNEL(chunk_sum)(x, n, ref, left_out, e);
     *state = (chunk_state){sum.others, sum.left_out, ref.max, ref.n, ref.shift};
-    if (out && exponentials_in(out))
-        memcpy(exponentials_in(out), e, (size_t)n * sizeof *e);
+    if (waiting && e == room)
+        memcpy(waiting, e, (size_t)n * sizeof *e);
 }
 
 /* out = factor e, where e is relative to the chunk's reference, and the factor to the row's; column
@@ -49,14 +57,15 @@ static __attribute__((noinline, unused)) void sum_shared(const storage *x, int64
 static __attribute__((noinline, unused)) void scale_shared(const shared_chunk *c, const storage *x,
                                                            int64_t label, storage *out)
 {
-    float e[CHUNK];
+    float room[CHUNK], *const waiting = exponentials_in(out);
+    float *const e = exponentials_at(waiting, c->n, room);
     const reference ref = reference_of_state(c->state);
     const double worth = chunk_factor(ref, reference_of_state(&c->shared->whole));
     departure d = {.e = e, .out = out, .n = c->n, .label = label, .label_value = c->shared->value};
-    if (exponentials_in(out))
-        memcpy(e, exponentials_in(out), (size_t)c->n * sizeof *e);
-    else
+    if (!waiting)
         KERNEL(chunk_sum)(x, c->n, ref, label, e);
+    else if (e == room)
+        memcpy(e, waiting, (size_t)c->n * sizeof *e);
     set_scale(&d, narrowed(c->shared->factor * worth));
     KERNEL(chunk_leaves)(&d, SCALED);
 }
