@@ -132,8 +132,8 @@ static bool is_empty(const ballast_const_tensor *t)
     return t->outer == 0 || t->classes == 0 || t->inner == 0;
 }
 
-/* Sizes, before anything is computed of them. Of sizes below 2^28 none is negative, and the product of
- * two is no more than MAX_ELEMENTS: one look at all of them tells. */
+/* Sizes, before anything is computed of them. Of sizes below 2^28 none is negative, and no product
+ * of two exceeds MAX_ELEMENTS: one look at all of them tells. */
 static bool wrong_shape(arguments *in, const char *name, const ballast_const_tensor *t)
 {
     if ((uint64_t)(t->outer | t->classes | t->inner) >> 28 == 0)
@@ -202,9 +202,10 @@ static inline array *add_array(arguments *in, const char *name, const void *data
     return a;
 }
 
-/* Any inner and class_stride: sizes, then strides from the inside out. Out of line, for it needs more
- * registers than a matrix does. */
-static __attribute__((noinline)) void take_planes(arguments *in, const char *name, const ballast_const_tensor *t, unsigned use)
+/* Any inner and class_stride: sizes, then strides from the inside out. Out of line, for it needs
+ * more registers than a matrix does. */
+static __attribute__((noinline)) void take_planes(arguments *in, const char *name,
+                                                  const ballast_const_tensor *t, unsigned use)
 {
     const int64_t rows = t->outer > 1 ? t->outer_stride : 0;
     const bool has_planes = t->classes > 1 && t->inner > 0 && t->outer > 0;
@@ -229,7 +230,8 @@ static __attribute__((noinline)) void take_planes(arguments *in, const char *nam
     }
 }
 
-static void take_matrix(arguments *in, const char *name, const ballast_const_tensor *t, unsigned use)
+static void take_matrix(arguments *in, const char *name, const ballast_const_tensor *t,
+                        unsigned use)
 {
     const bool rows = t->outer > 1;
 

@@ -259,11 +259,11 @@ static void plan_sigmoid(plan *p, const loss *l, const kernel_table *kernels)
     job->alpha_negative = alpha ? 1.0 - l->alpha : 1.0;
 }
 
-/* Loss and gradient, of ballast bench. */
+/* Loss and gradient. */
 static const row_cost costs[] = {
-    [CROSS_ENTROPY] = {20.0, 1.3},
-    [BINARY_CROSS_ENTROPY] = {30.0, 2.5},
-    [SIGMOID_FOCAL] = {30.0, 4.0},
+    [CROSS_ENTROPY] = {30.0, 1.4},
+    [BINARY_CROSS_ENTROPY] = {60.0, 2.3},
+    [SIGMOID_FOCAL] = {70.0, 4.0},
 };
 
 static void plan_loss(plan *p, const arguments *in, const loss *l, label_counts counts,

@@ -127,6 +127,18 @@ static void guarded_finish(void *arg)
     store_result(w->p, w->partial);
 }
 
+/* Only what rows and finish read is set: an initialiser would clear the rest of the struct, too. */
+static void run_guarded(void (*work)(void *), plan *p, double *partial, int64_t begin, int64_t end)
+{
+    piece w;
+
+    w.p = p;
+    w.partial = partial;
+    w.begin = begin;
+    w.end = end;
+    ballast__guarded(work, &w);
+}
+
 /* ---- The plan, as the host sees it ----------------------------------------------------------- */
 
 static kept_plan *inside(ballast_plan *out) { return (kept_plan *)(void *)out; }
@@ -174,8 +186,7 @@ ballast_status ballast_plan_rows(ballast_plan *out, int64_t begin, int64_t end)
         return BALLAST_ERR_NULL;
     if (begin > end || !is_boundary(p, begin) || !is_boundary(p, end))
         return BALLAST_ERR_SPLIT;
-    piece w = {.p = &inside(out)->plan, .partial = inside(out)->partial, .begin = begin, .end = end};
-    ballast__guarded(guarded_rows, &w);
+    run_guarded(guarded_rows, &inside(out)->plan, inside(out)->partial, begin, end);
     return BALLAST_OK;
 }
 
@@ -183,8 +194,7 @@ ballast_status ballast_plan_finish(ballast_plan *out)
 {
     if (!prepared(out))
         return BALLAST_ERR_NULL;
-    piece w = {.p = &inside(out)->plan, .partial = inside(out)->partial};
-    ballast__guarded(guarded_finish, &w);
+    run_guarded(guarded_finish, &inside(out)->plan, inside(out)->partial, 0, 0);
     return BALLAST_OK;
 }
 
@@ -272,10 +282,8 @@ static void run_task(void *arg, int64_t index)
     const int64_t steps = ceil_div(rows, step);
     const int64_t begin = ballast__cut(steps, call->tasks, index);
     const int64_t end = ballast__cut(steps, call->tasks, index + 1);
-    piece w = {.p = call->p, .partial = call->partial, .begin = begin * step};
 
-    w.end = end < steps ? end * step : rows;
-    ballast__guarded(guarded_rows, &w);
+    run_guarded(guarded_rows, call->p, call->partial, begin * step, end < steps ? end * step : rows);
 }
 
 static void run_in_parallel(piece *w)

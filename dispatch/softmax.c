@@ -17,7 +17,7 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
 static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,
                          const ballast_tensor *output, const kernel_table *kernels)
 {
-    const row_cost cost = {20.0, 1.3};
+    const row_cost cost = {20.0, 1.6};
 
     ballast__plan_rows(p, in, ballast__row_count(input), input->classes, cost);
     p->rows = softmax_rows;
@@ -118,7 +118,7 @@ static void backward_rows(const plan *p, double *partial, int64_t begin, int64_t
 static void plan_backward(plan *p, const arguments *in, const ballast_softmax_backward_args *a,
                           const kernel_table *kernels)
 {
-    const row_cost cost = {20.0, 0.5};
+    const row_cost cost = {40.0, 0.6};
 
     ballast__plan_rows(p, in, ballast__row_count(&a->output), a->output.classes, cost);
     p->rows = backward_rows;
