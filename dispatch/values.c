@@ -6,40 +6,52 @@
 
 /* ---- Labels ---------------------------------------------------------------------------------- */
 
-typedef struct label_tally {
-    int64_t in_range; /* in [0, classes) */
-    int64_t ignored;
-} label_tally;
-
-/* Without branches: one unsigned comparison says whether a label is in range. */
-#define DEFINE_TALLY(name, type)                                                                  \
-    static label_tally tally_##name(const label_rows *l)                                          \
+/* Without branches: one unsigned comparison says whether a label is in [0, classes). */
+#define DEFINE_COUNTS(name, type)                                                                 \
+    static int64_t in_range_##name(const label_rows *l)                                           \
     {                                                                                             \
         const type *labels = l->labels.data;                                                      \
         const uint64_t classes = (uint64_t)l->classes;                                            \
-        label_tally t = {0, 0};                                                                   \
+        int64_t count = 0;                                                                        \
                                                                                                   \
-        for (int64_t i = 0; i < l->rows; i++) {                                                   \
-            const int64_t label = labels[i];                                                      \
+        for (int64_t i = 0; i < l->rows; i++)                                                     \
+            count += (uint64_t)(int64_t)labels[i] < classes;                                      \
+        return count;                                                                             \
+    }                                                                                             \
+    static int64_t ignored_##name(const label_rows *l)                                            \
+    {                                                                                             \
+        const type *labels = l->labels.data;                                                      \
+        int64_t count = 0;                                                                        \
                                                                                                   \
-            t.in_range += (uint64_t)label < classes;                                              \
-            t.ignored += label == l->ignore_index;                                                \
-        }                                                                                         \
-        return t;                                                                                 \
+        for (int64_t i = 0; i < l->rows; i++)                                                     \
+            count += labels[i] == l->ignore_index;                                                \
+        return count;                                                                             \
     }
-DEFINE_TALLY(u8, uint8_t)
-DEFINE_TALLY(i32, int32_t)
-DEFINE_TALLY(i64, int64_t)
+DEFINE_COUNTS(u8, uint8_t)
+DEFINE_COUNTS(i32, int32_t)
+DEFINE_COUNTS(i64, int64_t)
 
-static label_tally tally(const label_rows *l)
+static int64_t in_range(const label_rows *l)
 {
     switch (l->labels.dtype) {
     case BALLAST_U8:
-        return tally_u8(l);
+        return in_range_u8(l);
     case BALLAST_I32:
-        return tally_i32(l);
+        return in_range_i32(l);
     default:
-        return tally_i64(l);
+        return in_range_i64(l);
+    }
+}
+
+static int64_t ignored(const label_rows *l)
+{
+    switch (l->labels.dtype) {
+    case BALLAST_U8:
+        return ignored_u8(l);
+    case BALLAST_I32:
+        return ignored_i32(l);
+    default:
+        return ignored_i64(l);
     }
 }
 
@@ -67,10 +79,15 @@ label_counts ballast__check_labels(arguments *in, const label_rows *l)
 
     if (in->fault.status != BALLAST_OK)
         return counts;
-    const label_tally t = tally(l);
     const bool is_class = l->ignore_index >= 0 && l->ignore_index < l->classes;
-    counts.counted = l->rows - t.ignored;
-    counts.positives = is_class ? t.in_range - t.ignored : t.in_range;
+    counts.counted = l->rows;
+    counts.positives = in_range(l);
+    if (counts.positives == l->rows && !is_class) /* nothing is ignored: one look is enough */
+        return counts;
+    const int64_t left_out = ignored(l);
+    counts.counted -= left_out;
+    if (is_class)
+        counts.positives -= left_out;
     if (counts.positives != counts.counted)
         refuse_first_bad(in, l);
     return counts;
