@@ -161,7 +161,10 @@ static bool not_planes(arguments *in, const char *name, const ballast_const_tens
                            t->class_stride);
 }
 
-static bool is_matrix(const ballast_const_tensor *t) { return t->inner == 1 && t->class_stride == 1; }
+static bool is_matrix(const ballast_const_tensor *t)
+{
+    return t->inner == 1 && t->class_stride == 1;
+}
 
 /* Elements from the first to the last of `count` pieces, both included, or -1 where that is beyond any
  * memory. */

@@ -88,8 +88,8 @@ ballast_status ballast__report(const arguments *in, ballast_error *error);
 void ballast__refuse_element(arguments *in, ballast_status status, const char *name, int64_t index,
                              int64_t integer, double value);
 
-/* Where nothing was found yet and `wrong`, that is the fault. Returns `wrong`: a chain of || ends at
- * the first fault. Inline, for nothing is wrong. */
+/* Where nothing was found yet and `wrong`, that is the fault. Returns `wrong`: a chain of || ends
+ * at the first fault. Inline, for nothing is wrong. */
 static inline bool ballast__refuse(arguments *in, bool wrong, ballast_status status,
                                    const char *name, int64_t integer)
 {

@@ -8,8 +8,8 @@
 typedef enum loss_kind { CROSS_ENTROPY, BINARY_CROSS_ENTROPY, SIGMOID_FOCAL } loss_kind;
 
 /* The arguments of the public structs, under their names there. What a loss does not have is 0, as
- * "not given". Initialisers name every member: else compilers clear the whole struct first, and a call
- * of one short row took 3 % longer. */
+ * "not given". Initialisers name every member: else compilers clear the whole struct first, and a
+ * call of one short row took 3 % longer. */
 typedef struct loss {
     loss_kind kind;
     bool background;          /* a negative label means: all classes are negative */

@@ -283,7 +283,8 @@ static void run_task(void *arg, int64_t index)
     const int64_t begin = ballast__cut(steps, call->tasks, index);
     const int64_t end = ballast__cut(steps, call->tasks, index + 1);
 
-    run_guarded(guarded_rows, call->p, call->partial, begin * step, end < steps ? end * step : rows);
+    run_guarded(guarded_rows, call->p, call->partial, begin * step,
+                end < steps ? end * step : rows);
 }
 
 static void run_in_parallel(piece *w)

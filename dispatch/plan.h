@@ -65,8 +65,9 @@ ballast_status ballast__prepare(operation op, const void *args, const ballast_ex
 ballast_status ballast__call(operation op, const void *args, const ballast_exec *exec);
 
 /* What a row takes with AVX2, in cycles: so many for itself, so many for an element. It says how
- * much work a task is, and need not be exact. Those of losses and softmax are fitted by eye to `ballast
- * bench` of 10, 100, 1000 and 8192 classes in cache (5th percentile, AMD Zen 3): within a third. */
+ * much work a task is, and need not be exact. Those of losses and softmax are fitted by eye to
+ * `ballast bench` of 10, 100, 1000 and 8192 classes in cache (5th percentile, AMD Zen 3): within a
+ * third. */
 typedef struct row_cost {
     double row, element;
 } row_cost;

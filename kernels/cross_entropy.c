@@ -27,7 +27,7 @@ LANES storage *grad_of(const cross_entropy_job *job, int64_t i)
     return job->grad ? (storage *)job->grad + i * job->grad_stride : NULL;
 }
 
-/* A row that is ignored weighs nothing; a special one has NaN for its loss and all of its gradient. */
+/* A row that is ignored weighs nothing; a special one has NaN for its loss and its gradient. */
 LANES void set_ignored(pending_losses *p, int64_t j) { set_pending(p, j, 0.0f, 1.0f, 0.0f); }
 LANES void set_special(pending_losses *p, int64_t j, float weight)
 {
@@ -212,8 +212,8 @@ static __attribute__((noinline)) vf label_logits(const cross_entropy_job *job,
     return vload_f32(logit);
 }
 
-/* A short row by itself. It has one chunk, and is over before a pass could run beside it: so nothing
- * is carried from row to row, and the CPU has the next one under way by itself. */
+/* A short row by itself. It has one chunk, and is over before a pass could run beside it: nothing is
+ * carried from row to row, and the CPU has the next one under way by itself. */
 LANES_LARGE void cross_entropy_short_row(const cross_entropy_job *job, int64_t i,
                                          pending_losses *pending, int64_t j)
 {

@@ -45,8 +45,7 @@ LANES void set_pending(pending_losses *p, int64_t j, float others, float label_t
     p->shift_minus_logit[j] = 0.0f;
 }
 
-/* Lanes without a row stay so. Stored as blocks: single floats, sixteen of each, took longer than a row
- * of 10 classes. */
+/* Lanes without a row stay so. */
 LANES void set_nothing_pending(pending_losses *p)
 {
     const vf nothing = vset1(0.0f);

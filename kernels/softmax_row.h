@@ -232,8 +232,8 @@ typedef struct search {
     float max;
 } search;
 
-/* The column's exponential, which is 0 in the sum then. Stored as a whole block: the sum reads blocks,
- * and CPUs do not forward to them what was stored in pieces. */
+/* The column's exponential, which is 0 in the sum then. A whole block is stored: the sum reads
+ * blocks, and CPUs do not forward to them what was stored in pieces. */
 LANES float take_out(float *e, int64_t column)
 {
     const float taken = e[column];
@@ -431,7 +431,8 @@ LANES chunk_sum sum_alone(const storage *x, int64_t n, reference ref, int64_t le
 {
     search nothing = {NULL, 0, 0.0f};
     const departure nobody = {.n = 0};
-    return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
+    const chunk c = {x, n, ref, left_out, e};
+    return sum_chunk(&nothing, c, left_out, nobody, NOTHING_LEAVES, 0);
 }
 
 /* Chunks are added in index order, relative to `row.ref`; `best` is the chunk that it comes from. */

@@ -386,7 +386,7 @@ static void exec_is_checked(void **state)
     ALL_WITH_PLAN(EXEC);
 }
 
-/* ---- Rows shared between threads --------------------------------------------------------------- */
+/* ---- Rows shared between threads ------------------------------------------------------------- */
 
 enum { LONG_ROWS = 2, LONG_CLASSES = 131072 };
 static float long_x[LONG_ROWS * LONG_CLASSES], long_out[LONG_ROWS * LONG_CLASSES];

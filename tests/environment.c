@@ -262,7 +262,7 @@ static void tasks(void **state)
         }
 }
 
-/* ---- Rows shared between threads ------------------------------------------------------------------ */
+/* ---- Rows shared between threads -------------------------------------------------------------- */
 
 enum { LONG_ROWS = 2, LONG_CLASSES = 100001 };
 

@@ -482,7 +482,7 @@ static void test_threads(void **state)
     each_operation("rows=3001,classes=100", "count=1000003", ALL_VARIANTS, expect_on_threads,
                    "threads", s);
     each_operation("rows=40000,classes=3", NULL, 2, expect_on_threads, "threads", s);
-    each_operation("rows=2,classes=70001", NULL, 3, expect_on_threads, "threads that share rows", s);
+    each_operation("rows=2,classes=70001", NULL, 3, expect_on_threads, "threads sharing rows", s);
     each_operation("rows=3001,classes=100", "count=1000003", ALL_VARIANTS, expect_in_pieces,
                    "pieces", s);
     each_operation("rows=40000,classes=3", "count=5000001", 2, expect_in_pieces, "pieces", s);
