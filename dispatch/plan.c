@@ -259,6 +259,8 @@ static void plan_tasks(piece *w)
         w->tasks = smaller(w->tasks, steps);
     if (worth < (double)w->tasks)
         w->tasks = (int64_t)worth;
+    if (w->tasks > threads) /* three tasks take two threads as long as four */
+        w->tasks -= w->tasks % threads;
 }
 
 /* All of it where there is one task; where there are more, the host's code runs them, and must not
