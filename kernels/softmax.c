@@ -187,7 +187,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     const int64_t stride = what == LOG_SUM_EXP ? 1 : job->output_stride;
     const int streamed = what != LOG_SUM_EXP && streams(job) && stride == classes;
     float x[TILE_CLASSES * BLOCK], fresh[TILE_CLASSES * BLOCK];
-    storage lines[TILE_CLASSES * BLOCK];
+    storage *const lines = fresh; /* free once the sums are known */
     _Alignas(LINE) float scratch[SHORT_SCRATCH];
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
     forward_tile tile[MAX_TILES];
