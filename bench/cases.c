@@ -53,6 +53,7 @@ void case_make(const problem *p, case_data *c)
 {
     memset(c, 0, sizeof *c);
     c->p = *p;
+    c->library = &library_linked;
     c->ignore_index = -100;
     p->operation->make(c);
 }

@@ -17,6 +17,7 @@
 #define BALLAST_BENCH_CASES_H
 
 #include "ballast/ballast.h"
+#include "library.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -154,6 +155,7 @@ enum case_input { IN_X, IN_GRAD, IN_TARGETS, IN_LABELS, IN_CLASS_WEIGHT, IN_WEIG
 
 struct case_data {
     problem p;
+    const library *library; /* that runs it: the linked one, unless the caller names another */
     case_array in[CASE_INPUTS];
     int64_t ignore_index;
     int is_view; /* rows of another: owns nothing */

@@ -53,26 +53,28 @@ static inline ballast_const_tensor replaced(const case_data *c, int input, const
 }
 
 /* The rows of a plan, one step at a time, from the last to the first. */
-static inline ballast_status run_pieces(ballast_status prepared, ballast_plan *plan)
+static inline ballast_status run_pieces(const library *l, ballast_status prepared,
+                                        ballast_plan *plan)
 {
     if (prepared != BALLAST_OK)
         return prepared;
-    const int64_t rows = ballast_plan_row_count(plan), step = ballast_plan_row_step(plan);
+    const int64_t rows = l->plan_row_count(plan), step = l->plan_row_step(plan);
 
     for (int64_t begin = rows > 0 ? (rows - 1) / step * step : -1; begin >= 0; begin -= step) {
         const int64_t end = rows - begin < step ? rows : begin + step;
-        const ballast_status status = ballast_plan_rows(plan, begin, end);
+        const ballast_status status = l->plan_rows(plan, begin, end);
 
         if (status != BALLAST_OK)
             return status;
     }
-    return ballast_plan_finish(plan);
+    return l->plan_finish(plan);
 }
 
 #define RUN(name, a)                                                                              \
+    const library *l = c->library;                                                                \
     ballast_plan plan;                                                                            \
-    return c->p.pieces ? run_pieces(ballast_##name##_prepare(&(a), exec, &plan), &plan)           \
-                       : ballast_##name(&(a), exec)
+    return c->p.pieces ? run_pieces(l, l->name##_prepare(&(a), exec, &plan), &plan)               \
+                       : l->name(&(a), exec)
 
 /* ---- Expected results ------------------------------------------------------------------------ */
 

@@ -24,7 +24,7 @@ static ballast_status run_per_class(const case_data *c, case_results *r, const b
     a.sums = r->out[SUMS].data;
     a.counts = r->out[COUNTS].data;
     a.means = r->out[MEANS].data;
-    return ballast_per_class(&a);
+    return c->library->per_class(&a);
 }
 
 static void refer_per_class(const case_data *c, int64_t row, case_reference *r)
