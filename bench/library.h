@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The functions of a Ballast library that cases call, so that one case runs against the library that
- * this program is linked with, and against any other: `ballast compare` has two side by side. */
+/* The functions of a Ballast library that cases call, so that one case runs against the library
+ * that this program is linked with, and against any other: `ballast compare` has two at once. */
 #ifndef BALLAST_BENCH_LIBRARY_H
 #define BALLAST_BENCH_LIBRARY_H
 

@@ -113,3 +113,29 @@ void measure_in_turn(const contender *contenders, int count, double budget, meas
     free(ratios);
     free(r);
 }
+
+void measure_pairs(const contender pair[2], double budget, paired *out)
+{
+    const int64_t a = repeats_of(&pair[0]), b = repeats_of(&pair[1]), repeats = a > b ? a : b;
+    double *seconds[2] = {malloc(2 * MEASURE_PAIRS * sizeof(double)),
+                          malloc(2 * MEASURE_PAIRS * sizeof(double))};
+    double log_ratio[MEASURE_PAIRS], cycles;
+    if (!seconds[0] || !seconds[1])
+        abort();
+    const double end = measure_now() + budget;
+    int n = 0;
+    for (; n < MEASURE_PAIRS && (n < 1 || measure_now() < end); n++) {
+        double *first = seconds[0] + 2 * n, *second = seconds[1] + 2 * n;
+        run_once(&pair[0], repeats, &first[0], &cycles);
+        run_once(&pair[1], repeats, &second[0], &cycles);
+        run_once(&pair[1], repeats, &second[1], &cycles);
+        run_once(&pair[0], repeats, &first[1], &cycles);
+        log_ratio[n] = 0.5 * log(second[0] / first[0] * second[1] / first[1]);
+    }
+    out->count = n;
+    out->log_ratio = median(log_ratio, n);
+    for (int k = 0; k < 2; k++) {
+        out->seconds[k] = median(seconds[k], 2 * n);
+        free(seconds[k]);
+    }
+}

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-enum { MEASURE_CONTENDERS = 12, MEASURE_ROUNDS = 1001 };
+enum { MEASURE_CONTENDERS = 12, MEASURE_ROUNDS = 1001, MEASURE_PAIRS = 500 };
 
 /* Does the work once. */
 typedef struct contender {
@@ -32,5 +32,13 @@ double measure_cycle(void);
  * three rounds at least. A run that is shorter than 50 microseconds is repeated within a round,
  * after one that is not timed, for the caches hold what the others left there. */
 void measure_in_turn(const contender *contenders, int count, double budget, measurement *out);
+
+/* Two contenders, A B B A for each pair, as many pairs as the budget allows, one at least. */
+typedef struct paired {
+    double seconds[2]; /* of one run: median */
+    double log_ratio;  /* of the second's time to the first's: median over the pairs */
+    int count;
+} paired;
+void measure_pairs(const contender pair[2], double budget, paired *out);
 
 #endif
