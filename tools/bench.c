@@ -4,7 +4,7 @@
 #include "bench.h"
 
 #include "../bench/contest.h"
-#include "../bench/suites.h"
+#include "bench_cases.h"
 #include "bench_machine.h"
 #include "bench_output.h"
 #include "options.h"
@@ -17,20 +17,21 @@
 
 enum {
     OPT_PROBLEM = 1, OPT_SUITE, OPT_FILTER, OPT_ISA, OPT_BASELINES, OPT_PAGES, OPT_SECONDS,
-    OPT_LIST, OPT_JSON, OPT_HTML, MAX_PROBLEMS = 256
+    OPT_REPETITIONS, OPT_LIST, OPT_JSON, OPT_HTML
 };
 
 static const option_spec specs[] = {
-    {"problem", "PROBLEM", "measure this case, such as cross_entropy:f32:rows=50,classes=1000 (may "
-                           "be repeated)", OPT_PROBLEM},
-    {"suite", "NAME", "these cases: quick (the default), cache, memory, growth, or all", OPT_SUITE},
-    {"filter", "TEXT", "only cases whose problem has this text in it", OPT_FILTER},
+    {"problem", "PROBLEM", BENCH_PROBLEM_HELP, OPT_PROBLEM},
+    {"suite", "NAME", BENCH_SUITE_HELP, OPT_SUITE},
+    {"filter", "TEXT", BENCH_FILTER_HELP, OPT_FILTER},
     {"isa", "NAME", "this implementation alone (default: the fastest, and the others beside it)",
      OPT_ISA},
     {"baselines", "WHICH", "on or off: what others would write or call (default on)",
      OPT_BASELINES},
     {"pages", "SIZE", "4k or huge: what arrays stand on (default 4k)", OPT_PAGES},
     {"seconds", "S", "time for each case (default 1)", OPT_SECONDS},
+    {"repetitions", "N", "measure all of it N times, one after the other: for ballast compare "
+                         "(default 1)", OPT_REPETITIONS},
     {"list", NULL, "print the cases that would be measured", OPT_LIST},
     {"json", "[FILE]", "Google Benchmark's JSON, to FILE or instead of the table", OPT_JSON},
     {"html", "FILE", "a page with plots, that needs nothing else", OPT_HTML},
@@ -62,99 +63,15 @@ static const command_spec spec = {
 };
 
 typedef struct settings {
-    const char *named[MAX_PROBLEMS]; /* by --problem */
-    int named_count;
-    const char *suite, *filter, *json_path, *html_path;
+    bench_selection selection;
+    const char *json_path, *html_path;
     const ballast_implementation *implementation;
     double seconds;
-    int64_t threads; /* 0: as the problem says */
+    int64_t repetitions;
     bool baselines, huge, list, json, quiet;
 } settings;
 
-/* ---- Which cases ----------------------------------------------------------------------------- */
-
-typedef struct chosen {
-    const char *suite; /* "" where named */
-    problem p;
-    char text[PROBLEM_TEXT];
-} chosen;
-
-typedef struct choice {
-    chosen cases[MAX_PROBLEMS];
-    int count;
-} choice;
-
-static bool choose(const settings *s, const char *suite_name, const char *text, choice *out)
-{
-    char message[PROBLEM_TEXT];
-    chosen *c = &out->cases[out->count];
-
-    if (!problem_parse(text, &c->p, message, sizeof message)) {
-        complain("--problem '%s': %s", text, message);
-        return false;
-    }
-    c->suite = suite_name;
-    snprintf(c->text, sizeof c->text, "%s", text);
-    if (s->threads > 0 && s->threads != c->p.threads && c->p.operation->keys & KEY(KEY_THREADS)) {
-        c->p.threads = s->threads;
-        problem_format(&c->p, c->text, sizeof c->text);
-    }
-    if (s->filter && !strstr(text, s->filter) && !strstr(c->text, s->filter))
-        return true;
-    if (++out->count == MAX_PROBLEMS) {
-        complain("%d cases at most", MAX_PROBLEMS - 1);
-        return false;
-    }
-    return true;
-}
-
-static bool is_wanted(const settings *s, const suite *it)
-{
-    return strcmp(s->suite, "all") == 0 || strcmp(s->suite, it->name) == 0;
-}
-
-static bool choose_suite(const settings *s, const suite *it, choice *out)
-{
-    for (const char *const *p = it->problems; *p; p++)
-        if (!choose(s, it->name, *p, out))
-            return false;
-    return true;
-}
-
-static bool choose_all(const settings *s, choice *out)
-{
-    bool good = true;
-
-    for (int i = 0; i < s->named_count && good; i++)
-        good = choose(s, "", s->named[i], out);
-    for (int i = 0; suite_at(i) && !s->named_count && good; i++)
-        if (is_wanted(s, suite_at(i)))
-            good = choose_suite(s, suite_at(i), out);
-    if (good && out->count == 0) {
-        complain("--filter '%s': no case has it", s->filter);
-        return false;
-    }
-    return good;
-}
-
 /* ---- One case -------------------------------------------------------------------------------- */
-
-static bool shows_progress(const settings *s) { return !s->quiet && isatty(STDERR_FILENO); }
-
-/* Before anything else is written. */
-static void clear_progress(const settings *s)
-{
-    if (shows_progress(s))
-        fputs("\r\033[K", stderr);
-}
-
-static void show_progress(const settings *s, const choice *all, int i)
-{
-    clear_progress(s);
-    if (shows_progress(s))
-        fprintf(stderr, "%d of %d: %s", i + 1, all->count, all->cases[i].text);
-    fflush(stderr);
-}
 
 /* The best bandwidth of the copies; 0 where none was measured. */
 static double best_bandwidth(const contest *c, const measurement *m)
@@ -182,7 +99,7 @@ static double flops_of(const problem *p)
     return 0.0;
 }
 
-static bench_result result_of(const chosen *c, const entrant *e, const measurement *m,
+static bench_result result_of(const bench_case *c, const entrant *e, const measurement *m,
                               const char *pages, double bandwidth)
 {
     return (bench_result){
@@ -222,7 +139,8 @@ static void scale_ratio(bench_result *r, double elements)
 }
 
 /* Returns how many results there are; -1 where it cannot be measured, with a line about it. */
-static int measure_case(const settings *s, const chosen *c, const pool *p, bench_result *results)
+static int measure_case(const settings *s, const bench_case *c, const pool *p,
+                        bench_result *results)
 {
     static contest it; /* large */
     static measurement m[MEASURE_CONTENDERS];
@@ -230,12 +148,12 @@ static int measure_case(const settings *s, const chosen *c, const pool *p, bench
     const contest_options o = {s->implementation, &p->parallel, s->baselines, 1};
 
     if (!contest_open(&c->p, &o, &it, message, sizeof message)) {
-        clear_progress(s);
+        bench_clear_progress(s->quiet);
         complain("'%s' %s", c->text, message);
         return -1;
     }
     if (it.note_count > 0)
-        clear_progress(s);
+        bench_clear_progress(s->quiet);
     for (int i = 0; i < it.note_count; i++)
         complain("'%s': %s", c->text, it.notes[i]);
     measure_in_turn(it.contenders, it.count, s->seconds, m);
@@ -249,28 +167,22 @@ static int measure_case(const settings *s, const chosen *c, const pool *p, bench
     return count;
 }
 
-/* Threads are started once for the cases that follow each other with as many. */
-static void adapt_pool(pool *p, int64_t threads)
-{
-    if (p->parallel.threads == threads)
-        return;
-    pool_close(p);
-    pool_open(p, threads);
-}
-
-static int measure_all(const settings *s, const choice *all, bench_result *results)
+static int measure_all(const settings *s, const bench_cases *all, bench_result *results)
 {
     const bool print = !s->json || s->json_path;
     pool p;
     int count = 0, refused = 0;
 
     pool_open(&p, 1);
-    for (int i = 0; i < all->count; i++) {
-        const chosen *c = &all->cases[i];
-        show_progress(s, all, i);
-        adapt_pool(&p, c->p.threads);
+    for (int turn = 0; turn < all->count * s->repetitions; turn++) {
+        const int i = turn % all->count;
+        const bench_case *c = &all->cases[i];
+        bench_show_progress(s->quiet, all, i);
+        pool_adapt(&p, c->p.threads); /* started once for all that want as many */
         const int got = measure_case(s, c, &p, results + count);
-        clear_progress(s);
+        bench_clear_progress(s->quiet);
+        for (int k = 0; k < got; k++)
+            results[count + k].repetition = turn / all->count;
         refused += got < 0;
         if (print && got > 0 && count == 0)
             bench_print_heads(c->p.seed, s->huge ? "huge" : "4k");
@@ -279,7 +191,7 @@ static int measure_all(const settings *s, const choice *all, bench_result *resul
         count += got > 0 ? got : 0;
     }
     pool_close(&p);
-    return refused && s->named_count ? -1 : count;
+    return refused && s->selection.named_count ? -1 : count;
 }
 
 /* ---- Options --------------------------------------------------------------------------------- */
@@ -296,26 +208,6 @@ static bool read_isa(const options *o, settings *s)
     return false;
 }
 
-static bool read_seconds(const options *o, settings *s)
-{
-    if (!options_real(o, &s->seconds))
-        return false;
-    if (s->seconds >= 0.0 && s->seconds <= 3600.0)
-        return true;
-    complain("--seconds: %s is outside [0, 3600]", o->value);
-    return false;
-}
-
-static bool add_problem(const options *o, settings *s)
-{
-    if (s->named_count == MAX_PROBLEMS - 1) {
-        complain("--problem: %d at most", MAX_PROBLEMS - 1);
-        return false;
-    }
-    s->named[s->named_count++] = o->value;
-    return true;
-}
-
 /* The value may be missing, or be the next argument. */
 static void read_json(const options *o, settings *s)
 {
@@ -329,29 +221,22 @@ static bool apply(const options *o, settings *s, int id)
 {
     static const char *const switches[] = {"off", "on", NULL};
     static const char *const sizes[] = {"4k", "huge", NULL};
-    static const char *const names[] = {"quick", "cache", "memory", "growth", "all", NULL};
     int value = 0;
     bool good = true;
 
     switch (id) {
-    case OPT_PROBLEM: return add_problem(o, s);
+    case OPT_PROBLEM: return bench_add_problem(o, &s->selection);
     case OPT_ISA: return read_isa(o, s);
-    case OPT_SECONDS: return read_seconds(o, s);
-    case OPT_FILTER: s->filter = o->value; return true;
+    case OPT_SECONDS: return bench_seconds(o, &s->seconds);
+    case OPT_REPETITIONS: return options_integer(o, 1, 64, &s->repetitions);
+    case OPT_FILTER: s->selection.filter = o->value; return true;
     case OPT_LIST: s->list = true; return true;
     case OPT_JSON: read_json(o, s); return true;
     case OPT_HTML: s->html_path = o->value; return true;
-    case OPT_SUITE: good = options_choice(o, names, &value); s->suite = o->value; return good;
+    case OPT_SUITE: return bench_choose_suite(o, &s->selection);
     case OPT_PAGES: good = options_choice(o, sizes, &value); s->huge = value == 1; return good;
     default: good = options_choice(o, switches, &value); s->baselines = value == 1; return good;
     }
-}
-
-static int list_cases(const choice *all)
-{
-    for (int i = 0; i < all->count; i++)
-        puts(all->cases[i].text);
-    return output_finish(EXIT_GOOD);
 }
 
 /* Files are opened before anything is measured, which may take long. */
@@ -397,9 +282,10 @@ static int write_files(const settings *s, const files *f, const bench_machine *m
     return json_good && html_good ? EXIT_GOOD : EXIT_BAD_INPUT;
 }
 
-static int run(const settings *s, const choice *all, bench_machine *m)
+static int run(const settings *s, const bench_cases *all, bench_machine *m)
 {
-    bench_result *results = calloc((size_t)all->count * MEASURE_CONTENDERS, sizeof *results);
+    bench_result *results = calloc((size_t)(all->count * s->repetitions) * MEASURE_CONTENDERS,
+                                   sizeof *results);
     files f;
 
     if (!results)
@@ -415,9 +301,9 @@ static int run(const settings *s, const choice *all, bench_machine *m)
 
 int bench_main(int argc, char **argv)
 {
-    static choice all; /* large */
+    static bench_cases all; /* large */
     bench_machine m = {0};
-    settings s = {.seconds = 1.0, .suite = "quick", .baselines = true};
+    settings s = {.selection.suite = "quick", .seconds = 1.0, .repetitions = 1, .baselines = true};
     options o;
     int id;
 
@@ -427,12 +313,14 @@ int bench_main(int argc, char **argv)
             return EXIT_BAD_INPUT;
     if (id == OPTIONS_STOP)
         return o.exit_code;
-    s.threads = o.threads;
+    s.selection.threads = o.threads;
     s.quiet = o.quiet;
-    if (!choose_all(&s, &all))
+    if (s.html_path && s.repetitions > 1)
+        return complain("--html shows one repetition, not %d", (int)s.repetitions);
+    if (!bench_choose(&s.selection, &all))
         return EXIT_BAD_INPUT;
     if (s.list)
-        return list_cases(&all);
+        return bench_list(&all);
     if (s.html_path) {
         bench_machine_read(&m, argc, argv);
         m.seed = (unsigned long long)all.cases[0].p.seed;

@@ -153,7 +153,7 @@ static void write_context(json *j, const bench_result *results, int count)
 
 /* real_time is that of one call, the median of the rounds. CPU time is not measured apart: on one
  * thread they are the same. */
-static void write_result(json *j, const bench_result *r, int index)
+static void write_result(json *j, const bench_result *r, int index, int repetitions)
 {
     const double real_time = r->ns_per_element * r->elements;
     char name[640];
@@ -165,8 +165,8 @@ static void write_result(json *j, const bench_result *r, int index)
     json_integer(j, "per_family_instance_index", 0);
     json_text(j, "run_name", name);
     json_text(j, "run_type", "iteration");
-    json_integer(j, "repetitions", 1);
-    json_integer(j, "repetition_index", 0);
+    json_integer(j, "repetitions", repetitions);
+    json_integer(j, "repetition_index", r->repetition);
     json_integer(j, "threads", r->threads);
     json_integer(j, "iterations", 1);
     json_real(j, "real_time", real_time);
@@ -197,8 +197,8 @@ void bench_write_json(FILE *out, const bench_result *results, int count)
     json_begin(&j, out);
     write_context(&j, results, count);
     json_array(&j, "benchmarks");
-    for (int i = 0; i < count; i++)
-        write_result(&j, &results[i], i);
+    for (int i = 0; i < count; i++) /* the last has the highest */
+        write_result(&j, &results[i], i, results[count - 1].repetition + 1);
     json_end(&j);
     json_end(&j);
 }

@@ -78,3 +78,11 @@ void pool_close(pool *p) { (void)p; }
 const char *pool_kind(void) { return "none"; }
 
 #endif
+
+void pool_adapt(pool *p, int64_t threads)
+{
+    if (p->parallel.threads == threads)
+        return;
+    pool_close(p);
+    pool_open(p, threads);
+}

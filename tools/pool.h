@@ -15,6 +15,9 @@ typedef struct pool {
 void pool_open(pool *p, int64_t threads);
 void pool_close(pool *p);
 
+/* Other threads, where it has not as many. */
+void pool_adapt(pool *p, int64_t threads);
+
 /* "pthreadpool" or "none". */
 const char *pool_kind(void);
 

@@ -23,6 +23,7 @@ typedef struct bench_result {
     double flops_per_element;      /* FMA-class operations */
     double ratio, ratio_low, ratio_high; /* time over ballast's: median and 95 % interval */
     int is_roofline;               /* copy, read, ...: a limit, not a competitor */
+    int repetition;                /* from 0 */
 } bench_result;
 
 /* Where it ran, and how to run it again. Bandwidths and the peak are those of one core. */
