@@ -84,7 +84,7 @@ static double memory_available(void)
     return 1024.0 * kilobytes;
 }
 
-static int can_be_measured(const problem *p, char *message, size_t size)
+int contest_can_be_measured(const problem *p, char *message, size_t size)
 {
     const double needed = contest_memory(p), available = memory_available();
 
@@ -564,7 +564,7 @@ int contest_open(const problem *p, const contest_options *o, contest *c, char *m
                  size_t size)
 {
     memset(c, 0, sizeof *c);
-    if (!can_be_measured(p, message, size))
+    if (!contest_can_be_measured(p, message, size))
         return 0;
     c->parallel = o->parallel && o->parallel->threads > 1 ? o->parallel : NULL;
     c->threads = c->parallel ? (int)c->parallel->threads : 1;

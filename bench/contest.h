@@ -56,6 +56,9 @@ void contest_close(contest *c);
 /* Lets a baseline take part. 0 where it cannot do this case, or is refused, which leaves a note. */
 int contest_add(contest *c, const char *name, const baseline *b);
 
+/* 0 where it has no elements, or there is not memory enough, with the reason in `message`. */
+int contest_can_be_measured(const problem *p, char *message, size_t size);
+
 /* About as many bytes as contest_open takes. */
 double contest_memory(const problem *p);
 

@@ -3,6 +3,7 @@
 #include "ballast/ballast.h"
 #include "bench.h"
 #include "check.h"
+#include "compare.h"
 #include "info.h"
 #include "loss.h"
 #include "options.h"
@@ -26,6 +27,7 @@ static const struct {
     {"loss", loss_main, "losses and gradients of logits in a file"},
     {"check", check_main, "check this machine's results against those expected"},
     {"bench", bench_main, "time and cycles of each implementation"},
+    {"compare", compare_main, "two libraries, or two runs: has anything become slower?"},
 };
 
 enum { COMMANDS = sizeof commands / sizeof commands[0], COLUMN = 12 };
@@ -45,7 +47,7 @@ static void print_usage(FILE *out)
     fprintf(out, "\n%sOptions:%s\n  --help      print this text\n  --version   print the version\n",
             head, plain);
     fprintf(out, "\nballast COMMAND --help tells more. Exit codes: 0 good, 1 a check failed,\n"
-                 "2 wrong usage or input.\n");
+                 "2 wrong usage or input, 3 too noisy to tell.\n");
 }
 
 static int refuse_command(const char *name)

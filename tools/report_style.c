@@ -78,6 +78,7 @@ static const char *const lines[] = {
     ".mark.threads{fill:var(--page);stroke:var(--c);stroke-width:1.4}.faint{opacity:.7}",
     ".plot .label{fill:var(--c,var(--ink));paint-order:stroke;stroke:var(--page);stroke-width:3px;",
     "stroke-linejoin:round}.plot .label.c-ballast{font-weight:700}",
+    ".interval{display:block;width:16rem;height:auto}",
     ".roof{stroke:var(--c,var(--ink));stroke-width:1.6}",
     ".c-ballast{--c:var(--ballast)}.c-fast-math{--c:var(--fast-math)}.c-sleef{--c:var(--sleef)}",
     ".c-onednn{--c:var(--onednn)}.c-scalar{--c:var(--scalar)}.c-other{--c:var(--other)}",
