@@ -220,12 +220,27 @@ class HotLoops(unittest.TestCase):
     def test_check_fails_for_loops_that_come_and_go(self):
         good = ARM.replace("SPILL\n", "")
         less = good[:good.index("0000000000000050")]
-        for before, after, said in ((good, less, "gone"), (less, good, "no line in the budget")):
+        for before, after, said in ((good, less, "square/1 of the budget: gone"),
+                                    (less, good, "square/1: no line in the budget")):
             self.update(before, isa="neon")
             self.assertEqual(self.check(after, isa="neon"), (1, (
                 f"gcc-12.2.0-neon: {2 if after == good else 1} loops, FAILED\n"
-                f"  sums:square/1: {said}\n"
+                f"  sums:{said}\n"
                 "If this is meant: tools/hot-loops --update, see --help\n")))
+
+    def test_a_loop_that_comes_changes_no_other(self):
+        """Although those behind it in the function are numbered anew."""
+        text = X86.replace("SPILL\n", "")
+        second = text[text.index("0000000000000070"):]
+        first = second.replace("00000000000070 <", "00000000000090 <").replace("  7d:", "  9d:")
+        first = first.replace("vmulps %ymm0,%ymm0,%ymm0", "vaddps %ymm0,%ymm0,%ymm0")
+        begin = text.index("0000000000000000 <sum_rows")
+        self.update(text)
+        status, said = self.check(text[:begin] + first + "\n" + text[begin:])
+        self.assertEqual((status, said.split("\n")[1:-2]),
+                         (1, ["  sums:sum_rows/1: no line in the budget"]))
+        swapped = text[:begin] + second + "\n" + text[begin:text.index("0000000000000070")]
+        self.assertEqual(self.check(swapped)[0], 0)
 
     def test_check_is_skipped_for_another_compiler(self):
         good = X86.replace("SPILL\n", "")
