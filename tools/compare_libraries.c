@@ -290,6 +290,8 @@ static void describe(const side sides[2], comparisons *out)
                  l->implementation_name(sides[k].implementation));
         snprintf(out->version[k], sizeof out->version[k], "%s", l->version());
     }
+    if (!sides[0].library.is_copy || !sides[1].library.is_copy)
+        compare_warn(out, "no copies of the libraries can be loaded: where they lie counts");
     if (sides[0].library.handle == sides[1].library.handle)
         compare_warn(out, "both are one file: nothing is compared with itself");
     if (strcmp(out->isa[0], out->isa[1]) != 0)

@@ -50,7 +50,9 @@ static int copy_to_memory(const char *path, char name[64])
     const bool good = file && copy >= 0 && feof(file) && !ferror(file);
     if (file)
         fclose(file);
-    snprintf(name, 64, good ? "/proc/self/fd/%d" : "", copy);
+    name[0] = '\0';
+    if (good)
+        snprintf(name, 64, "/proc/self/fd/%d", copy);
     return copy;
 }
 
@@ -67,7 +69,8 @@ bool shared_library_open(const char *path, size_t gap_bytes, shared_library *l, 
     l->handle = *in_memory ? dlopen(in_memory, RTLD_NOW | RTLD_LOCAL) : NULL;
     /* a name without a slash would be looked for elsewhere */
     snprintf(here, sizeof here, "%s%s", strchr(path, '/') ? "" : "./", path);
-    if (!l->handle)
+    l->is_copy = l->handle != NULL;
+    if (!l->is_copy)
         l->handle = dlopen(here, RTLD_NOW | RTLD_LOCAL);
     if (!l->handle) {
         snprintf(message, size, "%s", dlerror());

@@ -10,6 +10,7 @@
 
 typedef struct shared_library {
     library functions;
+    bool is_copy; /* in memory of its own; else what other loads of the file share */
     void *handle, *gap; /* private */
     size_t gap_bytes;
     int copy;
