@@ -63,7 +63,6 @@ bool shared_library_open(const char *path, size_t gap_bytes, shared_library *l, 
     char here[4096], in_memory[64];
 
     memset(l, 0, sizeof *l);
-    l->copy = -1;
     make_gap(l, gap_bytes);
     l->copy = copy_to_memory(path, in_memory); /* open as long as its name must be its own */
     l->handle = *in_memory ? dlopen(in_memory, RTLD_NOW | RTLD_LOCAL) : NULL;
