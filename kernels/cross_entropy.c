@@ -312,15 +312,14 @@ LANES vd end_leaf(const row_terms *rows, int64_t next, int64_t end, vd total)
 
 /* Rows [begin, tiles_end), begin at a multiple of BLOCK in a leaf. Tiles go side by side through each
  * step, over the ends of leaves, for a step of one tile is latency bound. Gradients are written last,
- * for they may lie over logits that an irregular tile reads again. */
+ * for they may lie over logits that an irregular tile reads again. `lines` as for write_tiles(). */
 static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
-                                                        int64_t tiles_end, int64_t end)
+                                                        int64_t tiles_end, int64_t end,
+                                                        storage *lines)
 {
     vd total = vd_zero();
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
-    const int streamed = streams(job) && job->grad_stride == classes;
     float e[TILE_CLASSES * BLOCK];
-    storage lines[TILE_CLASSES * BLOCK];
     cross_entropy_tile tile[MAX_TILES];
     while (begin < tiles_end) {
         int64_t tiles = 0;
@@ -349,23 +348,44 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             total = end_leaf(&job->rows, t->begin + t->count, end, total);
         }
         if (job->grad)
-            write_tiles(job, tile, tiles, e, streamed ? lines : NULL);
+            write_tiles(job, tile, tiles, e, lines);
     }
-    if (streamed)
-        vstream_fence();
     return total;
+}
+
+/* Only this takes the stack for what is streamed. */
+static __attribute__((noinline)) vd cross_entropy_tiles_streamed(const cross_entropy_job *job,
+                                                                 int64_t begin, int64_t tiles_end,
+                                                                 int64_t end)
+{
+    storage lines[TILE_CLASSES * BLOCK];
+    const vd total = cross_entropy_tiles(job, begin, tiles_end, end, lines);
+    vstream_fence();
+    return total;
+}
+
+/* Rows [begin, end) that make no tile, begin at a multiple of BLOCK in a leaf; `total` is of the leaf's
+ * rows before. Out of line: neither should take the other's stack. */
+static __attribute__((noinline)) void cross_entropy_few_rows(const cross_entropy_job *job,
+                                                             int64_t begin, int64_t end, vd total)
+{
+    for (int64_t i = begin; i < end; i += BLOCK) {
+        const int64_t count = smaller(end - i, BLOCK);
+        total = add_losses(&job->rows, i, count, losses_of_few_rows(job, i, count), total);
+        total = end_leaf(&job->rows, i + count, end, total);
+    }
 }
 
 LANES void cross_entropy_short_rows(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
-    const row_terms *rows = &job->rows;
-    int64_t i = end_of_tiles(begin, end, job->classes);
-    vd total = i > begin ? cross_entropy_tiles(job, begin, i, end) : vd_zero();
-    for (; i < end; i += BLOCK) {
-        const int64_t count = smaller(end - i, BLOCK);
-        total = add_losses(rows, i, count, losses_of_few_rows(job, i, count), total);
-        total = end_leaf(rows, i + count, end, total);
-    }
+    const int64_t tiles_end = end_of_tiles(begin, end, job->classes);
+    vd total = vd_zero();
+    if (tiles_end > begin && streams(job) && job->grad_stride == job->classes)
+        total = cross_entropy_tiles_streamed(job, begin, tiles_end, end);
+    else if (tiles_end > begin)
+        total = cross_entropy_tiles(job, begin, tiles_end, end, NULL);
+    if (tiles_end < end)
+        cross_entropy_few_rows(job, tiles_end, end, total);
 }
 
 void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)

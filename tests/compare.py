@@ -20,6 +20,7 @@ TOOL, LIBRARY, SLOWER, OTHER_BITS = (os.path.abspath(a) for a in sys.argv[1:5])
 CROSS_ENTROPY = "cross_entropy:f32:rows=50,classes=1000"
 SOFTMAX = "softmax:f32:rows=50,classes=1000"
 BOTH = ("--problem", CROSS_ENTROPY, "--problem", SOFTMAX)
+TOO_NOISY = 3
 QUICK = ("--seconds", "0", "--problem", "softmax:f32:rows=2,classes=5")
 
 
@@ -50,6 +51,8 @@ class Compare(unittest.TestCase):
             code, told = self.compare(*args)
             if code == wanted:
                 break
+        if code == TOO_NOISY:
+            self.skipTest("this machine is too noisy to tell, three times")
         self.assertEqual(code, wanted, told["cases"])
         return {c["name"]: c for c in told["cases"]}
 
