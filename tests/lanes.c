@@ -862,6 +862,27 @@ static uint32_t half_nearest(const half_type *t, float x)
     return sign | (h < infinity ? h : infinity);
 }
 
+/* An emulator may round ties of f16 away from even: -DLANES_SKIP_F16_TIES leaves them out. */
+static int is_left_out(const half_type *t, float x)
+{
+#ifdef LANES_SKIP_F16_TIES
+    const double size = fabs((double)x), low = ldexp(1.0, t->least_exponent - t->digits);
+    double units;
+    int exponent;
+
+    if (t != &half_f16 || !isfinite(x))
+        return 0;
+    frexp(size, &exponent);
+    units = ldexp(1.0, exponent - 1 - t->digits); /* half a unit in the last place */
+    units = units > low ? units : low;
+    return fmod(size / units, 2.0) == 1.0;
+#else
+    (void)t;
+    (void)x;
+    return 0;
+#endif
+}
+
 static void check_half(const half_type *t, const char *what, int lane, uint32_t x, uint32_t got,
                        uint32_t want)
 {
@@ -901,7 +922,8 @@ static void check_narrowing(const half_type *t, const uint32_t *bits, uint32_t c
             x[i] = float_of_bits(bits[(start + (uint32_t)i) % count]);
         t->store(h, vload_f32(x));
         for (int i = 0; i < BLOCK; i++)
-            check_half(t, "vstore", i, bits_of_float(x[i]), h[i], half_nearest(t, x[i]));
+            if (!is_left_out(t, x[i]))
+                check_half(t, "vstore", i, bits_of_float(x[i]), h[i], half_nearest(t, x[i]));
     }
 }
 
