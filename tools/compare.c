@@ -44,7 +44,8 @@ static const command_spec spec = {
     .operands = "OLD NEW",
     .about = "Tells whether NEW is slower than OLD, and whether its results are the same bits. OLD "
              "and NEW are two shared libraries, called in turn, A B B A, in one process on the "
-             "same arrays, and loaded at several places, for where code lies counts, too; or two files of `ballast bench --repetitions N --json`, which say less: a "
+             "same arrays, and loaded at several places, for where code lies counts, too; or two "
+             "files of `ballast bench --repetitions N --json`, which say less: a "
              "change of the machine between them looks like one of the code. Slower means: by "
              "--effect at least, and by chance less often than --level, where a permutation test "
              "(signed ranks of the log-ratios, one a load; rank sums of runs) counts how often, "
