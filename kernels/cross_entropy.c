@@ -9,6 +9,7 @@
  * A row's gradient leaves while later rows are computed. Losses are finished sixteen rows at a time:
  * log1p is latency bound, and sixteen lanes cost what one does. */
 #include "cross_entropy_loss.h"
+#include "one_chunk_rows.h"
 #include "shared_row.h"
 #include "softmax_planes.h"
 
@@ -98,6 +99,16 @@ LANES vd add_losses(const row_terms *rows, int64_t begin, int64_t count, vf loss
     return vd_add(total, loss);
 }
 
+/* The losses before row `next` have been added, in order; `end` is that of the call. Where a leaf ends
+ * there, its sum is stored, and the next one begins. */
+LANES vd end_leaf(const row_terms *rows, int64_t next, int64_t end, vd total)
+{
+    if (!rows->partial || (next != end && next % rows->leaf_rows != 0))
+        return total;
+    rows->partial[(next - 1) / rows->leaf_rows] = vd_across(total);
+    return vd_zero();
+}
+
 /* Rows [begin, end), one after the other. */
 LANES void cross_entropy_rows_to(const cross_entropy_job *job, int64_t begin, int64_t end,
                                  float *scratch, const int leaving, const int streamed)
@@ -130,6 +141,95 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
         cross_entropy_rows_to(job, begin, end, scratch, SCALED, 1);
     else
         cross_entropy_rows_to(job, begin, end, scratch, SCALED, 0);
+}
+
+/* ---- rows of one chunk ------------------------------------------------------------------------- */
+
+/* A row taken in, whose sum is not known yet. */
+typedef struct waiting_row {
+    int64_t i; /* -1: there is none */
+    int64_t label;
+    row_factors w;
+    float label_logit;
+} waiting_row;
+
+/* Losses in the order of the rows: those of block [begin, begin + BLOCK) are pending. */
+typedef struct loss_sums {
+    int64_t begin, end; /* of the rows that have no loss yet */
+    pending_losses pending;
+    vd total; /* of the leaf under way */
+} loss_sums;
+
+LANES void end_block(const cross_entropy_job *job, loss_sums *s)
+{
+    const int64_t count = smaller(s->end - s->begin, BLOCK);
+    const vf loss = finish_pending(&s->pending);
+    s->total = add_losses(&job->rows, s->begin, count, loss, s->total);
+    s->begin += count;
+    s->total = end_leaf(&job->rows, s->begin, s->end, s->total);
+    set_nothing_pending(&s->pending);
+}
+
+/* `row` is the sum of the waiting row. Rows that were passed over since the last one are ignored ones. */
+LANES void end_waiting_row(const cross_entropy_job *job, waiting_row waiting, row_sum row,
+                           one_chunk_rows *rows, loss_sums *sums, const int leaving)
+{
+    while (waiting.i - sums->begin >= BLOCK)
+        end_block(job, sums);
+    const int64_t j = waiting.i - sums->begin;
+    storage *grad = leaving ? grad_of(job, waiting.i) : NULL;
+    if (row_is_special(row)) {
+        set_special(&sums->pending, j, waiting.w.loss);
+        if (leaving)
+            store_fill(grad, job->classes, LANE_NAN);
+        return;
+    }
+    const row_gradient g = end_row(row, waiting.w, waiting.label_logit, &sums->pending, j);
+    if (leaving)
+        leave_row_scaled(rows, g.h, waiting.label, g.label, grad);
+}
+
+/* Rows [begin, end), begin at a multiple of BLOCK in a leaf. */
+LANES void cross_entropy_one_chunk_to(const cross_entropy_job *job, int64_t begin, int64_t end,
+                                      float *scratch, const int leaving, const int streamed)
+{
+    one_chunk_rows rows;
+    loss_sums sums = {.begin = begin, .end = end, .total = vd_zero()};
+    waiting_row waiting = {.i = -1};
+    set_nothing_pending(&sums.pending);
+    open_rows(&rows, job->classes, scratch);
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t label = label_at(&job->rows, i);
+        const storage *x = logits_of(job, i), *next = i + 1 < end ? logits_of(job, i + 1) : NULL;
+        if (label == job->rows.ignore_index) {
+            if (leaving)
+                store_fill(grad_of(job, i), job->classes, 0.0f);
+            continue;
+        }
+        const waiting_row taken_in = {i, label, row_factors_of(&job->rows, i, label),
+                                      load_one(x + label)};
+        const row_sum before = take_in_row(&rows, x, label, next, leaving, streamed);
+        if (waiting.i >= 0)
+            end_waiting_row(job, waiting, before, &rows, &sums, leaving);
+        waiting = taken_in;
+    }
+    if (waiting.i >= 0)
+        end_waiting_row(job, waiting, end_of_rows(&rows, leaving, streamed), &rows, &sums, leaving);
+    while (sums.begin < end)
+        end_block(job, &sums);
+    close_rows(&rows, leaving, streamed);
+}
+
+static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entropy_job *job,
+                                                              int64_t begin, int64_t end)
+{
+    _Alignas(LINE) float scratch[2 * CHUNK];
+    if (!job->grad)
+        cross_entropy_one_chunk_to(job, begin, end, scratch, NOTHING_LEAVES, 0);
+    else if (streams(job))
+        cross_entropy_one_chunk_to(job, begin, end, scratch, SCALED, 1);
+    else
+        cross_entropy_one_chunk_to(job, begin, end, scratch, SCALED, 0);
 }
 
 /* ---- sixteen rows at once --------------------------------------------------------------------- */
@@ -300,16 +400,6 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
         stream_rows(lines, rows * classes, grad);
 }
 
-/* The losses before row `next` have been added, in order; `end` is that of the call. Where a leaf ends
- * there, its sum is stored, and the next one begins. */
-LANES vd end_leaf(const row_terms *rows, int64_t next, int64_t end, vd total)
-{
-    if (!rows->partial || (next != end && next % rows->leaf_rows != 0))
-        return total;
-    rows->partial[(next - 1) / rows->leaf_rows] = vd_across(total);
-    return vd_zero();
-}
-
 /* Rows [begin, tiles_end), begin at a multiple of BLOCK in a leaf. Tiles go side by side through each
  * step, over the ends of leaves, for a step of one tile is latency bound. Gradients are written last,
  * for they may lie over logits that an irregular tile reads again. `lines` as for write_tiles(). */
@@ -390,7 +480,9 @@ LANES void cross_entropy_short_rows(const cross_entropy_job *job, int64_t begin,
 
 void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
-    if (tiles_of(job->classes) == 0)
+    if (tiles_of(job->classes) == 0 && go_as_one_chunk_rows(end - begin, job->classes))
+        cross_entropy_one_chunk(job, begin, end);
+    else if (tiles_of(job->classes) == 0)
         cross_entropy_rows(job, begin, end);
     else
         cross_entropy_short_rows(job, begin, end);

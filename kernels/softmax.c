@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Softmax, log-softmax, log-sum-exp, and the gradients of the first two. */
+#include "one_chunk_rows.h"
 #include "shared_row.h"
 #include "softmax_backward_tile.h"
 
@@ -29,10 +30,13 @@ typedef void rows_function(const softmax_job *, int64_t begin, int64_t end, floa
 
 /* Out of line, as are the tiles: neither should take the other's stack. */
 static __attribute__((noinline)) void long_rows(const softmax_job *job, int64_t begin, int64_t end,
-                                                rows_function *rows)
+                                                rows_function *rows, rows_function *of_one_chunk)
 {
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
-    rows(job, begin, end, scratch);
+    if (go_as_one_chunk_rows(end - begin, job->classes))
+        of_one_chunk(job, begin, end, scratch);
+    else
+        rows(job, begin, end, scratch);
 }
 
 /* output_c = e_c / S. `streamed` is a constant after inlining. */
@@ -125,9 +129,66 @@ static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, i
     }
 }
 
-/* ---- forward, sixteen rows at once ------------------------------------------------------------ */
+/* ---- forward, rows of one chunk --------------------------------------------------------------- */
 
 enum forward { SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP };
+
+/* Row i has come to `row`. */
+LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_chunk_rows *rows,
+                           const enum forward what)
+{
+    const int64_t classes = job->classes;
+    const storage *x = input_row(job, i);
+    if (what == LOG_SUM_EXP)
+        store_one((storage *)job->output + i, log_sum_exp_of(row, x, classes));
+    else if (row_is_special(row))
+        store_fill(output_row(job, i), classes, LANE_NAN);
+    else if (what == SOFTMAX)
+        leave_row_scaled(rows, 1.0 / row.others, LEAVE_NOTHING, 0.0f, output_row(job, i));
+    else
+        leave_row_subtracted(rows, x, row.ref.max, log_of_sum_over_max(row), output_row(job, i));
+}
+
+LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
+                             const enum forward what, const int streamed)
+{
+    const int leaving = what == SOFTMAX ? SCALED : what == LOG_SOFTMAX ? SUBTRACTED : NOTHING_LEAVES;
+    const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
+    one_chunk_rows rows;
+    open_rows(&rows, job->classes, scratch);
+    for (int64_t i = begin; i < end; i++) {
+        const row_sum before = take_in_row(&rows, input_row(job, i), left_out, row_after(job, i, end),
+                                           leaving, streamed);
+        if (i > begin)
+            end_forward_row(job, i - 1, before, &rows, what);
+    }
+    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed), &rows, what);
+    close_rows(&rows, leaving, streamed);
+}
+
+static __attribute__((noinline)) void softmax_one_chunk(const softmax_job *job, int64_t begin,
+                                                        int64_t end, float *scratch)
+{
+    if (streams(job))
+        forward_one_chunk(job, begin, end, scratch, SOFTMAX, 1);
+    else
+        forward_one_chunk(job, begin, end, scratch, SOFTMAX, 0);
+}
+static __attribute__((noinline)) void log_softmax_one_chunk(const softmax_job *job, int64_t begin,
+                                                            int64_t end, float *scratch)
+{
+    if (streams(job))
+        forward_one_chunk(job, begin, end, scratch, LOG_SOFTMAX, 1);
+    else
+        forward_one_chunk(job, begin, end, scratch, LOG_SOFTMAX, 0);
+}
+static __attribute__((noinline)) void log_sum_exp_one_chunk(const softmax_job *job, int64_t begin,
+                                                            int64_t end, float *scratch)
+{
+    forward_one_chunk(job, begin, end, scratch, LOG_SUM_EXP, 0);
+}
+
+/* ---- forward, sixteen rows at once ------------------------------------------------------------ */
 
 /* What a tile's rows come to, between the steps. */
 typedef struct forward_tile {
@@ -246,7 +307,7 @@ static __attribute__((noinline)) void log_sum_exp_tiles(const softmax_job *job, 
 void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (job->classes == 1 || tiles_of(job->classes) == 0) /* one class: 1, exactly */
-        long_rows(job, begin, end, softmax_rows);
+        long_rows(job, begin, end, softmax_rows, softmax_one_chunk);
     else
         softmax_tiles(job, begin, end);
 }
@@ -254,7 +315,7 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (tiles_of(job->classes) == 0)
-        long_rows(job, begin, end, log_softmax_rows);
+        long_rows(job, begin, end, log_softmax_rows, log_softmax_one_chunk);
     else
         log_softmax_tiles(job, begin, end);
 }
@@ -262,7 +323,7 @@ void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (tiles_of(job->classes) == 0)
-        long_rows(job, begin, end, log_sum_exp_rows);
+        long_rows(job, begin, end, log_sum_exp_rows, log_sum_exp_one_chunk);
     else
         log_sum_exp_tiles(job, begin, end);
 }

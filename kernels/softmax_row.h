@@ -24,7 +24,9 @@
  * busy, and what it leaves idle (loads, stores, additions) does the rest. No row waits for its own
  * maximum, sum or division. Until it leaves, a row's exponentials are in scratch memory on the stack;
  * of a row that is too long for it, in the output; of a row of more than 128 chunks, nowhere: they are
- * computed once more. */
+ * computed once more.
+ *
+ * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster. */
 #ifndef BALLAST_SOFTMAX_ROW_H
 #define BALLAST_SOFTMAX_ROW_H
 
@@ -167,7 +169,7 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
         const vf scale = vset1(d->h), least = vset1(d->least);
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
-        if (__builtin_expect((uint64_t)(d->label - at) < GROUP, 0)) {
+        if (streamed && __builtin_expect((uint64_t)(d->label - at) < GROUP, 0)) {
             float group[GROUP];
             FOR_BLOCKS(k, GROUP_BLOCKS) vstore_f32(group + BLOCK * k, v[k]);
             group[d->label - at] = d->label_value;
@@ -180,6 +182,13 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
     }
     FOR_BLOCKS(k, GROUP_BLOCKS)
     store_block(d->out + at + BLOCK * k, left < GROUP ? left - BLOCK * k : BLOCK, v[k], streamed);
+}
+
+/* The label's, after what is not streamed: a line that is must not be touched again. */
+LANES void leave_label(const departure *d, int64_t n, const int leaving)
+{
+    if (leaving == SCALED && (uint64_t)d->label < (uint64_t)n)
+        d->out[d->label] = d->label_value;
 }
 
 LANES float max_of(const storage *x, int64_t n)
@@ -294,6 +303,8 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     }
     if (streamed)
         sum.left_out += exponentials_from(together, c, scale, shifted);
+    if (leaving)
+        leave_label(&d, streamed ? unaligned : d.n, leaving);
     next->max = vmax_across(max) + 0.0f; /* no -0 */
     for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
         total = add_exponentials(total, c.kept + i);
@@ -501,8 +512,13 @@ static __attribute__((noinline, unused)) void leave_now(const departure *d, int 
     if (leaving == SCALED) {
         if (ahead > 0)
             leave_group(d, 0, ahead, SCALED, 0);
-        for (int64_t i = ahead; i < d->n; i += GROUP)
-            leave_group(d, i, d->n - i, SCALED, streamed);
+        if (streamed)
+            for (int64_t i = ahead; i < d->n; i += GROUP)
+                leave_group(d, i, d->n - i, SCALED, 1);
+        else
+            for (int64_t i = 0; i < d->n; i += GROUP)
+                leave_group(d, i, d->n - i, SCALED, 0);
+        leave_label(d, streamed ? ahead : d->n, SCALED);
     } else {
         if (ahead > 0)
             leave_group(d, 0, ahead, SUBTRACTED, 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Rows of few classes go sixteen at a time: a row's bits are those that it has in a call of its own,
- * which takes it alone. For every width and number of rows, beside ordinary rows, rows that are ignored
+/* Rows of few classes go sixteen at a time, and rows of one chunk beside their neighbours: a row's bits
+ * are those that it has in a call of its own, which takes it alone. For every width and number of rows, beside ordinary rows, rows that are ignored
  * and rows that need other code (NaN, infinities, huge logits, nothing but -inf) in every lane of a
  * tile; with strides, offsets and in place; and nothing between the rows is written. */
 #include <stdarg.h>
@@ -14,8 +14,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_ROWS = 80, MOST_CLASSES = 260, MOST_PADDING = 5, MOST_OFFSET = 16 };
-enum { MATRIX = MOST_ROWS * (MOST_CLASSES + MOST_PADDING) + MOST_OFFSET };
+enum { MOST_ROWS = 80, MOST_CLASSES = 2112, MOST_PADDING = 5, MOST_OFFSET = 16 };
+enum { MATRIX = MOST_ROWS * (MOST_CLASSES + MOST_PADDING) + 2 * MOST_OFFSET };
 enum {
     SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP, CROSS_ENTROPY, SOFTMAX_BACKWARD, LOG_SOFTMAX_BACKWARD, OPERATIONS
 };
@@ -31,7 +31,11 @@ typedef struct problem {
     int64_t ignore;
     int weighted, losses; /* class, row and upstream weights; row losses wanted */
     int gradients, in_place;
+    int taken; /* of sixteen rows that may be ignored, how many are not */
 } problem;
+
+/* The elements that a call may touch, and some after them. */
+static int extent(const problem *p) { return p->offset + p->rows * p->stride + MOST_OFFSET; }
 
 static uint64_t state = 20190616;
 
@@ -86,13 +90,13 @@ static void fill_row(float *row, int classes, int label, int kind)
  * ignored; the others are ordinary. */
 static void fill(const problem *p, int kinds, int only)
 {
-    for (int i = 0; i < MATRIX; i++)
+    for (int i = 0; i < extent(p); i++)
         x[i] = whole[i] = CANARY;
-    for (int i = 0; i < MATRIX; i++) /* zeros of both signs make sums that are zero, too */
+    for (int i = 0; i < extent(p); i++) /* zeros of both signs make sums that are zero, too */
         upstream[i] = below(4) ? below(2) ? 0.0f : -0.0f : uniform(2.0f);
     for (int i = 0; i < p->rows; i++) {
         const int any = only == -1 || i == only, label = below(p->classes);
-        const int64_t given = any && below(4) == 0 ? p->ignore : label;
+        const int64_t given = any && below(16) >= p->taken ? p->ignore : label;
 
         fill_row(x + p->offset + i * p->stride, p->classes, label, any ? below(kinds) : ORDINARY);
         label_u8[i] = (uint8_t)given;
@@ -187,16 +191,17 @@ static void expect_equal(const problem *p, const float *got, const float *want, 
 
 static void check(const problem *p)
 {
+    const size_t size = (size_t)extent(p) * sizeof *x;
     float losses[MOST_ROWS] = {0.0f};
 
     if (p->in_place)
-        memcpy(whole, x, sizeof whole);
-    memcpy(alone, whole, sizeof alone);
+        memcpy(whole, x, size);
+    memcpy(alone, whole, size);
     memset(row_loss, 0, sizeof row_loss);
     run(p, p->in_place ? whole : x, whole, row_loss, 0, p->rows);
     for (int i = 0; i < p->rows; i++)
         run(p, x, alone, losses, i, i + 1);
-    expect_equal(p, whole, alone, MATRIX, "output");
+    expect_equal(p, whole, alone, extent(p), "output");
     expect_equal(p, row_loss, losses, MOST_ROWS, "row");
 }
 
@@ -215,6 +220,7 @@ static void vary(problem *p)
     p->weighted = below(2);
     p->losses = p->weighted || below(2);
     p->gradients = below(4) > 0;
+    p->taken = below(4) ? 12 : 1;
     p->in_place = below(2) && (p->operation != CROSS_ENTROPY || p->gradients);
     if (p->operation == LOG_SUM_EXP)
         p->in_place = 0;
@@ -231,19 +237,37 @@ static void skip_where_missing(const char *isa)
     skip();
 }
 
+/* Every operation twice; rows that need other code are among those of the second time. */
+static void each_operation(const char *isa, int classes)
+{
+    for (int turn = 0; turn < 2 * OPERATIONS; turn++) {
+        problem p = {.isa = isa, .operation = turn % OPERATIONS, .classes = classes};
+
+        p.rows = 1 + (classes * 8 + turn * 7) % MOST_ROWS;
+        vary(&p);
+        fill(&p, turn < OPERATIONS ? NAN_ONE : KINDS, -1);
+        check(&p);
+    }
+}
+
 /* Every width, and every number of rows. */
 static void shapes(void **isa)
 {
     skip_where_missing(*isa);
-    for (int classes = 1; classes <= MOST_CLASSES; classes++)
-        for (int turn = 0; turn < 2 * OPERATIONS; turn++) {
-            problem p = {.isa = *isa, .operation = turn % OPERATIONS, .classes = classes};
+    for (int classes = 1; classes <= 260; classes++)
+        each_operation(*isa, classes);
+}
 
-            p.rows = 1 + (classes * 8 + turn * 7) % MOST_ROWS;
-            vary(&p);
-            fill(&p, turn < OPERATIONS ? NAN_ONE : KINDS, -1);
-            check(&p);
-        }
+/* Around the widths at which rows of one chunk begin and end, and groups do. */
+static void one_chunk(void **isa)
+{
+    static const int widths[] = {256, 257, 271, 272, 300, 319, 320, 321, 383, 500, 1000, 1024, 2047, 2048,
+                                 2049, 2112};
+
+    skip_where_missing(*isa);
+    for (int w = 0; w < 16; w++)
+        for (int turn = 0; turn < 3; turn++)
+            each_operation(*isa, widths[w]);
 }
 
 /* One row that is not ordinary, in each lane of the first two tiles. */
@@ -264,7 +288,10 @@ static void lanes(void **isa)
 }
 
 #define ON(isa)                                                                                   \
-    {"shapes on " isa, shapes, NULL, NULL, isa}, {"lanes on " isa, lanes, NULL, NULL, isa}
+    {"shapes on " isa, shapes, NULL, NULL, isa}, {"lanes on " isa, lanes, NULL, NULL, isa},          \
+    {                                                                                             \
+        "one chunk on " isa, one_chunk, NULL, NULL, isa                                           \
+    }
 
 int main(void)
 {

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/* Many rows of one chunk, of 256 to 2048 logits: the sums of softmax_row.h, at less cost for a row.
+ *
+ * There a row's sum is folded when its exponentials are done, and what the fold, a division and the
+ * label take is waited for at the end of every row: 190 cycles, as long as 150 logits. Here each row
+ * goes through four passes, beside those of its neighbours, and has a whole row's time to end one:
+ *
+ *   row i + 1   its maximum is found
+ *   row i       its exponentials are computed; they are kept in a slot
+ *   row i - 1   its exponentials are added
+ *   row i - 2   it leaves, scaled
+ *
+ * So the sum that comes out when row i is taken in is that of the row before it. The last group of a
+ * maximum, or of exponentials, ends where its row does, and overlaps the group before: what is done
+ * twice comes to the same, and no group is ragged. */
+#ifndef BALLAST_ONE_CHUNK_ROWS_H
+#define BALLAST_ONE_CHUNK_ROWS_H
+
+#include "softmax_row.h"
+
+/* What a call needs before rows overlap: with fewer, softmax_row.h is faster. */
+enum { LEAST_ONE_CHUNK_ROWS = 4 };
+
+LANES int go_as_one_chunk_rows(int64_t rows, int64_t classes)
+{
+    return rows >= LEAST_ONE_CHUNK_ROWS && classes >= GROUP && classes <= CHUNK;
+}
+
+/* A row whose exponentials are in its slot, but not yet added. Absent logits have exponential 0. */
+typedef struct kept_row {
+    float *slot;
+    reference ref;
+    float left_out; /* the exponential of the column left out, which is 0 in the slot */
+} kept_row;
+
+typedef struct one_chunk_rows {
+    int64_t classes;
+    float *free_slot;
+    kept_row kept;   /* the row taken in last */
+    departure leaves; /* the row before it; n = 0: none does */
+    const storage *ahead; /* of the row that begins there the maximum is known */
+    float max_ahead;
+} one_chunk_rows;
+
+/* scratch: SCRATCH_ROOM floats on a LINE. */
+LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch)
+{
+    const int64_t slot = (classes + GROUP - 1) & -GROUP;
+    for (int64_t i = 0; i < 2 * slot; i += BLOCK)
+        vstore_f32(scratch + i, vset1(0.0f));
+    r->classes = classes;
+    r->free_slot = scratch;
+    r->kept = (kept_row){.slot = scratch + slot};
+    r->leaves.n = 0;
+    r->ahead = NULL;
+}
+
+/* Four rows, a group of each in turn. Returns the sum of the row before. */
+LANES_LARGE double pass_rows(const one_chunk_rows *r, const storage *x, exp_scale scale,
+                             const storage *ahead, float *max_ahead, const departure d,
+                             const int leaving, const int streamed)
+{
+    const int64_t n = r->classes, last = n - GROUP, whole = n & -GROUP;
+    const int64_t unaligned = leaving && streamed ? before_line(d.out, n) : 0;
+    const int64_t whole_leaving = (n - unaligned) & -GROUP;
+    const float *const added = r->kept.slot;
+    float *const kept = r->free_slot;
+    vf max = max_of_group(ahead + last, GROUP, vset1(-LANE_INFINITY));
+    vd total = vd_zero();
+
+    /* The row that leaves is in the slot that is written: it is read first. */
+    if (leaving && unaligned > 0)
+        leave_group(&d, 0, unaligned, leaving, 0);
+    if (leaving && unaligned + whole_leaving < n)
+        leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
+                    streamed);
+    for (int64_t i = 0; i < whole; i += GROUP) {
+        total = add_exponentials(total, added + i);
+        if (leaving && (!streamed || i < whole_leaving))
+            leave_group(&d, i + unaligned, GROUP, leaving, streamed);
+        prefetch_group(ahead + i);
+        max = max_of_group(ahead + i, GROUP, max);
+        exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
+    }
+    if (whole < n) {
+        total = add_exponentials(total, added + whole);
+        exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
+    }
+    if (leaving)
+        leave_label(&d, streamed ? unaligned : n, leaving);
+    *max_ahead = vmax_across(max) + 0.0f; /* no -0 */
+    return vd_across(total);
+}
+
+/* At the first rows of a call, when nothing leaves. */
+static __attribute__((noinline, unused)) double
+pass_rows_alone(const one_chunk_rows *r, const storage *x, exp_scale scale, const storage *ahead,
+                float *max_ahead)
+{
+    return pass_rows(r, x, scale, ahead, max_ahead, r->leaves, NOTHING_LEAVES, 0);
+}
+
+LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
+{
+    vd total = vd_zero();
+    for (int64_t i = 0; i < n; i += GROUP)
+        total = add_exponentials(total, slot + i);
+    return vd_across(total);
+}
+
+/* One pass after the other, where logits are shifted. */
+static __attribute__((noinline, unused)) double
+pass_rows_apart(const one_chunk_rows *r, const storage *x, reference ref, const storage *ahead,
+                float *max_ahead, int leaving, int streamed)
+{
+    const int64_t n = r->classes, last = n - GROUP;
+    const exp_scale scale = exp_scale_of(ref.n);
+    const vf shift = vset1(ref.shift);
+    if (r->leaves.n > 0)
+        leave_now(&r->leaves, leaving, streamed);
+    for (int64_t i = 0; i < n; i += GROUP) {
+        const int64_t at = smaller(i, last);
+        exponentials_of_group(x + at, GROUP, scale, shift, 1, r->free_slot + at);
+    }
+    *max_ahead = max_of(ahead, n);
+    return sum_of_slot(r->kept.slot, n);
+}
+
+/* Takes in the row at x, which `next` follows (NULL: none does). Returns the sum of the row taken in
+ * before, which may be told to leave then; of the first row, nothing of use. */
+LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const storage *x, int64_t left_out,
+                                const storage *next, const int leaving, const int streamed)
+{
+    const int64_t n = r->classes;
+    const reference ref = reference_of(r->ahead == x ? r->max_ahead : max_of(x, n));
+    const storage *ahead = next ? next : x;
+    row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
+    if (left_out == LEAVE_MAXIMUM)
+        left_out = ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(x, n, ref.max);
+    if (__builtin_expect(ref.shift != 0.0f, 0))
+        before.others = pass_rows_apart(r, x, ref, ahead, &r->max_ahead, leaving, streamed);
+    else if (leaving && r->leaves.n == 0)
+        before.others = pass_rows_alone(r, x, exp_scale_of(ref.n), ahead, &r->max_ahead);
+    else
+        before.others = pass_rows(r, x, exp_scale_of(ref.n), ahead, &r->max_ahead, r->leaves,
+                                  leaving, streamed);
+    float *slot = r->free_slot;
+    r->free_slot = r->kept.slot;
+    r->kept = (kept_row){slot, ref, left_out < 0 ? 0.0f : take_out(slot, left_out)};
+    r->leaves.n = 0;
+    r->ahead = ahead;
+    return before;
+}
+
+/* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
+static __attribute__((noinline, unused)) row_sum end_of_rows(one_chunk_rows *r, int leaving,
+                                                             int streamed)
+{
+    if (r->leaves.n > 0)
+        leave_now(&r->leaves, leaving, streamed);
+    r->leaves.n = 0;
+    r->free_slot = r->kept.slot;
+    return (row_sum){r->kept.ref, sum_of_slot(r->kept.slot, r->classes), (double)r->kept.left_out};
+}
+
+/* The row whose sum came out last will leave as out_c = h e_c / (its reference), but for the column
+ * `label`, which becomes label_value. */
+LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, float label_value,
+                                  storage *out)
+{
+    r->leaves = (departure){.e = r->free_slot, .out = out, .n = r->classes, .label = label,
+                            .label_value = label_value};
+    set_scale(&r->leaves, narrowed(h));
+}
+
+/* The same as out_c = (x_c - max) - rest. */
+LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const storage *x, float max, float rest,
+                                      storage *out)
+{
+    r->leaves = (departure){.x = x, .out = out, .n = r->classes, .max = max, .rest = rest};
+}
+
+LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed)
+{
+    if (r->leaves.n > 0)
+        leave_now(&r->leaves, leaving, streamed);
+    if (streamed)
+        vstream_fence();
+}
+
+#endif
