@@ -6,6 +6,8 @@
  * appendix E; the x86-64 psABI, micro-architecture levels. */
 #include "cpu.h"
 
+#include "text.h"
+
 #include <string.h>
 
 /* ---- The real CPU ---------------------------------------------------------------------------- */
@@ -269,34 +271,6 @@ void ballast__cpu_read(const ballast__cpu_source *source, ballast__cpu *cpu)
 
 /* ---- Which ISAs run -------------------------------------------------------------------------- */
 
-/* Not snprintf: it may set errno and follows the host's locale. */
-typedef struct text {
-    char *at;
-    size_t room; /* the final 0 included */
-} text;
-
-static void append(text *t, const char *s)
-{
-    for (; *s && t->room > 1; s++, t->room--)
-        *t->at++ = *s;
-    if (t->room > 0)
-        *t->at = 0;
-}
-
-static void append_hex(text *t, uint64_t value)
-{
-    char digits[19] = "0x";
-    size_t length = 2;
-    int shift = 60;
-
-    while (shift > 0 && value >> shift == 0)
-        shift -= 4;
-    for (; shift >= 0; shift -= 4)
-        digits[length++] = "0123456789abcdef"[value >> shift & 15];
-    digits[length] = 0;
-    append(t, digits);
-}
-
 static bool has(const ballast__cpu *cpu, uint64_t features, text *why)
 {
     const uint64_t missing = features & ~cpu->features;
@@ -326,8 +300,8 @@ static bool saves(const ballast__cpu *cpu, uint64_t state, const char *registers
         return true;
     append(why, "the operating system does not save ");
     append(why, registers_name);
-    append(why, " registers (XCR0 = ");
-    append_hex(why, cpu->xcr0);
+    append(why, " registers (XCR0 = 0x");
+    append_hex(why, cpu->xcr0, 1);
     append(why, ")");
     return false;
 }
@@ -343,7 +317,7 @@ static bool is_arch(const ballast__cpu *cpu, ballast__arch arch, text *why)
 /* The CPU before the operating system: what the user cannot change is the better reason. */
 bool ballast__cpu_runs(const ballast__cpu *cpu, ballast__isa isa, char *reason, size_t size)
 {
-    text why = {reason, size};
+    text why = {reason, size, 0};
 
     append(&why, "");
     switch (isa) {
