@@ -16,7 +16,9 @@ void ballast__begin(arguments *in)
 {
     in->fault = (ballast_error){BALLAST_OK, NULL, -1, 0, 0.0};
     in->implementation = NULL;
+    in->implementation_named = false;
     in->parallel = NULL;
+    in->tuning = (tuning){0, false};
     in->slowness = 1.0;
     in->count = 0;
 }
@@ -84,6 +86,7 @@ void ballast__read_exec(arguments *in, const ballast_exec *exec)
                                  : &exec_layout_defaults;
 
     in->implementation = ballast__implementation_resolve(e->implementation);
+    in->implementation_named = e->implementation != NULL;
     in->parallel = e->parallel;
     ballast__refuse(in, !in->implementation, BALLAST_ERR_ISA, "exec.implementation", 0);
     if (e->parallel) {
@@ -353,6 +356,19 @@ static const kernel_table *table_of(const ballast_implementation *i, ballast_dty
     default:
         return F64_KERNELS;
     }
+}
+
+void ballast__tune(arguments *in, tuned_operation operation, ballast_dtype dtype, int64_t rows,
+                   int64_t classes)
+{
+    if (in->fault.status != BALLAST_OK)
+        return;
+    in->tuning = ballast__tuning_of(operation, dtype, rows, classes);
+    if (in->tuning.word == 0 || in->implementation_named)
+        return;
+    const int64_t isa = ballast__chosen(in->tuning, CHOOSE_ISA);
+    if (isa >= 0)
+        in->implementation = ballast__implementation_tuned((ballast__isa)isa);
 }
 
 const kernel_table *ballast__kernels_for(arguments *in, const char *name, ballast_dtype dtype)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "implementation.h"
+#include "tuning.h"
 
 /* How an array is used. NEEDED: NULL only where it has no elements. A call's output with IN_PLACE,
  * one at most, may be exactly one of its inputs with IN_PLACE. PLANES: inner and class_stride may be
@@ -52,7 +53,9 @@ enum { MAX_ARRAYS = 10 };
 typedef struct arguments {
     ballast_error fault; /* status BALLAST_OK: none */
     const ballast_implementation *implementation;
+    bool implementation_named; /* by the caller */
     const ballast_parallel *parallel;
+    tuning tuning;
     double slowness; /* of the kernels, see implementation.h */
     array arrays[MAX_ARRAYS]; /* those with elements */
     int count;
@@ -152,6 +155,10 @@ static inline bool ballast__has_rows(int64_t classes, int64_t inner, int64_t cla
 
 /* No output of the list may overlap anything else of it. */
 void ballast__check_overlaps(arguments *in);
+
+/* What is chosen for a problem of that shape; before the kernels are asked for. */
+void ballast__tune(arguments *in, tuned_operation operation, ballast_dtype dtype, int64_t rows,
+                   int64_t classes);
 
 /* The kernels for a dtype. */
 const kernel_table *ballast__kernels_for(arguments *in, const char *name, ballast_dtype dtype);

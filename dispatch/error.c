@@ -34,6 +34,9 @@ static const struct {
     [BALLAST_ERR_SPLIT] = {"BALLAST_ERR_SPLIT", "rows not on the plan's row steps", false},
     [BALLAST_ERR_ISA] = {"BALLAST_ERR_ISA", "this machine cannot run the implementation", false},
     [BALLAST_ERR_UNSUPPORTED] = {"BALLAST_ERR_UNSUPPORTED", "not built into this library", true},
+    [BALLAST_ERR_FILE] = {"BALLAST_ERR_FILE", "a file cannot be read or written", false},
+    [BALLAST_ERR_PROFILE] = {"BALLAST_ERR_PROFILE",
+                             "a profile of another machine or build, or a damaged one", false},
 };
 
 enum { STATUSES = sizeof statuses / sizeof statuses[0] };

@@ -6,6 +6,9 @@
  * published is the one that everybody uses: no lock, and BALLAST_ISA counts as read once. */
 #include "implementation.h"
 
+#include "profile.h"
+#include "tuning.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -48,7 +51,6 @@ enum { RUNS_BITS = 8, CHOICE_SHIFT = RUNS_BITS, REASON_SHIFT = CHOICE_SHIFT + 8 
 _Static_assert((int)IMPLEMENTATIONS <= (int)RUNS_BITS, "the published word has a bit for each");
 
 static atomic_uint found; /* 0: not found out yet */
-static atomic_uint last_cache_kib; /* 0: not found out yet */
 static atomic_int forced; /* 1 + index of the one that set_default named; 0: none */
 
 static bool runs(unsigned word, int index) { return word >> index & 1; }
@@ -90,18 +92,6 @@ static choice_reason apply_variable(unsigned runnable, int *choice)
     return BY_VARIABLE;
 }
 
-/* Of the largest cache; of most servers' where CPUID does not say. */
-static unsigned kib_of_last_cache(const ballast__cpu *cpu)
-{
-    const uint64_t most = UINT64_C(1) << 20, unknown = 32 << 10;
-    uint64_t kib = 0;
-
-    for (int i = 0; i < BALLAST__CPU_CACHE_LEVELS; i++)
-        if (cpu->cache[i] >> 10 > kib)
-            kib = cpu->cache[i] >> 10;
-    return (unsigned)(kib == 0 ? unknown : kib < most ? kib : most);
-}
-
 static unsigned find_out(void)
 {
     ballast__cpu cpu;
@@ -109,7 +99,7 @@ static unsigned find_out(void)
     int choice = 0;
 
     ballast__cpu_read(NULL, &cpu);
-    atomic_store_explicit(&last_cache_kib, kib_of_last_cache(&cpu), memory_order_relaxed);
+    ballast__tuning_begin(&cpu);
     for (int i = 0; i < IMPLEMENTATIONS; i++)
         if (ballast__cpu_runs(&cpu, list[i].isa, NULL, 0)) {
             runnable |= 1u << i;
@@ -126,20 +116,12 @@ static unsigned known(void)
     if (word == 0) {
         const unsigned mine = find_out();
 
-        if (atomic_compare_exchange_strong(&found, &word, mine))
+        if (atomic_compare_exchange_strong(&found, &word, mine)) {
             word = mine;
+            ballast__profile_begin(); /* others go on without it: a matter of speed only */
+        }
     }
     return word;
-}
-
-bool ballast__beyond_cache(int64_t rows, int64_t classes, size_t element)
-{
-    (void)known();
-    /* 0 while another thread is between its two stores: a matter of speed only. */
-    const unsigned kib = atomic_load_explicit(&last_cache_kib, memory_order_relaxed);
-    const double bytes = 2.0 * (double)rows * (double)classes * (double)element;
-
-    return bytes > 1024.0 * (double)kib;
 }
 
 const ballast_implementation *
@@ -153,6 +135,29 @@ ballast__implementation_resolve(const ballast_implementation *wanted)
     }
     const int named = atomic_load_explicit(&forced, memory_order_relaxed);
     return &list[named ? named - 1 : choice_of(word)];
+}
+
+const ballast_implementation *ballast__implementation_tuned(ballast__isa isa)
+{
+    const unsigned word = known();
+    const int index = index_of_name(ballast__isa_name(isa));
+    const bool named = reason_of(word) == BY_VARIABLE ||
+                       atomic_load_explicit(&forced, memory_order_relaxed) != 0;
+
+    if (named || index < 0 || !runs(word, index))
+        return ballast__implementation_resolve(NULL);
+    return &list[index];
+}
+
+unsigned ballast__isas(void)
+{
+    const unsigned word = known();
+    unsigned isas = 0;
+
+    for (int i = 0; i < IMPLEMENTATIONS; i++)
+        if (runs(word, i))
+            isas |= 1u << list[i].isa;
+    return isas;
 }
 
 /* ---- Public ---------------------------------------------------------------------------------- */

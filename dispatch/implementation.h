@@ -22,8 +22,11 @@ struct ballast_implementation {
 const ballast_implementation *
 ballast__implementation_resolve(const ballast_implementation *wanted);
 
-/* Whether two matrices of that shape, one read and one written, are more than the largest cache
- * holds. A hint: it decides how memory is written, never what. */
-bool ballast__beyond_cache(int64_t rows, int64_t classes, size_t element);
+/* The one of that ISA, where nobody said which: neither BALLAST_ISA nor set_default. Else, and where
+ * this machine cannot run it, the default one. */
+const ballast_implementation *ballast__implementation_tuned(ballast__isa isa);
+
+/* The ISAs whose implementation runs here: a bit for each. */
+unsigned ballast__isas(void);
 
 #endif

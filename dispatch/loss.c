@@ -222,7 +222,7 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
     job->classes = l->logits->classes;
     job->inner = l->logits->inner;
     job->format = kernels->format;
-    job->beyond_cache = ballast__beyond_cache(ballast__row_count(x), job->classes, sizeof(float));
+    job->beyond_cache = p->tuning.streams;
     if (rows)
         ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, grad->data != NULL);
 }
@@ -266,6 +266,12 @@ static const row_cost costs[] = {
     [SIGMOID_FOCAL] = {70.0, 4.0},
 };
 
+static const tuned_operation tuned[] = {
+    [CROSS_ENTROPY] = TUNE_CROSS_ENTROPY,
+    [BINARY_CROSS_ENTROPY] = TUNE_BINARY_CROSS_ENTROPY,
+    [SIGMOID_FOCAL] = TUNE_SIGMOID_FOCAL,
+};
+
 static void plan_loss(plan *p, const arguments *in, const loss *l, label_counts counts,
                       const kernel_table *kernels)
 {
@@ -284,6 +290,8 @@ static void plan_loss(plan *p, const arguments *in, const loss *l, label_counts 
 ballast_status ballast__prepare_loss(arguments *in, const loss *l, plan *p)
 {
     take_arrays(in, l);
+    ballast__tune(in, tuned[l->kind], l->logits->dtype, ballast__row_count(l->logits),
+                  l->logits->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "logits", l->logits->dtype);
     check_options(in, l);
     const label_counts counts = check_values(in, l);

@@ -13,12 +13,6 @@
 
 #define PREPARED UINT64_C(0x706c616e20312e30)
 
-/* A task of fewer cycles is not worth handing out: 20 us, where waking a thread takes 5 or more. */
-#define TASK_CYCLES 60000.0
-
-/* Enough tasks for threads to even out, few enough to hand out. */
-enum { TASKS_PER_THREAD = 4 };
-
 /* ---- Leaves ---------------------------------------------------------------------------------- */
 
 /* For sizes: a >= 0, b > 0. Divisions take as long as all else here, and few are needed. */
@@ -36,6 +30,7 @@ void ballast__plan_rows(plan *p, const arguments *in, int64_t row_count, int64_t
     p->row_step = 1;
     p->leaf_count = 0;
     p->row_cycles = (cost.row + cost.element * (double)row_elements) * in->slowness;
+    p->tuning = in->tuning;
     p->result = NULL;
     p->shared = NULL;
 }
@@ -235,7 +230,8 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
  * f32 end where a cache line does, if they began there and nothing is between them. */
 static int64_t task_step_of(const plan *p)
 {
-    const int short_rows = p->row_cycles * LEAF_LANES < TASK_CYCLES;
+    const double task_cycles = (double)ballast__chosen(p->tuning, CHOOSE_TASK);
+    const int short_rows = p->row_cycles * LEAF_LANES < task_cycles;
 
     return p->row_step == 1 && short_rows ? LEAF_LANES : p->row_step;
 }
@@ -247,14 +243,17 @@ static void plan_tasks(piece *w)
     w->tasks = 1;
     if (!w->parallel)
         return;
-    const double worth = (double)p->row_count * p->row_cycles / TASK_CYCLES;
-    if (worth < 2.0)
+    const double cycles = (double)p->row_count * p->row_cycles;
+    const double task_cycles = (double)ballast__chosen(p->tuning, CHOOSE_TASK);
+    if (cycles < 2.0 * task_cycles)
         return;
-    const int64_t threads = smaller(w->parallel->threads, INT64_MAX / TASKS_PER_THREAD);
+    const double worth = cycles / task_cycles;
+    const int64_t tasks_per_thread = ballast__chosen(p->tuning, CHOOSE_TASKS);
+    const int64_t threads = smaller(w->parallel->threads, INT64_MAX / tasks_per_thread);
     w->task_step = task_step_of(p);
     const int64_t steps = ceil_div(p->row_count, w->task_step);
     w->shared = threads > 1 && steps / 2 < threads && ballast__can_share(p);
-    w->tasks = threads * TASKS_PER_THREAD;
+    w->tasks = threads * tasks_per_thread;
     if (!w->shared)
         w->tasks = smaller(w->tasks, steps);
     if (worth < (double)w->tasks)

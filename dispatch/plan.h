@@ -12,6 +12,7 @@ typedef struct plan {
     int64_t row_count, row_step;
     int64_t leaf_count; /* 0 where nothing is reduced */
     double row_cycles; /* how much work a row is, about */
+    tuning tuning;
 
     /* Runs `kernel` on `job`. partial: where the leaves go, of which each belongs to one call of
      * rows(); NULL where nothing is reduced. */

@@ -87,6 +87,8 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
                     weights->count);
     ballast__take_array(in, "result", a->result, BALLAST_F64, ROW_DTYPES, 1, NEEDED | WRITTEN);
     ballast__check_overlaps(in);
+    ballast__tune(in, variant == WEIGHTED_LOG_SUM_EXP ? TUNE_WEIGHTED_LOG_SUM_EXP : TUNE_WEIGHTED_SUM,
+                  x->dtype, x->count, 1);
     const kernel_table *kernels = ballast__kernels_for(in, "x", x->dtype);
     if (in->fault.status == BALLAST_OK) {
         plan_reduction(p, in, a, variant, kernels);

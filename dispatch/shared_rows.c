@@ -16,8 +16,8 @@ void ballast__plan_sharing(plan *p, const shared_kernel *kernel, int64_t classes
 
 bool ballast__can_share(const plan *p)
 {
-    return p->shared && p->shared->states && p->shared_chunks >= LEAST_SHARED_CHUNKS &&
-           p->shared_chunks <= SHARED_CHUNKS;
+    return p->shared && p->shared->states && p->shared_chunks <= SHARED_CHUNKS &&
+           p->shared_chunks >= ballast__chosen(p->tuning, CHOOSE_SHARE);
 }
 
 typedef void chunks_function(const void *job, shared_rows *, int64_t begin, int64_t end);

@@ -5,9 +5,6 @@
 
 #include "plan.h"
 
-/* A row of fewer chunks is not worth two rounds of tasks. */
-enum { LEAST_SHARED_CHUNKS = 4 };
-
 /* Makes the plan one whose rows may be shared. outputs: there is something to write after the sums. */
 void ballast__plan_sharing(plan *p, const shared_kernel *kernel, int64_t classes, bool outputs);
 

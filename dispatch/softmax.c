@@ -31,8 +31,7 @@ static void plan_softmax(plan *p, const arguments *in, const ballast_const_tenso
         .classes = input->classes,
         .inner = input->inner,
         .format = kernels->format,
-        .beyond_cache =
-            ballast__beyond_cache(ballast__row_count(input), input->classes, sizeof(float)),
+        .beyond_cache = in->tuning.streams,
     };
 }
 
@@ -64,6 +63,8 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
     ballast__take_output(in, "output", &a->output, ballast__only(input->dtype),
                          NEEDED | IN_PLACE | PLANES, input);
     ballast__check_overlaps(in);
+    ballast__tune(in, variant == SOFTMAX ? TUNE_SOFTMAX : TUNE_LOG_SOFTMAX, input->dtype,
+                  ballast__row_count(input), input->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
         plan_softmax(p, in, input, &a->output, kernels);
@@ -91,6 +92,7 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     ballast__take_array(in, "output", a->output, ballast__row_dtype(input->dtype), ROW_DTYPES,
                         ballast__row_count(input), NEEDED | WRITTEN);
     ballast__check_overlaps(in);
+    ballast__tune(in, TUNE_LOG_SUM_EXP, input->dtype, ballast__row_count(input), input->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
         const ballast_tensor output = {.data = a->output};
@@ -168,6 +170,8 @@ static ballast_status prepare_backward(arguments *in, const void *args, plan *p,
     ballast__take_tensor(in, "grad_output", &a->grad_output, dtype, use, output);
     ballast__take_output(in, "grad_input", &a->grad_input, dtype, use, output);
     ballast__check_overlaps(in);
+    ballast__tune(in, variant == SOFTMAX ? TUNE_SOFTMAX_BACKWARD : TUNE_LOG_SOFTMAX_BACKWARD,
+                  output->dtype, ballast__row_count(output), output->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "output", output->dtype);
     if (in->fault.status == BALLAST_OK) {
         plan_backward(p, in, a, kernels);

@@ -605,6 +605,28 @@ static long allocations_of(const call *c, const shape *s, const ballast_exec *ex
     return after - before;
 }
 
+/* BALLAST_PROFILE is read inside a call, by what reads it here. */
+static long allocations_of_profiles(void)
+{
+    char path[] = "/tmp/ballast-guest-XXXXXX";
+    const int file = mkstemp(path);
+
+    assert_true(file >= 0);
+    close(file);
+    const long before = atomic_load(&allocations);
+    const ballast_status refused = ballast_profile_load(path);
+    const ballast_status saved = ballast_profile_save(path);
+    const ballast_status loaded = ballast_profile_load(path);
+    ballast_profile_describe(out->text, sizeof out->text);
+    ballast_profile_reset();
+    const long count = atomic_load(&allocations) - before;
+    unlink(path);
+    assert_int_equal(refused, BALLAST_ERR_PROFILE);
+    assert_int_equal(saved, BALLAST_OK);
+    assert_int_equal(loaded, BALLAST_OK);
+    return count;
+}
+
 static void no_allocation(void **state)
 {
     int64_t tasks = 0;
@@ -631,6 +653,7 @@ static void no_allocation(void **state)
             fail_msg("%s: %ld and %ld allocations", c->name, serial, shared);
     }
     assert_true(tasks > 100); /* the parallel form was one */
+    assert_int_equal(allocations_of_profiles(), 0);
 }
 
 static void no_output(void **state)

@@ -94,7 +94,9 @@ typedef enum ballast_status {
     BALLAST_ERR_OPTION = 11,      /* an option outside its range, or one that excludes another */
     BALLAST_ERR_SPLIT = 12,       /* rows [begin, end) not on the plan's row steps */
     BALLAST_ERR_ISA = 13,         /* an implementation that this machine cannot run */
-    BALLAST_ERR_UNSUPPORTED = 14  /* understood, but not built into this library */
+    BALLAST_ERR_UNSUPPORTED = 14, /* understood, but not built into this library */
+    BALLAST_ERR_FILE = 15,        /* a file that cannot be read or written */
+    BALLAST_ERR_PROFILE = 16      /* a profile of another machine or build, or a damaged one: ignored */
 } ballast_status;
 
 /* What was wrong, filled in on every status but BALLAST_OK. `argument` is a static string such as
@@ -276,8 +278,9 @@ BALLAST_API int ballast_implementation_supported(const ballast_implementation *i
                                                  char *reason, size_t size);
 
 /* The one that calls use unless `exec` names another: the fastest supported, or a lower one named
- * by the environment variable BALLAST_ISA (read once, at first use) or by set_default. `reason` (may
- * be NULL) says why it is this one. */
+ * by the environment variable BALLAST_ISA (read once, at first use) or by set_default. Where it is the
+ * fastest, a profile may choose a lower one for some problems. `reason` (may be NULL) says why it is
+ * this one. */
 BALLAST_API const ballast_implementation *ballast_implementation_default(char *reason, size_t size);
 
 /* Makes `implementation` the default of this process; NULL goes back to the start's choice.
@@ -285,15 +288,49 @@ BALLAST_API const ballast_implementation *ballast_implementation_default(char *r
 BALLAST_API ballast_status
 ballast_implementation_set_default(const ballast_implementation *implementation);
 
+/* ---- profiles -------------------------------------------------------------------------------- */
+
+/* A profile is a text file of choices that were measured to be faster on a machine: when outputs
+ * go past the caches, how large tasks are, from where on long rows are shared between threads,
+ * which implementation runs (docs/tuning.md). It changes speed, never a bit. Without one,
+ * defaults that follow from the caches apply.
+ *
+ * The library reads a profile only where it is told to: by ballast_profile_load, or by the
+ * environment variable BALLAST_PROFILE (a path, or "off": none at all, not even one that the
+ * program loads), which is read once, at first use. One that was made on another CPU or by
+ * another build of the library, and one that is damaged, is ignored: what was in force stays.
+ *
+ *   Threads    safe, also while others compute: a call takes its choices once, when it begins or is
+ *              prepared. Not for a child that fork() made while another thread was in one of these.
+ *   Guest      no allocation; errno is kept. Files are closed again, also over exec. */
+
+/* Puts the profile at `path` in force. Returns BALLAST_ERR_FILE where it cannot be read,
+ * BALLAST_ERR_PROFILE where it is ignored; ballast_profile_describe says why. */
+BALLAST_API ballast_status ballast_profile_load(const char *path);
+
+/* Writes the profile in force to `path`: what was loaded, byte for byte. Without one, a profile
+ * without choices. The file is replaced at once and whole: by a temporary one beside it that is
+ * written, synced and renamed. Returns BALLAST_ERR_FILE where that fails; what was there before
+ * is left. */
+BALLAST_API ballast_status ballast_profile_save(const char *path);
+
+/* What is in force and, a line each, with what was measured; and why the last profile was
+ * ignored, if it was. Lines end in a newline; the text is cut to `size` bytes with its final
+ * zero. `text` may be NULL if size is 0. Returns the length of the whole text. */
+BALLAST_API size_t ballast_profile_describe(char *text, size_t size);
+
+/* Back to the defaults, as without a profile. */
+BALLAST_API void ballast_profile_reset(void);
+
 /* ---- execution -------------------------------------------------------------------------------- */
 
 /* Threads that the host lends. run() calls task(arg, i) once for every i in [0, tasks), in any
  * order, on any threads, also all on the caller's, and returns when all are done. Tasks are
  * independent and never call run() themselves; run() itself is called in the host's own
  * floating-point environment. threads: how many may run at a time, > 0. A call runs at most four tasks
- * per thread at a time, none of less than about 20 us of work; where there are fewer rows (of sums:
- * groups of 16) than two per thread, and they are long, it shares rows between threads and calls run()
- * several times, one after the other. */
+ * per thread at a time, none of less than about 20 us of work (a profile may say otherwise: 16 tasks,
+ * 2.5 us); where there are fewer rows (of sums: groups of 16) than two per thread, and they are long, it
+ * shares rows between threads and calls run() several times, one after the other. */
 typedef struct ballast_parallel {
     void *context;
     void (*run)(void *context, int64_t tasks, void (*task)(void *arg, int64_t index), void *arg);

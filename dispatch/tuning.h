@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* What may be chosen for a call without changing a bit of it, and what is chosen.
+ *
+ * A choice has few candidates. Which one a call takes depends on what it computes, on the dtype,
+ * and on the class of its shape. Without a profile it is the analytical default everywhere. The
+ * operations, classes, choices and candidates are data, at the top of tuning.c. */
+#ifndef BALLAST_DISPATCH_TUNING_H
+#define BALLAST_DISPATCH_TUNING_H
+
+#include "ballast/ballast.h"
+#include "cpu.h"
+
+#include <stdbool.h>
+
+typedef enum tuned_operation {
+    TUNE_SOFTMAX,
+    TUNE_LOG_SOFTMAX,
+    TUNE_LOG_SUM_EXP,
+    TUNE_SOFTMAX_BACKWARD,
+    TUNE_LOG_SOFTMAX_BACKWARD,
+    TUNE_CROSS_ENTROPY,
+    TUNE_BINARY_CROSS_ENTROPY,
+    TUNE_SIGMOID_FOCAL,
+    TUNE_WEIGHTED_SUM, /* the mean, the sum of squares and the dot product, too */
+    TUNE_WEIGHTED_LOG_SUM_EXP,
+    TUNED_OPERATIONS
+} tuned_operation;
+
+/* Three classes each of: classes in a row, data read and written, rows. */
+enum { SHAPE_PARTS = 3, PART_CLASSES = 3, SHAPE_CLASSES = 27 };
+
+typedef enum choice_kind {
+    CHOOSE_ISA,    /* value: a ballast__isa; the default is none */
+    CHOOSE_STREAM, /* beyond so many bytes outputs go past the caches */
+    CHOOSE_TASK,   /* cycles that a task takes at least */
+    CHOOSE_TASKS,  /* tasks a thread at most */
+    CHOOSE_SHARE,  /* rows of fewer chunks are not shared between threads */
+    CHOICES
+} choice_kind;
+
+/* The choices of one call. word: the number of a candidate for each, in CHOICE_BITS; 0: the
+ * default. streams: what CHOOSE_STREAM comes to, for one matrix of the problem's shape read and
+ * one written. */
+typedef struct tuning {
+    uint32_t word;
+    bool streams;
+} tuning;
+
+enum { CHOICE_BITS = 4 };
+
+/* ---- For calls: a few ns, no lock ------------------------------------------------------------ */
+
+/* Of a validated problem whose elements fit in memory. For vectors: an element is a row of one
+ * class. */
+tuning ballast__tuning_of(tuned_operation operation, ballast_dtype dtype, int64_t rows,
+                          int64_t classes);
+
+/* Not for CHOOSE_STREAM. */
+int64_t ballast__chosen(tuning t, choice_kind which);
+
+/* At first use, before anything else here: the sizes of the caches decide. */
+void ballast__tuning_begin(const ballast__cpu *cpu);
+
+/* ---- For profiles, and for who measures ------------------------------------------------------ */
+
+/* Where a choice applies. shape: (classes * 3 + data) * 3 + rows. */
+typedef struct tuned_case {
+    tuned_operation operation;
+    ballast_dtype dtype;
+    int shape;
+} tuned_case;
+
+/* Of the problem that ballast__tuning_of() is asked for. */
+tuned_case ballast__tuned_case(tuned_operation operation, ballast_dtype dtype, int64_t rows,
+                               int64_t classes);
+
+typedef struct candidate {
+    const char *name;
+    int64_t value;
+} candidate;
+
+/* NULL past the last. Candidate 0 is the default. */
+const char *ballast__tuned_operation_name(int operation);
+const char *ballast__tuned_dtype_name(int dtype); /* "" for a dtype without kernels */
+const char *ballast__shape_part(int part);
+const char *ballast__shape_class_name(int part, int shape_class);
+const char *ballast__choice_name(int which);
+const candidate *ballast__candidate(int which, int index);
+
+/* A candidate chosen for a case. */
+typedef struct tuned_choice {
+    tuned_case where;
+    choice_kind which;
+    int candidate;
+} tuned_choice;
+
+/* Puts choices in force, instead of all that were: the i-th is `at(context, i)`. A case without
+ * a choice of its own takes that of the nearest shape of its operation and dtype. Threads: a
+ * call takes all of its choices from before or all from after, so may run meanwhile; only one
+ * thread may be in here. */
+void ballast__tuning_replace(int count, tuned_choice (*at)(const void *context, int index),
+                             const void *context);
+
+#endif
