@@ -199,6 +199,16 @@ class Info(ToolTest):
         self.assertEqual((info["isa"], info["ballast_isa"]), ("scalar", "scalar"))
         self.assertIn("named by BALLAST_ISA", self.good("info", env={"BALLAST_ISA": "scalar"}))
 
+    def test_ballast_profile(self):
+        self.assertIn("no profile: the analytical default", self.good("info"))
+        info = self.json("info", env={"BALLAST_PROFILE": "off"})
+        self.assertEqual(info["ballast_profile"], "off")
+        self.assertEqual(len(info["profile"]), 1)
+        self.assertIn("BALLAST_PROFILE is off", info["profile"][0])
+        info = self.json("info", env={"BALLAST_PROFILE": "/none there"})
+        self.assertEqual(len(info["profile"]), 2)
+        self.assertIn("no such file", info["profile"][1])
+
     def test_version(self):
         self.assertRegex(self.good("--version"), r"^ballast \d+\.\d+\.\d+\n$")
         self.assertEqual(self.json("info")["version"], self.good("--version").split()[1])

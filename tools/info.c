@@ -26,8 +26,9 @@ static const command_spec spec = {
     .name = "info",
     .operands = "",
     .about = "The CPU and its features, which implementation of the kernels is used and why, why "
-             "the others are not, caches, cores and the CPU quota of this process. The environment "
-             "variable BALLAST_ISA can lower the implementation (scalar, avx2, avx512, neon).",
+             "the others are not, which profile is in force and why, caches, cores and the CPU quota of "
+             "this process. The environment variable BALLAST_ISA can lower the implementation "
+             "(scalar, avx2, avx512, neon); BALLAST_PROFILE names a profile, or is off.",
     .options = specs,
     .examples = examples,
     .operand_count = 0,
@@ -72,6 +73,7 @@ typedef struct facts {
     int64_t threads;
     bool f64;
     const char *chosen, *variable;
+    char *profile; /* what the library says of it: lines */
 } facts;
 
 /* Asked of the library itself: only it knows what it was built with. */
@@ -84,8 +86,18 @@ static bool has_f64(void)
     return ballast_softmax(&a, NULL) == BALLAST_OK;
 }
 
+static char *read_profile(void)
+{
+    const size_t size = ballast_profile_describe(NULL, 0) + 1;
+    char *text = calloc(size, 1);
+    if (text)
+        ballast_profile_describe(text, size);
+    return text;
+}
+
 static void gather(facts *f, int64_t threads)
 {
+    f->profile = read_profile();
     ballast__cpu_read(NULL, &f->cpu);
     topology_read(&f->machine);
     quota_read("", &f->q);
@@ -129,7 +141,7 @@ static void examine(const facts *f, int isa, implementation_fact *i)
 
 /* ---- Text ------------------------------------------------------------------------------------ */
 
-enum { LABEL_WIDTH = 17 };
+enum { LABEL_WIDTH = 18 };
 
 static void head(const char *text)
 {
@@ -183,6 +195,28 @@ static void print_implementations(const facts *f)
     line("f64 tensors", f->f64 ? "yes" : "not built into this library");
 }
 
+/* Cuts the next line off `*text`; NULL past the last. */
+static char *next_line(char **text)
+{
+    char *begin = *text;
+    const size_t length = strcspn(begin, "\n");
+    if (length == 0)
+        return NULL;
+    *text = begin + length + (begin[length] == '\n');
+    begin[length] = '\0';
+    return begin;
+}
+
+static void print_profile(facts *f)
+{
+    char *rest = f->profile, *one;
+    const char *variable = getenv("BALLAST_PROFILE");
+    head("Profile");
+    for (const char *name = "in force"; (one = next_line(&rest)); name = "")
+        line(name, one);
+    line("BALLAST_PROFILE", variable ? variable : "not set");
+}
+
 static void format_size(char *text, size_t size, int64_t bytes)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
@@ -233,13 +267,15 @@ static void print_share(const facts *f)
     line("threads", text);
 }
 
-static void print_text(const facts *f)
+static void print_text(facts *f)
 {
     printf("%sBallast %s%s\n\n", output_style(stdout, STYLE_HEAD), ballast_version(),
            output_style(stdout, STYLE_PLAIN));
     print_cpu(&f->cpu);
     putchar('\n');
     print_implementations(f);
+    putchar('\n');
+    print_profile(f);
     putchar('\n');
     print_machine(&f->machine);
     putchar('\n');
@@ -326,13 +362,24 @@ static void write_share(json *j, const facts *f)
     json_end(j);
 }
 
-static void print_json(const facts *f)
+static void write_profile(json *j, facts *f)
+{
+    char *rest = f->profile, *one;
+    json_text(j, "ballast_profile", getenv("BALLAST_PROFILE"));
+    json_array(j, "profile");
+    while ((one = next_line(&rest)))
+        json_text(j, NULL, one);
+    json_end(j);
+}
+
+static void print_json(facts *f)
 {
     json j;
     json_begin(&j, stdout);
     json_text(&j, "version", ballast_version());
     write_cpu(&j, &f->cpu);
     write_implementations(&j, f);
+    write_profile(&j, f);
     write_machine(&j, &f->machine);
     write_share(&j, f);
     json_end(&j);
@@ -348,10 +395,12 @@ int info_main(int argc, char **argv)
     if (!f)
         return complain("no memory");
     gather(f, o.threads);
-    if (o.json)
+    const bool complete = f->profile != NULL;
+    if (complete && o.json)
         print_json(f);
-    else
+    else if (complete)
         print_text(f);
+    free(f->profile);
     free(f);
-    return EXIT_GOOD;
+    return complete ? EXIT_GOOD : complain("no memory");
 }
