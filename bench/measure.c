@@ -51,7 +51,7 @@ typedef struct rounds {
 
 /* The faster of the clock before and after: a pause in the measurement of the clock must not make
  * the work look cheaper. */
-static void run_once(const contender *c, int64_t repeats, double *seconds, double *cycles)
+void measure_run(const contender *c, int64_t repeats, double *seconds, double *cycles)
 {
     if (repeats > 1)
         c->run(c->context);
@@ -63,7 +63,7 @@ static void run_once(const contender *c, int64_t repeats, double *seconds, doubl
     *cycles = *seconds / fmin(cycle_before, measure_cycle());
 }
 
-static int64_t repeats_of(const contender *c)
+int64_t measure_repeats(const contender *c)
 {
     c->run(c->context); /* warm */
     const double start = measure_now();
@@ -94,12 +94,12 @@ void measure_in_turn(const contender *contenders, int count, double budget, meas
     if (!r || !ratios)
         abort();
     for (int k = 0; k < count; k++)
-        repeats[k] = repeats_of(&contenders[k]);
+        repeats[k] = measure_repeats(&contenders[k]);
     const double end = measure_now() + budget;
     while (done < MEASURE_ROUNDS && (done < 3 || measure_now() < end)) {
         for (int i = 0; i < count; i++) {
             const int k = done % 2 ? count - 1 - i : i;
-            run_once(&contenders[k], repeats[k], &r->seconds[k][done], &r->cycles[k][done]);
+            measure_run(&contenders[k], repeats[k], &r->seconds[k][done], &r->cycles[k][done]);
         }
         done++;
     }
@@ -116,7 +116,7 @@ void measure_in_turn(const contender *contenders, int count, double budget, meas
 
 void measure_pairs(const contender pair[2], double budget, paired *out)
 {
-    const int64_t a = repeats_of(&pair[0]), b = repeats_of(&pair[1]), repeats = a > b ? a : b;
+    const int64_t a = measure_repeats(&pair[0]), b = measure_repeats(&pair[1]), repeats = a > b ? a : b;
     double *seconds[2] = {malloc(2 * MEASURE_PAIRS * sizeof(double)),
                           malloc(2 * MEASURE_PAIRS * sizeof(double))};
     double log_ratio[MEASURE_PAIRS], cycles;
@@ -126,10 +126,10 @@ void measure_pairs(const contender pair[2], double budget, paired *out)
     int n = 0;
     for (; n < MEASURE_PAIRS && (n < 1 || measure_now() < end); n++) {
         double *first = seconds[0] + 2 * n, *second = seconds[1] + 2 * n;
-        run_once(&pair[0], repeats, &first[0], &cycles);
-        run_once(&pair[1], repeats, &second[0], &cycles);
-        run_once(&pair[1], repeats, &second[1], &cycles);
-        run_once(&pair[0], repeats, &first[1], &cycles);
+        measure_run(&pair[0], repeats, &first[0], &cycles);
+        measure_run(&pair[1], repeats, &second[0], &cycles);
+        measure_run(&pair[1], repeats, &second[1], &cycles);
+        measure_run(&pair[0], repeats, &first[1], &cycles);
         log_ratio[n] = 0.5 * log(second[0] / first[0] * second[1] / first[1]);
     }
     out->count = n;

@@ -33,6 +33,11 @@ double measure_cycle(void);
  * after one that is not timed, for the caches hold what the others left there. */
 void measure_in_turn(const contender *contenders, int count, double budget, measurement *out);
 
+/* What a round is made of, for who changes something between runs. How often a run is repeated, and
+ * seconds of one of them and in cycles. */
+int64_t measure_repeats(const contender *c);
+void measure_run(const contender *c, int64_t repeats, double *seconds, double *cycles);
+
 /* Two contenders, A B B A for each pair, as many pairs as the budget allows, one at least. */
 typedef struct paired {
     double seconds[2]; /* of one run: median */
