@@ -159,7 +159,7 @@ static const char *text_of_errno(int number)
         return "it may not be written or read";
     case EISDIR:
     case ENOTDIR:
-        return "it is a folder, or what should be a folder is not";
+        return "it is no regular file, or what should be a folder is none";
     case ENOSPC:
     case EDQUOT:
     case EFBIG:
@@ -285,20 +285,31 @@ static void sync_folder(const char *path)
     }
 }
 
-/* Either the file is there whole, or what was there before. */
+/* Either the file is there whole, or what was there before, and errno says why. A device is not
+ * replaced by a file. */
 static bool replace_file(const char *path, const char *bytes, size_t size)
 {
-    const int file = create_temporary(path);
+    struct stat about;
 
+    if (stat(path, &about) == 0 && !S_ISREG(about.st_mode)) {
+        errno = EISDIR;
+        return false;
+    }
+    const int file = create_temporary(path);
     if (file < 0)
         return false;
     const bool written = write_bytes(file, bytes, size) && fsync(file) == 0;
+    const int not_written = errno;
     const bool closed = close(file) == 0;
+    if (!written)
+        errno = not_written;
     if (written && closed && rename(state.temporary, path) == 0) {
         sync_folder(path);
         return true;
     }
+    const int failed = errno;
     unlink(state.temporary);
+    errno = failed;
     return false;
 }
 
@@ -327,36 +338,50 @@ static void forget(void)
     ballast__tuning_replace(0, NULL, NULL);
 }
 
+/* Where it is refused, `reason` may be state.reason. */
+static ballast_status read_profile(const char *path, profile *out, const char **reason)
+{
+    const ssize_t size = read_file(path, reason);
+
+    if (size < 0)
+        return BALLAST_ERR_FILE;
+    *reason = "it is larger than any profile";
+    if (size > PROFILE_BYTES)
+        return BALLAST_ERR_PROFILE;
+    ballast__profile_machine(&state.machine);
+    *reason = state.reason;
+    return ballast__profile_parse(state.bytes, (size_t)size, &state.machine, out, state.reason)
+               ? BALLAST_OK : BALLAST_ERR_PROFILE;
+}
+
 static ballast_status load(const char *path)
 {
     const char *reason = NULL;
 
     if (state.off)
         return ignore(path, BALLAST_ERR_PROFILE, "BALLAST_PROFILE is off");
-    const ssize_t size = read_file(path, &reason);
-    if (size < 0)
-        return ignore(path, BALLAST_ERR_FILE, reason);
-    if (size > PROFILE_BYTES)
-        return ignore(path, BALLAST_ERR_PROFILE, "it is larger than any profile");
-    ballast__profile_machine(&state.machine);
-    if (!ballast__profile_parse(state.bytes, (size_t)size, &state.machine, &state.incoming,
-                                state.reason))
-        return ignore(path, BALLAST_ERR_PROFILE, state.reason);
+    const ballast_status status = read_profile(path, &state.incoming, &reason);
+    if (status != BALLAST_OK)
+        return ignore(path, status, reason);
     use(&state.incoming, path);
     return BALLAST_OK;
 }
 
-static ballast_status save(const char *path)
+/* Of a profile, or where it is NULL of the one in force. */
+static ballast_status save(const profile *p, const char *path, const char **reason)
 {
     text t = text_of(state.bytes, sizeof state.bytes);
 
     ballast__profile_machine(&state.machine);
-    if (!state.is_used) {
+    if (!p && !state.is_used) {
         state.used.cores = state.machine.cores;
         state.used.count = 0;
     }
-    ballast__profile_format(&state.used, &state.machine, &t);
-    return replace_file(path, state.bytes, t.length) ? BALLAST_OK : BALLAST_ERR_FILE;
+    ballast__profile_format(p ? p : &state.used, &state.machine, &t);
+    if (replace_file(path, state.bytes, t.length))
+        return BALLAST_OK;
+    *reason = text_of_errno(errno);
+    return BALLAST_ERR_FILE;
 }
 
 static void describe_used(text *t)
@@ -435,6 +460,28 @@ void ballast__profile_use(const profile *p, const char *name)
     leave(&v);
 }
 
+bool ballast__profile_read(const char *path, profile *out, char reason[PROFILE_REASON])
+{
+    const char *why = "";
+    const visit v = enter_after_first_use();
+    const ballast_status status = read_profile(path, out, &why);
+
+    copy(reason, PROFILE_REASON, status == BALLAST_OK ? "" : why);
+    leave(&v);
+    return status == BALLAST_OK;
+}
+
+bool ballast__profile_write(const char *path, const profile *p, char reason[PROFILE_REASON])
+{
+    const char *why = "";
+    const visit v = enter_after_first_use();
+    const ballast_status status = save(p, path, &why);
+
+    copy(reason, PROFILE_REASON, why);
+    leave(&v);
+    return status == BALLAST_OK;
+}
+
 /* ---- Public ---------------------------------------------------------------------------------- */
 
 ballast_status ballast_profile_load(const char *path)
@@ -453,7 +500,8 @@ ballast_status ballast_profile_save(const char *path)
     if (!path)
         return BALLAST_ERR_NULL;
     const visit v = enter_after_first_use();
-    const ballast_status status = save(path);
+    const char *reason = NULL;
+    const ballast_status status = save(NULL, path, &reason);
     leave(&v);
     return status;
 }

@@ -35,7 +35,8 @@ typedef struct profile_machine {
     unsigned isas; /* that run here: a bit for each */
 } profile_machine;
 
-/* Numbers of the ratio are in thousandths; date: 20261123. */
+/* Numbers of the ratio are in thousandths; date: 20261123. samples: 0 where nothing was measured: the
+ * line keeps the default against the choice of a neighbouring shape. */
 typedef struct profile_line {
     tuned_choice chosen;
     int32_t ratio, low, high, samples, date;
@@ -58,9 +59,10 @@ bool ballast__profile_parse(const char *bytes, size_t size, const profile_machin
 
 struct text;
 
-/* Appends the whole profile; one line of it without its newline. */
+/* Appends the whole profile; one line of it without its newline; what that line is about. */
 void ballast__profile_format(const profile *p, const profile_machine *machine, struct text *t);
 void ballast__profile_format_line(const profile_line *line, struct text *t);
+void ballast__profile_format_case(const tuned_case *where, struct text *t);
 
 /* ---- In force: profile.c --------------------------------------------------------------------- */
 
@@ -69,6 +71,10 @@ void ballast__profile_machine(profile_machine *machine);
 
 /* Puts a profile in force. `name` says in descriptions where it is from. */
 void ballast__profile_use(const profile *p, const char *name);
+
+/* From and to files, whatever is in force. False with the reason where it cannot be done. */
+bool ballast__profile_read(const char *path, profile *out, char reason[PROFILE_REASON]);
+bool ballast__profile_write(const char *path, const profile *p, char reason[PROFILE_REASON]);
 
 /* At first use, by one thread: what BALLAST_PROFILE names. */
 void ballast__profile_begin(void);

@@ -71,14 +71,19 @@ static void append_date(text *t, int32_t date)
     append_integer(t, (uint64_t)date % 100, 2);
 }
 
+void ballast__profile_format_case(const tuned_case *where, text *t)
+{
+    append(t, operation_name(0, (int)where->operation));
+    append(t, ":");
+    append(t, dtype_name(0, (int)where->dtype));
+    append_shape(t, where->shape);
+}
+
 void ballast__profile_format_line(const profile_line *line, text *t)
 {
     const tuned_choice *c = &line->chosen;
 
-    append(t, operation_name(0, (int)c->where.operation));
-    append(t, ":");
-    append(t, dtype_name(0, (int)c->where.dtype));
-    append_shape(t, c->where.shape);
+    ballast__profile_format_case(&c->where, t);
     append(t, " ");
     append(t, choice_name(0, (int)c->which));
     append(t, "=");
@@ -327,7 +332,7 @@ static void take_choice_line(parser *p, unsigned isas, profile *out)
     if (line.low > line.ratio || line.high < line.ratio)
         expected(p, "low", "an interval around the ratio");
     take(p, "samples", " samples=");
-    line.samples = take_number(p, "samples", false);
+    line.samples = take_number(p, "samples", line.chosen.candidate == 0);
     line.date = take_date(p);
     for (int i = 0; i < out->count; i++)
         if (is_same(&out->lines[i].chosen, &line.chosen))

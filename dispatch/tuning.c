@@ -209,6 +209,12 @@ tuned_case ballast__tuned_case(tuned_operation operation, ballast_dtype dtype, i
     return (tuned_case){operation, dtype, extent_of(dtype, rows, classes).shape};
 }
 
+uint64_t ballast__data_bytes(int data_class)
+{
+    return atomic_load_explicit(data_class == 0 ? &l2_bytes : &last_cache_bytes,
+                                memory_order_relaxed);
+}
+
 static unsigned index_of(uint32_t word, choice_kind which)
 {
     return word >> (CHOICE_BITS * (unsigned)which) & ((1u << CHOICE_BITS) - 1);

@@ -74,6 +74,9 @@ typedef struct tuned_case {
 tuned_case ballast__tuned_case(tuned_operation operation, ballast_dtype dtype, int64_t rows,
                                int64_t classes);
 
+/* Bytes of the largest working set of the data classes L2 (0) and cache (1). */
+uint64_t ballast__data_bytes(int data_class);
+
 typedef struct candidate {
     const char *name;
     int64_t value;

@@ -82,7 +82,7 @@ static void add_line(profile *p, tuned_case where, int which, int candidate)
     p->lines[p->count++] = (profile_line){
         {where, (choice_kind)which, candidate},
         ratio, ratio - random_below(100), ratio + random_below(100),
-        1 + random_below(1000), 20260000 + 100 * (1 + random_below(12)) + 1 + random_below(28)};
+        (candidate > 0) + random_below(1000), 20260000 + 100 * (1 + random_below(12)) + 1 + random_below(28)};
 }
 
 /* A choice of each kind for each operation and dtype, each for some shape: the others take the
@@ -294,6 +294,9 @@ static void reasons(void **state)
         {"low=0.921", "low=0.935", "line 6, low: expected an interval around the ratio"},
         {"high=0.947", "high=0.933", "line 6, low: expected an interval around the ratio"},
         {"samples=200", "samples=0", "line 6, samples: expected a number from 1 to 999999999"},
+        {"never ratio=0.934 low=0.921 high=0.947 samples=200",
+         "default ratio=1.000 low=1.000 high=1.000 samples=x",
+         "line 6, samples: expected a number from 0 to 999999999"},
         {"date=2026-11-23", "date=2026-13-23", "line 6, date: expected a day of a month of a year"},
         {"23\n", "23 \n", "line 6, end: expected the end of the line"},
         {"sum ", "softmax", "line 7, dtype: expected :"},
@@ -449,6 +452,41 @@ static void full_disk(void **state)
     assert_int_equal(ballast_profile_save(""), BALLAST_ERR_FILE);
     assert_int_equal(count_files(), files);
     ballast_profile_reset();
+}
+
+/* As root, nothing else would keep a device from being renamed over. */
+static void no_regular_file(void **state)
+{
+    static profile p;
+    char reason[PROFILE_REASON];
+    struct stat about;
+
+    (void)state;
+    assert_int_equal(mkfifo(path_of("another pipe"), 0600), 0);
+    assert_int_equal(ballast_profile_save(path_of("another pipe")), BALLAST_ERR_FILE);
+    assert_false(ballast__profile_write(path_of("another pipe"), &p, reason));
+    assert_string_equal(reason, "it is no regular file, or what should be a folder is none");
+    assert_int_equal(stat(path_of("another pipe"), &about), 0);
+    assert_true(S_ISFIFO(about.st_mode));
+    assert_int_equal(unlink(path_of("another pipe")), 0);
+}
+
+/* What is in force is no matter, nor is it changed. */
+static void read_and_write(void **state)
+{
+    static profile p, read;
+    char reason[PROFILE_REASON];
+
+    (void)state;
+    ballast_profile_reset();
+    make_random(&p, 1);
+    assert_true(ballast__profile_write(path_of("written"), &p, reason));
+    assert_true(ballast__profile_read(path_of("written"), &read, reason));
+    assert_true(is_equal(&p, &read));
+    assert_non_null(strstr(describe(), "no profile"));
+    assert_int_equal(unlink(path_of("written")), 0);
+    assert_false(ballast__profile_read(path_of("written"), &read, reason));
+    assert_string_equal(reason, "there is no such file or folder");
 }
 
 /* Temporary files that a process of this number once left are no obstacle, and stay as they are. */
@@ -1000,6 +1038,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(ignored_leaves_what_was),
         cmocka_unit_test(oversized),
         cmocka_unit_test(full_disk),
+        cmocka_unit_test(no_regular_file),
+        cmocka_unit_test(read_and_write),
         cmocka_unit_test(left_over_files),
         cmocka_unit_test(names_of_any_length),
         cmocka_unit_test(errno_is_kept),
