@@ -26,6 +26,13 @@ void progress_begin(progress *p, const char *what, int64_t total, bool quiet)
     p->begin = p->last = monotonic_seconds();
 }
 
+void progress_begin_timed(progress *p, const char *what, int64_t total, bool quiet)
+{
+    progress_begin(p, what, total, quiet);
+    p->timed = true;
+    p->on = !quiet && total > 0;
+}
+
 /* The end of a path says more than its beginning. */
 static const char *short_name(const char *name)
 {
@@ -34,12 +41,34 @@ static const char *short_name(const char *name)
     return length > SHOWN ? name + length - SHOWN : name;
 }
 
-static void print_line(const progress *p, double now)
+static void print_bytes(const progress *p, double now)
 {
     double rate = now > p->begin ? (double)p->done / (now - p->begin) * 1e-9 : 0.0;
     fprintf(stderr, "%s%s: %3d %% of %.2f GB, %.2f GB/s%s", p->terminal ? "\r" : "ballast: ",
             short_name(p->what), (int)(100.0 * (double)p->done / (double)p->total),
             1e-9 * (double)p->total, rate, p->terminal ? "\033[K" : "\n");
+}
+
+/* "[#####.....] 43 %, 34 s left: what"; the time left as if the rest went on like this. */
+static void print_time(const progress *p, double now)
+{
+    enum { BAR = 20 };
+    const double share = (double)p->done / (double)p->total;
+    const double left = share > 0.0 ? (now - p->begin) * (1.0 - share) / share : 0.0;
+    const int filled = (int)(BAR * share);
+    fputs(p->terminal ? "\r[" : "ballast: ", stderr);
+    for (int i = 0; i < BAR && p->terminal; i++)
+        fputc(i < filled ? '#' : '.', stderr);
+    fprintf(stderr, "%s%3d %%, %.0f s left: %s%s", p->terminal ? "] " : "", (int)(100.0 * share), left,
+            p->what, p->terminal ? "\033[K" : "\n");
+}
+
+static void print_line(const progress *p, double now)
+{
+    if (p->timed)
+        print_time(p, now);
+    else
+        print_bytes(p, now);
     fflush(stderr);
 }
 
@@ -66,6 +95,12 @@ void progress_update(progress *p, int64_t done)
     if (quarters > p->quarters)
         print_line(p, now);
     p->quarters = quarters;
+}
+
+void progress_update_timed(progress *p, const char *what, int64_t done)
+{
+    p->what = what;
+    progress_update(p, done);
 }
 
 void progress_end(progress *p)

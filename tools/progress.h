@@ -9,7 +9,8 @@
 
 typedef struct progress {
     const char *what;
-    int64_t total, done; /* bytes */
+    int64_t total, done; /* bytes, or of timed work parts of it */
+    bool timed;
     bool on, terminal, shown;
     int quarters;        /* told so far */
     double begin, last;  /* seconds */
@@ -18,6 +19,11 @@ typedef struct progress {
 /* `what` is shown, such as a file name. */
 void progress_begin(progress *p, const char *what, int64_t total, bool quiet);
 void progress_update(progress *p, int64_t done);
+
+/* The same of work that is a matter of time, in so many parts: a bar and about how long it still
+ * takes. `what` may change from part to part. */
+void progress_begin_timed(progress *p, const char *what, int64_t total, bool quiet);
+void progress_update_timed(progress *p, const char *what, int64_t done);
 
 /* Clears the line of a terminal. Must come before anything else is written to stderr. */
 void progress_end(progress *p);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "topology.h"
 
-#include <stdbool.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,11 +153,16 @@ static void read_loaded(topology *t, hwloc_topology_t h)
 }
 
 /* Plugins look at graphics cards and the like, load twenty libraries and take 40 ms: left out. */
+static void without_plugins(void)
+{
+    setenv("HWLOC_PLUGINS_PATH", "/nonexistent", 0);
+    setenv("HWLOC_HIDE_ERRORS", "2", 0);
+}
+
 static bool read_hwloc(topology *t)
 {
     hwloc_topology_t h;
-    setenv("HWLOC_PLUGINS_PATH", "/nonexistent", 0);
-    setenv("HWLOC_HIDE_ERRORS", "2", 0);
+    without_plugins();
     if (hwloc_topology_init(&h) != 0)
         return false;
     hwloc_topology_set_flags(h, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
@@ -169,12 +174,91 @@ static bool read_hwloc(topology *t)
     return ok;
 }
 
+/* Leaves only what this process may use. */
+static bool restrict_to_process(hwloc_topology_t h)
+{
+    hwloc_bitmap_t allowed = hwloc_bitmap_alloc();
+    const bool ok = allowed && hwloc_get_cpubind(h, allowed, HWLOC_CPUBIND_PROCESS) == 0 &&
+                    hwloc_topology_restrict(h, allowed, 0) == 0;
+    hwloc_bitmap_free(allowed);
+    return ok;
+}
+
+void topology_cores_open(topology_cores *c)
+{
+    hwloc_topology_t h;
+    *c = (topology_cores){0, NULL};
+    without_plugins();
+    if (hwloc_topology_init(&h) != 0)
+        return;
+    if (hwloc_topology_load(h) == 0 && restrict_to_process(h))
+        *c = (topology_cores){at_least_0(hwloc_get_nbobjs_by_type(h, HWLOC_OBJ_CORE)), h};
+    else
+        hwloc_topology_destroy(h);
+}
+
+void topology_cores_close(topology_cores *c)
+{
+    if (c->handle)
+        hwloc_topology_destroy(c->handle);
+    *c = (topology_cores){0, NULL};
+}
+
+bool topology_bind(const topology_cores *c, int index)
+{
+    if (c->count == 0)
+        return false;
+    const hwloc_obj_t core =
+        hwloc_get_obj_by_type(c->handle, HWLOC_OBJ_CORE, (unsigned)(index % c->count));
+    hwloc_bitmap_t one = core ? hwloc_bitmap_dup(core->cpuset) : NULL;
+    if (!one)
+        return false;
+    hwloc_bitmap_singlify(one);
+    const bool bound = hwloc_set_cpubind(c->handle, one, HWLOC_CPUBIND_THREAD) == 0;
+    hwloc_bitmap_free(one);
+    return bound;
+}
+
 #else
 
 static bool read_hwloc(topology *t)
 {
     (void)t;
     return false;
+}
+
+void topology_cores_open(topology_cores *c)
+{
+    cpu_set_t set;
+    *c = (topology_cores){0, NULL};
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        c->count = CPU_COUNT(&set);
+    c->handle = c->count > 0 ? CPU_ALLOC(CPU_SETSIZE) : NULL;
+    if (c->handle)
+        memcpy(c->handle, &set, sizeof set);
+    else
+        c->count = 0;
+}
+
+void topology_cores_close(topology_cores *c)
+{
+    CPU_FREE(c->handle);
+    *c = (topology_cores){0, NULL};
+}
+
+/* By hardware threads, for which of them are of one core is not known here. */
+bool topology_bind(const topology_cores *c, int index)
+{
+    const cpu_set_t *all = c->handle;
+    cpu_set_t one;
+    int left = c->count > 0 ? index % c->count : -1, cpu = 0;
+    if (left < 0)
+        return false;
+    for (; cpu < CPU_SETSIZE - 1 && (!CPU_ISSET(cpu, all) || left > 0); cpu++)
+        left -= CPU_ISSET(cpu, all) != 0;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    return sched_setaffinity(0, sizeof one, &one) == 0;
 }
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef BALLAST_TOOLS_TOPOLOGY_H
 #define BALLAST_TOOLS_TOPOLOGY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { TOPOLOGY_CACHES = 8 };
@@ -26,5 +27,19 @@ typedef struct topology {
 
 /* With hwloc this costs some 10 ms. */
 void topology_read(topology *t);
+
+/* ---- Threads on cores ------------------------------------------------------------------------ */
+
+/* The cores that this process may use, to bind threads to while something is measured. */
+typedef struct topology_cores {
+    int count; /* 0: threads cannot be bound here */
+    void *handle; /* private */
+} topology_cores;
+
+void topology_cores_open(topology_cores *c);
+void topology_cores_close(topology_cores *c);
+
+/* Binds the calling thread to a core: the `index`-th, and from the first again where there are fewer. */
+bool topology_bind(const topology_cores *c, int index);
 
 #endif
