@@ -142,8 +142,9 @@ class ToolTest(unittest.TestCase):
 
     def run_tool(self, *args, env=None, **how):
         how.setdefault("stdout", subprocess.PIPE)
+        own = {"XDG_CACHE_HOME": self.path("cache")}  # no profile of the user's
         p = subprocess.run([TOOL, *map(str, args)], stderr=subprocess.PIPE, cwd=self.folder,
-                           env={**os.environ, **(env or {})}, **how)
+                           env={**os.environ, **own, **(env or {})}, **how)
         return Result(p.returncode, (p.stdout or b"").decode(), p.stderr.decode())
 
     def good(self, *args, **how):

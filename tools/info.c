@@ -9,6 +9,7 @@
 #include "pool.h"
 #include "quota.h"
 #include "topology.h"
+#include "user_profile.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -97,6 +98,7 @@ static char *read_profile(void)
 
 static void gather(facts *f, int64_t threads)
 {
+    user_profile_load();
     f->profile = read_profile();
     ballast__cpu_read(NULL, &f->cpu);
     topology_read(&f->machine);

@@ -9,6 +9,7 @@
 #include "pool.h"
 #include "progress.h"
 #include "slices.h"
+#include "user_profile.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -856,5 +857,6 @@ int loss_main(int argc, char **argv)
     s.threads = o.threads;
     s.quiet = o.quiet;
     s.json = o.json;
+    user_profile_load();
     return check(&s) ? run_job(&s) : EXIT_BAD_INPUT;
 }

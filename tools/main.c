@@ -8,8 +8,8 @@
 #include "loss.h"
 #include "options.h"
 #include "output.h"
+#include "tune.h"
 #include "weights.h"
-
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +27,7 @@ static const struct {
     {"loss", loss_main, "losses and gradients of logits in a file"},
     {"check", check_main, "check this machine's results against those expected"},
     {"bench", bench_main, "time and cycles of each implementation"},
+    {"tune", tune_main, "what this machine does best, into a profile"},
     {"compare", compare_main, "two libraries, or two runs: has anything become slower?"},
 };
 

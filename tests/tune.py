@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Tests of `ballast tune`.
+
+usage: tune.py BALLAST [OPTION of unittest...]
+
+What is fastest depends on the machine, so that nothing here asks for a choice: tests ask that what is
+told, written and read again is the same, and that whatever happens leaves a whole profile.
+"""
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+TOOL = os.path.abspath(sys.argv[1])
+FEW = "log_softmax:f32:classes=medium,data=L2"  # three cases, none of which takes long
+CASE = "log_softmax:f32:classes=medium,data=L2,rows=many"
+
+
+class Tune(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="ballast-tune-")
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("BALLAST_")}
+        self.env.update(XDG_CACHE_HOME=self.path("cache"), HOME=self.folder)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def read(self, name):
+        with open(self.path(name), encoding="ascii") as file:
+            return file.read()
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="ascii") as file:
+            file.write(text)
+        return name
+
+    def start(self, *args, env=None, **how):
+        return subprocess.Popen([TOOL, *map(str, args)], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, cwd=self.folder,
+                                env={**self.env, **(env or {})}, **how)
+
+    def run_tool(self, *args, **how):
+        p = self.start(*args, **how)
+        p.out, p.err = p.communicate(timeout=60)
+        return p
+
+    def good(self, *args, code=0, **how):
+        r = self.run_tool(*args, **how)
+        self.assertEqual((r.returncode, r.err), (code, ""), r.err)
+        return r.out
+
+    def tune(self, *args, **how):
+        return json.loads(self.good("tune", "--quiet", "--json", "--budget", 0.5, "--filter", FEW,
+                                    *args, **how))
+
+    def bad(self, message, *args, **how):
+        """One line; nothing is left behind."""
+        before = sorted(os.listdir(self.folder))
+        r = self.run_tool("tune", "--quiet", "--budget", 0.1, "--filter", FEW, *args, **how)
+        self.assertEqual((r.returncode, r.err), (2, "ballast: " + message + "\n"))
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+        return r
+
+    def profile(self, *lines):
+        """A profile with these lines, as the tool itself begins and ends one."""
+        self.tune("--output", "made", "--threads", 1)
+        head = self.read("made").split("\n")[:5]
+        text = "\n".join([*head, *lines]) + "\n"
+        value = 0xcbf29ce484222325
+        for byte in text.encode():
+            value = (value ^ byte) * 0x100000001b3 % 2**64
+        os.remove(self.path("made"))
+        return text + "sum %016x\n" % value
+
+    def line(self, case, choice, ratio="0.900"):
+        return ("%s %s ratio=%s low=%s high=%s samples=9 date=2026-11-23"
+                % (case, choice, ratio, ratio, ratio))
+
+    # ---- what is measured and written -------------------------------------------------------------
+
+    def test_profile(self):
+        """What is told is what is written, where it is said to be, and in force there."""
+        told = self.tune()
+        self.assertTrue(told["profile"].startswith(self.path("cache/ballast/")), told["profile"])
+        self.assertEqual(os.stat(os.path.dirname(told["profile"])).st_mode & 0o777, 0o700)
+        self.assertEqual((told["cases"], told["cases_measured"]), (3, 3))
+        text = self.read(told["profile"])
+        lines = [line.split() for line in text.split("\n")[5:-2]]
+        chosen = {(l[0], l[1]) for l in lines if not l[1].endswith("=default")}
+        self.assertEqual(chosen, {(r["case"], r["choice"] + "=" + r["candidate"])
+                                  for r in told["results"] if r["verdict"] == "chosen"})
+        info = self.good("info")
+        self.assertIn("%d choice" % len(lines), " ".join(info.split()))
+        self.assertNotIn("ignored", info)
+
+    def test_only_what_is_faster_is_chosen(self):
+        for r in self.tune()["results"]:
+            self.assertIn(r["verdict"], ("default", "chosen", "noisy", "undecided"))
+            if r["verdict"] == "chosen":
+                self.assertLess(r["ratio_high"], 0.97)
+                self.assertGreaterEqual(r["pairs"], 8)
+                self.assertLessEqual(max(r["stolen"], r["waited"]), 0.1)
+            for c in r["candidates"]:
+                if c["ratio_high"] is not None:
+                    self.assertLessEqual(c["ratio_low"], c["ratio"])
+                    self.assertLessEqual(c["ratio"], c["ratio_high"])
+
+    def test_one_thread_has_no_tasks(self):
+        told = self.tune("--threads", 1)
+        self.assertEqual(told["threads"], 1)
+        self.assertEqual({r["choice"] for r in told["results"]} - {"isa"}, {"stream"})
+
+    def test_table(self):
+        out = self.good("tune", "--quiet", "--budget", 0.5, "--filter", FEW, "--output", "p")
+        self.assertRegex(out, r"(?m)^case +choice +candidate +time +\[95 %\] +pairs +verdict$")
+        self.assertRegex(out, r"(?m)^%s +stream +\w+ +\d+\.\d{3}" % CASE)
+        self.assertRegex(out, r"(?m)^stream: \d of \d cases take another than the default")
+        self.assertTrue(out.endswith("profile: p\n"), out)
+
+    def test_list(self):
+        out = self.good("tune", "--list", "--filter", FEW).split("\n")
+        self.assertEqual(out[0], CASE)
+        self.assertRegex(out[1], r"^  log_softmax:f32:rows=\d+,classes=1000$")
+        everything = self.good("tune", "--list")
+        self.assertNotIn("classes=long,data=L2,rows=many", everything.replace("\n ", ""))
+        for name in ("weighted_sum:bf16", "sigmoid_focal:f16", "softmax:f64"):
+            self.assertIn(name, everything)
+
+    def test_progress(self):
+        r = self.run_tool("tune", "--budget", 0.5, "--filter", FEW, "--json")
+        self.assertRegex(r.err, r"^ballast:  \d\d %, \d+ s left: log_softmax:f32:")
+        json.loads(r.out)
+
+    # ---- what was there before --------------------------------------------------------------------
+
+    def test_other_cases_are_kept(self):
+        other = self.line("sigmoid_focal:f32:classes=long,data=memory,rows=many", "task_cycles=7500")
+        elsewhere = self.line("softmax:f64:classes=short,data=memory,rows=one", "isa=scalar")
+        this = self.line(CASE, "stream=never", "0.500")
+        self.write("p", self.profile(other, elsewhere, this))
+        self.tune("--output", "p")
+        text = self.read("p")
+        self.assertIn(other + "\n", text)
+        self.assertIn(elsewhere + "\n", text)
+        self.assertNotIn("ratio=0.500", text)  # measured in this run
+        # what was not measured keeps the default against its neighbour
+        self.assertRegex(text, r"\nsigmoid_focal:f32:classes=long,data=cache,rows=many "
+                               r"task_cycles=default ratio=1.000 .* samples=0 ")
+        self.assertIn("in force", self.good("info", env={"BALLAST_PROFILE": "p"}))
+        self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))
+
+    def test_another_build(self):
+        """A profile that is of no use any more is replaced."""
+        text = re.sub("\nbuild .*\n", "\nbuild 0.0.0-0\n", self.profile(), count=1)
+        self.write("p", text)
+        self.tune("--output", "p")
+        self.assertNotIn("0.0.0-0", self.read("p"))
+
+    def test_variable(self):
+        """Defaults are measured whatever is in force."""
+        self.write("p", self.profile(self.line(CASE, "stream=never")))
+        for variable in ("off", "p", "/none there"):
+            self.tune("--output", "q", env={"BALLAST_PROFILE": variable})
+            self.assertNotIn("ratio=0.900", self.read("q"))
+
+    # ---- interruptions ----------------------------------------------------------------------------
+
+    def interrupted(self, number):
+        p = self.start("tune", "--quiet", "--budget", 50, "--filter", "f32", "--output", "p")
+        time.sleep(1.0)
+        p.send_signal(number)
+        out, err = p.communicate(timeout=20)
+        self.assertEqual((p.returncode, err), (-number, ""))
+        self.assertRegex(out, r"(?m)^[1-9]\d* of \d+ cases measured in [0-9] s")
+        self.assertIn("in force", self.good("info", env={"BALLAST_PROFILE": "p"}))
+        self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))
+        self.assertEqual([f for f in os.listdir(self.folder) if "tmp" in f], [])
+
+    def test_control_c(self):
+        self.interrupted(signal.SIGINT)
+
+    def test_termination(self):
+        self.interrupted(signal.SIGTERM)
+
+    def test_two_at_once(self):
+        both = [self.start("tune", "--quiet", "--budget", 1, "--filter", FEW, "--output", "p")
+                for _ in range(2)]
+        for p in both:
+            self.assertEqual(p.communicate(timeout=30)[1], "")
+            self.assertEqual(p.returncode, 0)
+        self.assertEqual(os.listdir(self.folder), ["p"])
+        self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))
+
+    def test_no_space(self):
+        """The profile before is left as it was, and the table is printed all the same."""
+        self.write("p", self.profile(self.line(CASE, "stream=never")))
+        before = self.read("p")
+
+        def no_space():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+        r = self.bad("p: cannot be written: there is no space left", "--output", "p",
+                     preexec_fn=no_space)
+        self.assertIn("cases measured", r.out)
+        self.assertNotIn("profile: ", r.out)
+        self.assertEqual(self.read("p"), before)
+
+    def test_full_standard_output(self):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            r = subprocess.run([TOOL, "tune", "--quiet", "--budget", "0.1", "--filter", FEW],
+                               stdout=full, stderr=subprocess.PIPE, text=True, env=self.env,
+                               check=False)
+        self.assertEqual(r.returncode, 2)
+        self.assertEqual(r.stderr, "ballast: standard output: cannot write: "
+                                   "No space left on device\n")
+
+    # ---- an entry measured again ------------------------------------------------------------------
+
+    def check(self, *lines, code):
+        self.write("p", self.profile(*lines))
+        return json.loads(self.good("tune", "--quiet", "--check", "--json", "--budget", 2,
+                                    "--output", "p", code=code))
+
+    def test_stale(self):
+        """Where nothing is streamed by default, "never" does nothing else."""
+        told = self.check(self.line(CASE, "stream=never"), code=1)
+        self.assertEqual([r["verdict"] for r in told["results"]], ["stale"])
+
+    def test_slower(self):
+        """Scalar is slower by so much that no noise hides it."""
+        told = self.check(self.line(CASE, "isa=scalar"), code=1)
+        self.assertEqual([r["verdict"] for r in told["results"]], ["stale"])
+        self.assertIn("1 of 1 entries measured again, 1 stale",
+                      self.good("tune", "--quiet", "--check", "--budget", 1, "--output", "p",
+                                code=1))
+
+    def test_nothing_to_check(self):
+        told = self.check(self.line(CASE, "stream=default", "1.000"), code=0)
+        self.assertEqual(told["results"], [])
+
+    # ---- export -----------------------------------------------------------------------------------
+
+    def test_export(self):
+        text = self.profile(self.line(CASE, "stream=never"))
+        self.write("p", text)
+        self.assertEqual(self.good("tune", "--export", "-", env={"BALLAST_PROFILE": "p"}), text)
+        self.assertEqual(self.good("tune", "--export", "q", "--output", "p"), "")
+        self.assertEqual(self.read("q"), text)
+
+    # ---- wrong usage ------------------------------------------------------------------------------
+
+    def test_bad_options(self):
+        self.bad("--budget: 0 is outside (0, 86400]", "--budget", 0)
+        self.bad("--budget: nan is outside (0, 86400]", "--budget", "nan")
+        self.bad("--filter 'mmx': no case has it", "--filter", "mmx")
+        self.bad("--check and --export: one of them", "--check", "--export", "-")
+        self.bad("--output: none/p: its folder cannot be written to", "--output", "none/p")
+        self.bad("--output: .: is no regular file", "--output", ".")
+        self.bad("--output: /dev/full: is no regular file", "--output", "/dev/full")
+        self.bad("neither XDG_CACHE_HOME nor HOME names a folder: --output FILE",
+                 env={"XDG_CACHE_HOME": "relative", "HOME": ""})
+
+    def test_another_file_is_kept(self):
+        self.write("notes", "not a profile\n")
+        self.bad("--output: notes: is there, and no profile", "--output", "notes")
+        self.assertEqual(self.read("notes"), "not a profile\n")
+
+    def test_bad_profile(self):
+        for option in ("--check", "--export=q"):
+            self.bad("none: there is no such file or folder", option, "--output", "none")
+            self.write("p", "ballast profile 1\nbuild other\n")
+            self.bad("p: line 2, build: expected that of this library, \"%s\", not \"other\""
+                     % self.profile().split("\n")[1].removeprefix("build "), option, "--output", "p")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]])

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/* What `ballast tune` measures: for each operation, dtype and class of shapes the problems that stand
+ * for it. */
+#ifndef BALLAST_TOOLS_TUNE_CASES_H
+#define BALLAST_TOOLS_TUNE_CASES_H
+
+#include "../bench/cases.h"
+#include "../dispatch/tuning.h"
+
+#include <stdbool.h>
+
+enum { TUNE_PROBLEMS = 2, TUNE_CASES = 1024, TUNE_NAME = 96 };
+
+typedef struct tune_problem {
+    problem p;
+    char text[PROBLEM_TEXT];
+} tune_problem;
+
+/* streams: its kernels can send outputs past the caches. */
+typedef struct tune_case {
+    tuned_case where;
+    char name[TUNE_NAME]; /* "softmax:f32:classes=short,data=L2,rows=many" */
+    bool streams;
+    int problem_count; /* 1 or 2 */
+    tune_problem problems[TUNE_PROBLEMS];
+} tune_case;
+
+typedef struct tune_cases {
+    int count;
+    tune_case cases[TUNE_CASES];
+} tune_cases;
+
+/* All that can exist on this machine, the most used first. filter: only names, or problems, with
+ * this text in it; NULL for all. */
+void tune_cases_make(const char *filter, tune_cases *out);
+
+/* Of one shape. False where it cannot exist. */
+bool tune_case_make(tuned_case where, tune_case *out);
+
+#endif

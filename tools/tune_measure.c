@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: MIT */
+#include "tune_measure.h"
+
+#include "../bench/contest.h"
+#include "../bench/measure.h"
+#include "../bench/statistics.h"
+#include "../dispatch/implementation.h"
+#include "progress.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WORTH 0.97     /* a candidate must take less than this share of the time */
+#define HOPELESS 1.10  /* three pairs that all took longer are enough */
+enum {
+    PLACES = 2 * TUNE_PROBLEMS,
+    FEWEST = 6,   /* pairs, for an interval of 95 % from signed ranks */
+    SEARCHED = 24, /* pairs at most until one is picked */
+    FRESH = 24    /* afterwards, fewer where a pair takes long */
+};
+
+/* ---- Places ---------------------------------------------------------------------------------- */
+
+/* A problem on one thread, or on all. */
+typedef struct place {
+    const tune_problem *problem;
+    const ballast_parallel *parallel; /* NULL: one */
+    case_data *data;
+    case_results *results;
+    ballast_status status;
+    int64_t repeats;
+} place;
+
+typedef struct places {
+    const tune_case *of;
+    const tune_means *means;
+    case_data data[TUNE_PROBLEMS];
+    case_results results[TUNE_PROBLEMS];
+    int count;
+    place places[PLACES];
+    int chosen_count;
+    tuned_choice chosen[CHOICES]; /* so far; part of the default for those that follow */
+} places;
+
+static void run_place(void *context)
+{
+    place *p = context;
+    ballast_exec exec = BALLAST_EXEC;
+
+    exec.parallel = p->parallel;
+    p->status = p->data->p.operation->run(p->data, p->results, &exec);
+}
+
+static contender contender_of(place *p) { return (contender){run_place, p}; }
+
+/* ---- What is in force ------------------------------------------------------------------------ */
+
+typedef struct in_force {
+    const places *p;
+    const tuned_choice *tried;
+} in_force;
+
+static tuned_choice choice_at(const void *context, int index)
+{
+    const in_force *f = context;
+
+    return index < f->p->chosen_count ? f->p->chosen[index] : *f->tried;
+}
+
+/* What was chosen before, and a candidate; NULL for its default. */
+static void put_in_force(const places *p, const tuned_choice *tried)
+{
+    const in_force f = {p, tried};
+
+    ballast__tuning_replace(p->chosen_count + (tried != NULL), choice_at, &f);
+}
+
+/* ---- What a candidate does ------------------------------------------------------------------- */
+
+/* Lends threads, and notes into how many tasks each step of a call was cut. */
+typedef struct recorder {
+    const ballast_parallel *to;
+    uint64_t hash;
+} recorder;
+
+static void run_recorded(void *context, int64_t tasks, void (*task)(void *arg, int64_t index),
+                         void *arg)
+{
+    recorder *r = context;
+
+    r->hash = (r->hash ^ (uint64_t)tasks) * UINT64_C(0x100000001b3);
+    r->to->run(r->to->context, tasks, task, arg);
+}
+
+static uint64_t tasks_of(place *p)
+{
+    recorder r = {p->parallel, UINT64_C(0xcbf29ce484222325)};
+    const ballast_parallel recorded = {&r, run_recorded, p->parallel ? p->parallel->threads : 1};
+
+    if (!p->parallel)
+        return 0;
+    p->parallel = &recorded;
+    run_place(p);
+    p->parallel = r.to;
+    return r.hash;
+}
+
+/* With what is in force; a number that is another where something else is done. */
+static uint64_t effect_of(const places *all, place *p, const tuned_choice *c)
+{
+    const tuned_case *where = &all->of->where;
+    const problem *it = &p->problem->p;
+
+    switch (c->which) {
+    case CHOOSE_ISA:
+        return (uint64_t)c->candidate;
+    case CHOOSE_STREAM:
+        return all->of->streams
+            && ballast__tuning_of(where->operation, where->dtype, it->rows,
+                                  problem_is_vector(it) ? 1 : it->classes).streams;
+    default:
+        return tasks_of(p);
+    }
+}
+
+/* ---- Trials ---------------------------------------------------------------------------------- */
+
+typedef struct trial {
+    tuned_choice choice;
+    uint64_t effects[PLACES];
+    bool differs[PLACES]; /* from the default: measured there */
+    bool out;             /* visited no more */
+    int count;
+    double log_ratio[TUNE_SAMPLES];         /* mean over the places */
+    double at[PLACES][TUNE_SAMPLES];
+    shift estimate;
+} trial;
+
+typedef struct trials {
+    int count;
+    trial trials[TUNE_CANDIDATES];
+} trials;
+
+/* Where two do the same, the one whose number is nearer to the default's: on what was not measured
+ * it changes less. Candidates are in ascending order. */
+static bool is_nearer(const tuned_choice *a, const tuned_choice *b)
+{
+    const int64_t standard = a->which == CHOOSE_STREAM
+                               ? (int64_t)ballast__data_bytes(1)
+                               : ballast__candidate((int)a->which, 0)->value;
+    const int64_t x = ballast__candidate((int)a->which, a->candidate)->value;
+    const int64_t y = ballast__candidate((int)b->which, b->candidate)->value;
+
+    return (x <= standard && x > y) || (x > standard && x < y);
+}
+
+static void add_trial(trials *t, const trial *it)
+{
+    for (int i = 0; i < t->count; i++)
+        if (memcmp(t->trials[i].effects, it->effects, sizeof it->effects) == 0) {
+            if (is_nearer(&it->choice, &t->trials[i].choice))
+                t->trials[i] = *it;
+            return;
+        }
+    t->trials[t->count++] = *it;
+}
+
+/* f64 has one implementation. Scalar takes up to sixty times as long as any other, and is not tried
+ * where there is another. */
+static bool may_run(const places *p, const tuned_choice *c)
+{
+    const int64_t isa = ballast__candidate((int)c->which, c->candidate)->value;
+    const char *const standard = ballast_implementation_name(ballast_implementation_default(NULL, 0));
+
+    if (c->which != CHOOSE_ISA)
+        return true;
+    return p->of->where.dtype != BALLAST_F64 && isa != BALLAST__SCALAR && (ballast__isas() >> isa & 1)
+        && strcmp(ballast__isa_name((ballast__isa)isa), standard) != 0;
+}
+
+static void try_candidate(places *p, const uint64_t standard[PLACES], const tuned_choice *c, trials *t)
+{
+    trial it = {.choice = *c};
+    bool differs = false;
+
+    put_in_force(p, c);
+    for (int i = 0; i < p->count; i++) {
+        it.effects[i] = effect_of(p, &p->places[i], c);
+        it.differs[i] = it.effects[i] != standard[i];
+        differs |= it.differs[i];
+    }
+    if (differs)
+        add_trial(t, &it);
+}
+
+static void standard_effects(places *p, choice_kind which, uint64_t effects[PLACES])
+{
+    const tuned_choice standard = {p->of->where, which, 0};
+
+    put_in_force(p, NULL);
+    for (int i = 0; i < p->count; i++)
+        effects[i] = effect_of(p, &p->places[i], &standard);
+}
+
+/* Those of a choice that do something else than the default, and than each other. */
+static void find_trials(places *p, choice_kind which, trials *t)
+{
+    uint64_t standard[PLACES];
+
+    t->count = 0;
+    standard_effects(p, which, standard);
+    for (int k = 1; ballast__candidate((int)which, k); k++) {
+        const tuned_choice c = {p->of->where, which, k};
+        if (may_run(p, &c) && !p->means->stop())
+            try_candidate(p, standard, &c, t);
+    }
+}
+
+/* ---- Samples --------------------------------------------------------------------------------- */
+
+static double time_of(const places *p, place *it, const tuned_choice *tried)
+{
+    const contender c = contender_of(it);
+    double seconds, cycles;
+
+    put_in_force(p, tried);
+    measure_run(&c, it->repeats, &seconds, &cycles);
+    return seconds;
+}
+
+/* A B B A */
+static double pair_of(const places *p, place *it, const tuned_choice *tried)
+{
+    const double a = time_of(p, it, NULL), b = time_of(p, it, tried);
+    const double b_again = time_of(p, it, tried), a_again = time_of(p, it, NULL);
+
+    return 0.5 * log(b / a * b_again / a_again);
+}
+
+static void visit(places *p, trial *t)
+{
+    double sum = 0.0;
+    int places_measured = 0;
+
+    for (int i = 0; i < p->count; i++) {
+        if (!t->differs[i])
+            continue;
+        t->at[i][t->count] = pair_of(p, &p->places[i], &t->choice);
+        sum += t->at[i][t->count];
+        places_measured++;
+    }
+    t->log_ratio[t->count++] = sum / places_measured;
+}
+
+static double least(const double *values, int count)
+{
+    double x = values[0];
+
+    for (int i = 1; i < count; i++)
+        x = fmin(x, values[i]);
+    return x;
+}
+
+static bool is_better(const trial *t) { return t->count >= FEWEST && t->estimate.high < log(WORTH); }
+
+static void judge(trial *t)
+{
+    if (t->count == 3)
+        t->out = least(t->log_ratio, 3) > log(HOPELESS);
+    if (t->count < FEWEST || t->count % 2 != 0)
+        return;
+    t->estimate = shift_of_pairs(t->log_ratio, t->count);
+    t->out |= t->estimate.low > log(WORTH);
+}
+
+/* Not slower at any place, as far as can be told. */
+static bool is_safe(const places *p, const trial *t)
+{
+    for (int i = 0; i < p->count; i++) {
+        if (!t->differs[i])
+            continue;
+        const shift s = shift_of_pairs(t->at[i], t->count);
+        if (s.low > 0.0 || s.value > log(1.02))
+            return false;
+    }
+    return true;
+}
+
+/* ---- One choice ------------------------------------------------------------------------------ */
+
+static trial *best_of(trials *t)
+{
+    trial *best = NULL;
+
+    for (int i = 0; i < t->count; i++)
+        if (t->trials[i].count >= FEWEST && !(best && best->estimate.value <= t->trials[i].estimate.value))
+            best = &t->trials[i];
+    return best;
+}
+
+/* One round over those that are not out; false where all are, or one is good enough to be measured
+ * again. */
+static bool visit_all(places *p, trials *t)
+{
+    const trial *best;
+    int left = 0;
+
+    for (int i = 0; i < t->count && !p->means->stop(); i++) {
+        trial *it = &t->trials[i];
+        if (it->out || it->count == SEARCHED)
+            continue;
+        visit(p, it);
+        judge(it);
+        left += !it->out && it->count < SEARCHED;
+    }
+    best = best_of(t);
+    return left > 0 && !(best && is_better(best) && best->count >= 2 * FEWEST);
+}
+
+static bool is_decided(const trials *t)
+{
+    for (int i = 0; i < t->count; i++)
+        if (!t->trials[i].out && t->trials[i].count < FEWEST)
+            return false;
+    return true;
+}
+
+/* What was begun is brought to an end, unless all of the time is over. */
+static void search(places *p, trials *t, double seconds)
+{
+    const double end = monotonic_seconds() + seconds;
+
+    while (visit_all(p, t) && !p->means->stop()
+           && monotonic_seconds() < (is_decided(t) ? end : p->means->end))
+        continue;
+}
+
+static tune_trial told(const trial *t)
+{
+    if (t->count < FEWEST) /* the median, and no interval */
+        return (tune_trial){t->choice.candidate, exp(t->count ? t->log_ratio[t->count / 2] : 0.0),
+                            0.0, INFINITY, t->count};
+    return (tune_trial){t->choice.candidate, exp(t->estimate.value), exp(t->estimate.low),
+                        exp(t->estimate.high), t->count};
+}
+
+/* Fresh pairs, as many as the time allows and eight at least. */
+static bool measure_again(places *p, const trial *best, double seconds, tune_result *out)
+{
+    const double end = monotonic_seconds() + seconds;
+    const noise_mark begin = noise_begin();
+    trial *fresh = malloc(sizeof *fresh);
+
+    if (!fresh)
+        abort();
+    *fresh = *best;
+    fresh->count = 0;
+    while (fresh->count < FRESH && (fresh->count < 8 || monotonic_seconds() < end)
+           && !p->means->stop())
+        visit(p, fresh);
+    const bool complete = fresh->count >= 8;
+    if (complete) {
+        fresh->estimate = shift_of_pairs(fresh->log_ratio, fresh->count);
+        out->best = told(fresh);
+        out->noise = noise_since(&begin);
+        out->verdict = is_better(fresh) && is_safe(p, fresh) ? TUNE_CHOSEN : TUNE_DEFAULT;
+        if (out->noise.too_much)
+            out->verdict = TUNE_NOISY;
+    }
+    free(fresh);
+    return complete;
+}
+
+static void decide(places *p, trials *t, double seconds, tune_result *out)
+{
+    const trial *best = best_of(t);
+
+    out->verdict = TUNE_UNDECIDED;
+    for (int i = 0; i < t->count; i++)
+        out->trials[out->trial_count++] = told(&t->trials[i]);
+    if (!is_decided(t))
+        return;
+    out->verdict = TUNE_DEFAULT;
+    if (best)
+        out->best = told(best);
+    else
+        out->best = out->trials[0];
+    if (!best || !is_better(best))
+        return;
+    out->verdict = TUNE_UNDECIDED;
+    if (measure_again(p, best, seconds, out) && out->verdict == TUNE_NOISY)
+        measure_again(p, best, seconds, out);
+}
+
+static void measure_choice(places *p, choice_kind which, double seconds, tune_result *out)
+{
+    trials *t = calloc(1, sizeof *t);
+
+    if (!t)
+        abort();
+    *out = (tune_result){.of = p->of, .which = which, .verdict = TUNE_SAME};
+    find_trials(p, which, t);
+    if (t->count > 0) {
+        search(p, t, 0.6 * seconds);
+        decide(p, t, 0.4 * seconds, out);
+    }
+    if (out->verdict == TUNE_CHOSEN)
+        p->chosen[p->chosen_count++] = (tuned_choice){p->of->where, which, out->best.candidate};
+    free(t);
+}
+
+/* ---- One case -------------------------------------------------------------------------------- */
+
+static void close_problem(places *p, int i)
+{
+    case_results_free(&p->results[i]);
+    case_free(&p->data[i]);
+}
+
+static void close_places(places *p, int problems)
+{
+    ballast__tuning_replace(0, NULL, NULL);
+    for (int i = 0; i < problems; i++)
+        close_problem(p, i);
+    free(p);
+}
+
+static void add_place(places *p, int i, const ballast_parallel *parallel)
+{
+    place *it = &p->places[p->count++];
+
+    *it = (place){.problem = &p->of->problems[i], .parallel = parallel, .data = &p->data[i],
+                  .results = &p->results[i]};
+    const contender c = contender_of(it);
+    it->repeats = measure_repeats(&c);
+}
+
+/* False, with nothing left open of it, where a problem does not fit in memory, or this library cannot
+ * run it. */
+static bool open_problem(places *p, int i, char *message, size_t size)
+{
+    const tune_problem *it = &p->of->problems[i];
+
+    if (!contest_can_be_measured(&it->p, message, size))
+        return false;
+    case_make(&it->p, &p->data[i]);
+    case_results_make(&p->data[i], &p->results[i]);
+    case_results_reset(&p->data[i], &p->results[i]);
+    put_in_force(p, NULL);
+    add_place(p, i, NULL);
+    const ballast_status status = p->places[p->count - 1].status;
+    if (status != BALLAST_OK) {
+        snprintf(message, size, "cannot be run here: status %d", (int)status);
+        close_problem(p, i);
+        return false;
+    }
+    if (p->means->parallel->threads > 1)
+        add_place(p, i, p->means->parallel);
+    return true;
+}
+
+static places *open_places(const tune_case *c, const tune_means *means, char *message, size_t size)
+{
+    places *p = calloc(1, sizeof *p);
+
+    if (!p)
+        abort();
+    p->of = c;
+    p->means = means;
+    for (int i = 0; i < c->problem_count; i++)
+        if (!open_problem(p, i, message, size)) {
+            close_places(p, i);
+            return NULL;
+        }
+    return p;
+}
+
+bool tune_measure_case(const tune_case *c, const tune_means *means, double seconds,
+                       tune_result results[CHOICES], char *message, size_t size)
+{
+    const double end = monotonic_seconds() + seconds;
+    places *p = open_places(c, means, message, size);
+
+    if (!p)
+        return false;
+    for (int which = 0; which < CHOICES; which++) {
+        const double left = fmax(end - monotonic_seconds(), 0.0);
+        measure_choice(p, (choice_kind)which, left / (CHOICES - which), &results[which]);
+    }
+    close_places(p, c->problem_count);
+    return true;
+}
+
+bool tune_measure_candidate(const tune_case *c, const tune_means *means, double seconds,
+                            const tuned_choice *chosen, tune_result *out, char *message,
+                            size_t size)
+{
+    places *p = open_places(c, means, message, size);
+    trials *t = calloc(1, sizeof *t);
+    uint64_t standard[PLACES];
+
+    if (!t)
+        abort();
+    if (!p) {
+        free(t);
+        return false;
+    }
+    *out = (tune_result){.of = c, .which = chosen->which, .verdict = TUNE_SAME};
+    standard_effects(p, chosen->which, standard);
+    try_candidate(p, standard, chosen, t);
+    if (t->count > 0 && !measure_again(p, &t->trials[0], seconds, out))
+        out->verdict = TUNE_UNDECIDED;
+    free(t);
+    close_places(p, c->problem_count);
+    return true;
+}
