@@ -35,8 +35,8 @@ typedef struct profile_machine {
     unsigned isas; /* that run here: a bit for each */
 } profile_machine;
 
-/* Numbers of the ratio are in thousandths; date: 20261123. samples: 0 where nothing was measured: the
- * line keeps the default against the choice of a neighbouring shape. */
+/* Numbers of the ratio are in thousandths; date: 20261123. samples: 0 where nothing was measured:
+ * the line keeps the default against the choice of a neighbouring shape. */
 typedef struct profile_line {
     tuned_choice chosen;
     int32_t ratio, low, high, samples, date;

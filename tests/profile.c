@@ -82,7 +82,8 @@ static void add_line(profile *p, tuned_case where, int which, int candidate)
     p->lines[p->count++] = (profile_line){
         {where, (choice_kind)which, candidate},
         ratio, ratio - random_below(100), ratio + random_below(100),
-        (candidate > 0) + random_below(1000), 20260000 + 100 * (1 + random_below(12)) + 1 + random_below(28)};
+        (candidate > 0) + random_below(1000),
+        20260000 + 100 * (1 + random_below(12)) + 1 + random_below(28)};
 }
 
 /* A choice of each kind for each operation and dtype, each for some shape: the others take the

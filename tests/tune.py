@@ -4,8 +4,8 @@
 
 usage: tune.py BALLAST [OPTION of unittest...]
 
-What is fastest depends on the machine, so that nothing here asks for a choice: tests ask that what is
-told, written and read again is the same, and that whatever happens leaves a whole profile.
+What is fastest depends on the machine, so that nothing here asks for a choice: tests ask that what
+is told, written and read again is the same, and that whatever happens leaves a whole profile.
 """
 import json
 import os
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 TOOL = os.path.abspath(sys.argv[1])
 FEW = "log_softmax:f32:classes=medium,data=L2"  # three cases, none of which takes long
@@ -35,7 +36,7 @@ class Tune(unittest.TestCase):
         return os.path.join(self.folder, name)
 
     def read(self, name):
-        with open(self.path(name), encoding="ascii") as file:
+        with open(self.path(name), encoding="utf-8") as file:
             return file.read()
 
     def write(self, name, text):
@@ -59,7 +60,7 @@ class Tune(unittest.TestCase):
         return r.out
 
     def tune(self, *args, **how):
-        return json.loads(self.good("tune", "--quiet", "--json", "--budget", 0.5, "--filter", FEW,
+        return json.loads(self.good("tune", "--quiet", "--json", "--budget", 5, "--filter", FEW,
                                     *args, **how))
 
     def bad(self, message, *args, **how):
@@ -85,7 +86,7 @@ class Tune(unittest.TestCase):
         return ("%s %s ratio=%s low=%s high=%s samples=9 date=2026-11-23"
                 % (case, choice, ratio, ratio, ratio))
 
-    # ---- what is measured and written -------------------------------------------------------------
+    # ---- what is measured and written -----------------------------------------------------------
 
     def test_profile(self):
         """What is told is what is written, where it is said to be, and in force there."""
@@ -123,8 +124,20 @@ class Tune(unittest.TestCase):
         out = self.good("tune", "--quiet", "--budget", 0.5, "--filter", FEW, "--output", "p")
         self.assertRegex(out, r"(?m)^case +choice +candidate +time +\[95 %\] +pairs +verdict$")
         self.assertRegex(out, r"(?m)^%s +stream +\w+ +\d+\.\d{3}" % CASE)
-        self.assertRegex(out, r"(?m)^stream: \d of \d cases take another than the default")
         self.assertTrue(out.endswith("profile: p\n"), out)
+
+    def test_report(self):
+        """Well-formed, with nothing from elsewhere, and a plot for each choice."""
+        told = self.tune("--report", "r.html")
+        page = xml.etree.ElementTree.fromstring(self.read("r.html").removeprefix("<!DOCTYPE html>"))
+        space = "{http://www.w3.org/1999/xhtml}"
+        names = [f.find(space + "figcaption/" + space + "code").text
+                 for f in page.iter(space + "figure")]
+        self.assertEqual(names, [r["case"] for r in told["results"]])
+        self.assertNotRegex(self.read("r.html"), r"<script|<link|src=|url\(")
+        self.assertNotIn("nan", self.read("r.html"))
+        self.bad("none/r.html: cannot be written", "--report", "none/r.html")
+        self.bad("--report is for tuning alone", "--report", "r", "--check")
 
     def test_list(self):
         out = self.good("tune", "--list", "--filter", FEW).split("\n")
@@ -140,12 +153,13 @@ class Tune(unittest.TestCase):
         self.assertRegex(r.err, r"^ballast:  \d\d %, \d+ s left: log_softmax:f32:")
         json.loads(r.out)
 
-    # ---- what was there before --------------------------------------------------------------------
+    # ---- what was there before ------------------------------------------------------------------
 
     def test_other_cases_are_kept(self):
-        other = self.line("sigmoid_focal:f32:classes=long,data=memory,rows=many", "task_cycles=7500")
+        other = self.line("sigmoid_focal:f32:classes=long,data=memory,rows=many",
+                          "task_cycles=7500")
         elsewhere = self.line("softmax:f64:classes=short,data=memory,rows=one", "isa=scalar")
-        this = self.line(CASE, "stream=never", "0.500")
+        this = self.line(CASE, "share_from_chunks=never", "0.500")  # of rows of one chunk
         self.write("p", self.profile(other, elsewhere, this))
         self.tune("--output", "p")
         text = self.read("p")
@@ -172,11 +186,11 @@ class Tune(unittest.TestCase):
             self.tune("--output", "q", env={"BALLAST_PROFILE": variable})
             self.assertNotIn("ratio=0.900", self.read("q"))
 
-    # ---- interruptions ----------------------------------------------------------------------------
+    # ---- interruptions --------------------------------------------------------------------------
 
     def interrupted(self, number):
         p = self.start("tune", "--quiet", "--budget", 50, "--filter", "f32", "--output", "p")
-        time.sleep(1.0)
+        time.sleep(2.0)
         p.send_signal(number)
         out, err = p.communicate(timeout=20)
         self.assertEqual((p.returncode, err), (-number, ""))
@@ -222,7 +236,7 @@ class Tune(unittest.TestCase):
         self.assertEqual(r.stderr, "ballast: standard output: cannot write: "
                                    "No space left on device\n")
 
-    # ---- an entry measured again ------------------------------------------------------------------
+    # ---- an entry measured again ----------------------------------------------------------------
 
     def check(self, *lines, code):
         self.write("p", self.profile(*lines))
@@ -246,7 +260,7 @@ class Tune(unittest.TestCase):
         told = self.check(self.line(CASE, "stream=default", "1.000"), code=0)
         self.assertEqual(told["results"], [])
 
-    # ---- export -----------------------------------------------------------------------------------
+    # ---- export ---------------------------------------------------------------------------------
 
     def test_export(self):
         text = self.profile(self.line(CASE, "stream=never"))
@@ -255,7 +269,7 @@ class Tune(unittest.TestCase):
         self.assertEqual(self.good("tune", "--export", "q", "--output", "p"), "")
         self.assertEqual(self.read("q"), text)
 
-    # ---- wrong usage ------------------------------------------------------------------------------
+    # ---- wrong usage ----------------------------------------------------------------------------
 
     def test_bad_options(self):
         self.bad("--budget: 0 is outside (0, 86400]", "--budget", 0)
@@ -277,8 +291,9 @@ class Tune(unittest.TestCase):
         for option in ("--check", "--export=q"):
             self.bad("none: there is no such file or folder", option, "--output", "none")
             self.write("p", "ballast profile 1\nbuild other\n")
+            build = self.profile().split("\n")[1].removeprefix("build ")
             self.bad("p: line 2, build: expected that of this library, \"%s\", not \"other\""
-                     % self.profile().split("\n")[1].removeprefix("build "), option, "--output", "p")
+                     % build, option, "--output", "p")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ noise noise_since(const noise_mark *begin)
                .waited = ready > 0.0 ? waited / ready : 0.0,
                .drift = end.cycle / begin->cycle - 1.0};
 
-    n.too_much = (ticks >= LEAST_TICKS && n.stolen > MOST_LOST) || n.waited > MOST_LOST || fabs(n.drift) > MOST_DRIFT;
+    n.too_much = (ticks >= LEAST_TICKS && n.stolen > MOST_LOST) || n.waited > MOST_LOST ||
+                 fabs(n.drift) > MOST_DRIFT;
     return n;
 }

@@ -9,9 +9,9 @@
 
 /* Numbers are 0 where /proc does not say. */
 typedef struct noise_mark {
-    uint64_t stolen, all;  /* ticks of all CPUs */
-    uint64_t ran, waited;  /* ns of this process's threads: on a core, and ready but without one */
-    double cycle;          /* seconds, at its fastest */
+    uint64_t stolen, all; /* ticks of all CPUs */
+    uint64_t ran, waited; /* ns of this process's threads: on a core, and ready but without one */
+    double cycle;         /* seconds, at its fastest */
 } noise_mark;
 
 /* stolen: share of the CPUs' time. waited: share of the time in which threads were ready to run.

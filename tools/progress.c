@@ -59,8 +59,8 @@ static void print_time(const progress *p, double now)
     fputs(p->terminal ? "\r[" : "ballast: ", stderr);
     for (int i = 0; i < BAR && p->terminal; i++)
         fputc(i < filled ? '#' : '.', stderr);
-    fprintf(stderr, "%s%3d %%, %.0f s left: %s%s", p->terminal ? "] " : "", (int)(100.0 * share), left,
-            p->what, p->terminal ? "\033[K" : "\n");
+    fprintf(stderr, "%s%3d %%, %.0f s left: %s%s", p->terminal ? "] " : "", (int)(100.0 * share),
+            left, p->what, p->terminal ? "\033[K" : "\n");
 }
 
 static void print_line(const progress *p, double now)

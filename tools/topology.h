@@ -39,7 +39,7 @@ typedef struct topology_cores {
 void topology_cores_open(topology_cores *c);
 void topology_cores_close(topology_cores *c);
 
-/* Binds the calling thread to a core: the `index`-th, and from the first again where there are fewer. */
+/* Binds the calling thread to the `index`-th core; beyond the last it is the first again. */
 bool topology_bind(const topology_cores *c, int index);
 
 #endif

@@ -21,15 +21,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPT_BUDGET = 1, OPT_FILTER, OPT_OUTPUT, OPT_CHECK, OPT_EXPORT, OPT_LIST };
+enum { OPT_BUDGET = 1, OPT_FILTER, OPT_OUTPUT, OPT_CHECK, OPT_EXPORT, OPT_REPORT, OPT_LIST };
 
 static const option_spec specs[] = {
     {"budget", "SECONDS", "how long it may take, about (default 60)", OPT_BUDGET},
     {"filter", "TEXT", "only cases with this text in their name or problems", OPT_FILTER},
     {"output", "FILE", "the profile (default: the user's own, see above)", OPT_OUTPUT},
     {"check", NULL, "measure the entries of the profile again, and write nothing", OPT_CHECK},
-    {"export", "FILE", "measure nothing; copy the profile, to ship it with a product, to FILE, or to "
-                       "standard output where it is -", OPT_EXPORT},
+    {"export", "FILE",
+     "measure nothing; copy the profile, to ship it with a product, to FILE, or to standard "
+     "output where it is -",
+     OPT_EXPORT},
+    {"report", "FILE", "a page with the candidates drawn, that needs nothing else", OPT_REPORT},
     {"list", NULL, "print the cases and their problems", OPT_LIST},
     {NULL, NULL, NULL, 0},
 };
@@ -44,15 +47,16 @@ static const char *const examples[] = {
 static const command_spec spec = {
     .name = "tune",
     .operands = "",
-    .about = "Measures, for each operation, dtype and class of shapes, what may differ without "
-             "changing a bit, and writes what is faster than the default to a profile. Candidates and "
-             "default are called in turn, A B B A. A candidate is chosen where it takes less than "
-             "0.97 of the default's time with 95 %, twice, and nowhere longer; else the default stays. The "
-             "profile is $XDG_CACHE_HOME/ballast/CPU.profile, or in ~/.cache; `ballast loss` and "
-             "`ballast info` put that in force, other programs by BALLAST_PROFILE or "
-             "ballast_profile_load. What stands in it of other cases is kept. Ctrl-C ends the "
-             "measuring and writes what is known. Exit codes: 0 good, 1 --check found a stale "
-             "entry, 2 wrong usage, or the profile cannot be written.",
+    .about =
+        "Measures, for each operation, dtype and class of shapes, what may differ without changing "
+        "a bit, and writes what is faster than the default to a profile. Candidates and default "
+        "are called in turn, A B B A. A candidate is chosen where it takes less than 0.97 of the "
+        "default's time with 95 %, twice, and nowhere longer; else the default stays. The profile "
+        "is $XDG_CACHE_HOME/ballast/CPU.profile, or in ~/.cache; `ballast loss` and `ballast info` "
+        "put that in force, other programs by BALLAST_PROFILE or ballast_profile_load. What stands "
+        "in it of other cases is kept. Ctrl-C ends the measuring and writes what is known. Exit "
+        "codes: 0 good, 1 --check found a stale entry, 2 wrong usage, or a file cannot be read or "
+        "written.",
     .options = specs,
     .examples = examples,
     .operand_count = 0,
@@ -60,7 +64,7 @@ static const command_spec spec = {
 
 typedef struct settings {
     double budget; /* seconds */
-    const char *filter, *output, *export;
+    const char *filter, *output, *export, *report;
     bool check, list, json, quiet;
     int64_t threads;
     char path[PATH_MAX]; /* of the profile */
@@ -160,8 +164,8 @@ static void check_line(const tune_case *c, const profile_line *line, const means
 
     for (int tries = 0; tries < 2 && !interrupt_seen(); tries++)
         if (!tune_measure_candidate(c, &m->tune, 0.5 * seconds, &line->chosen, out, message,
-                                    sizeof message)
-            || !tune_is_stale(out))
+                                    sizeof message) ||
+            !tune_is_stale(out))
             break;
 }
 
@@ -176,9 +180,9 @@ static int find_entries(const settings *s, const profile *known, tune_cases *all
     int count = 0;
 
     for (int i = 0; i < known->count; i++)
-        if (known->lines[i].chosen.candidate != 0
-            && tune_case_make(known->lines[i].chosen.where, &all->cases[count])
-            && is_wanted(&all->cases[count], s->filter))
+        if (known->lines[i].chosen.candidate != 0 &&
+            tune_case_make(known->lines[i].chosen.where, &all->cases[count]) &&
+            is_wanted(&all->cases[count], s->filter))
             lines[count++] = &known->lines[i];
     return count;
 }
@@ -213,11 +217,11 @@ static void measure_entries(const settings *s, const profile *known, tune_cases 
     m->tune.end = begin + s->budget;
     r->count = r->case_count = find_entries(s, known, all, lines);
     for (int i = 0; i < r->count; i++)
-        r->results[i] = (tune_result){.of = &all->cases[i], .which = lines[i]->chosen.which,
-                                      .verdict = TUNE_UNDECIDED};
+        r->results[i] = (tune_result){
+            .of = &all->cases[i], .which = lines[i]->chosen.which, .verdict = TUNE_UNDECIDED};
     progress_begin_timed(&p, "", 1000, s->quiet);
-    while (check_lines(s, lines, m, &p, r) > 0 && !interrupt_seen()
-           && monotonic_seconds() < m->tune.end)
+    while (check_lines(s, lines, m, &p, r) > 0 && !interrupt_seen() &&
+           monotonic_seconds() < m->tune.end)
         continue;
     progress_end(&p);
     for (int i = 0; i < r->count; i++)
@@ -253,7 +257,8 @@ static const char *reason_not_to_write(const char *path)
     char folder[PATH_MAX];
     const char *const slash = strrchr(path, '/');
 
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
+             slash ? path : ".");
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
         return "is no regular file";
     if (!is_profile(path))
@@ -340,7 +345,8 @@ static int export_profile(const settings *s)
         return EXIT_BAD_INPUT;
     if (strcmp(s->export, "-") != 0)
         return ballast__profile_write(s->export, &p, reason)
-                 ? EXIT_GOOD : complain("%s: cannot be written: %s", s->export, reason);
+                   ? EXIT_GOOD
+                   : complain("%s: cannot be written: %s", s->export, reason);
     ballast__profile_machine(&machine);
     ballast__profile_format(&p, &machine, &t);
     fwrite(bytes, 1, t.length, stdout);
@@ -371,11 +377,32 @@ static int check(const settings *s, tune_cases *all, tune_results *r)
     return code;
 }
 
+/* Opened before anything is measured, which takes long. */
+static bool open_report(const settings *s, FILE **file)
+{
+    *file = s->report ? fopen(s->report, "we") : NULL;
+    if (s->report && !*file)
+        complain("%s: cannot be written", s->report);
+    return !s->report || *file;
+}
+
+static int write_report(const settings *s, FILE *file, const tune_results *r)
+{
+    if (!file)
+        return EXIT_GOOD;
+    tune_write_html(file, r);
+    return ferror(file) + fclose(file) == 0 ? EXIT_GOOD
+                                            : complain("%s: cannot be written", s->report);
+}
+
 static int tune(const settings *s, const tune_cases *all, tune_results *r)
 {
     profile_machine machine;
+    FILE *report;
     means m;
 
+    if (!open_report(s, &report))
+        return EXIT_BAD_INPUT;
     ballast__profile_machine(&machine); /* cores: before this thread is bound to one */
     open_means(&m, s->threads);
     r->case_count = all->count;
@@ -389,7 +416,8 @@ static int tune(const settings *s, const tune_cases *all, tune_results *r)
         tune_write_json(stdout, r);
     else
         tune_print(r);
-    return code;
+    const int report_code = write_report(s, report, r);
+    return code == EXIT_GOOD ? report_code : code;
 }
 
 static bool read_budget(const options *o, settings *s)
@@ -405,12 +433,26 @@ static bool read_budget(const options *o, settings *s)
 static bool apply(const options *o, settings *s, int id)
 {
     switch (id) {
-    case OPT_BUDGET: return read_budget(o, s);
-    case OPT_FILTER: s->filter = o->value; return true;
-    case OPT_OUTPUT: s->output = o->value; return true;
-    case OPT_CHECK: s->check = true; return true;
-    case OPT_EXPORT: s->export = o->value; return true;
-    default: s->list = true; return true;
+    case OPT_BUDGET:
+        return read_budget(o, s);
+    case OPT_FILTER:
+        s->filter = o->value;
+        return true;
+    case OPT_OUTPUT:
+        s->output = o->value;
+        return true;
+    case OPT_CHECK:
+        s->check = true;
+        return true;
+    case OPT_REPORT:
+        s->report = o->value;
+        return true;
+    case OPT_EXPORT:
+        s->export = o->value;
+        return true;
+    default:
+        s->list = true;
+        return true;
     }
 }
 
@@ -433,6 +475,8 @@ int tune_main(int argc, char **argv)
     s.json = o.json;
     if (s.check && s.export)
         return complain("--check and --export: one of them");
+    if (s.report && (s.check || s.export))
+        return complain("--report is for tuning alone");
     (void)ballast__isas(); /* the first use, which finds out the sizes of the caches */
     tune_cases_make(s.filter, &all);
     if (all.count == 0)

@@ -81,8 +81,9 @@ enum { CLASSES_OF_SHAPES = sizeof classes_of_shapes / sizeof classes_of_shapes[0
 
 static int shape_of(int i)
 {
-    return (classes_of_shapes[i].classes * PART_CLASSES + classes_of_shapes[i].data) * PART_CLASSES
-         + classes_of_shapes[i].rows;
+    return (classes_of_shapes[i].classes * PART_CLASSES + classes_of_shapes[i].data) *
+               PART_CLASSES +
+           classes_of_shapes[i].rows;
 }
 
 static int64_t rows_of(const extent *e, int64_t classes, ballast_dtype dtype)
@@ -107,8 +108,8 @@ static bool make_problem(const tuned_case *where, const char *options, const ext
     const int64_t rows = rows_of(e, classes, where->dtype);
     char message[PROBLEM_TEXT];
 
-    if (rows < 1
-        || ballast__tuned_case(where->operation, where->dtype, rows, classes).shape != where->shape)
+    if (rows < 1 ||
+        ballast__tuned_case(where->operation, where->dtype, rows, classes).shape != where->shape)
         return false;
     if (is_vector)
         snprintf(out->text, sizeof out->text, "%s:%s:count=%" PRId64 "%s", name, dtype, rows,
@@ -132,9 +133,9 @@ static bool make_case(tuned_case where, int op, int shape, tune_case *out)
     out->streams = operations[op].streams && where.dtype == BALLAST_F32;
     name_case(out);
     for (int i = 0; i < TUNE_PROBLEMS; i++)
-        out->problem_count += make_problem(&where, operations[op].options,
-                                           &classes_of_shapes[shape].problems[i],
-                                           &out->problems[out->problem_count]);
+        out->problem_count +=
+            make_problem(&where, operations[op].options, &classes_of_shapes[shape].problems[i],
+                         &out->problems[out->problem_count]);
     return out->problem_count > 0;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What `ballast tune` measures: for each operation, dtype and class of shapes the problems that stand
- * for it. */
+/* What `ballast tune` measures: for each operation, dtype and class of shapes the problems that
+ * stand for it. */
 #ifndef BALLAST_TOOLS_TUNE_CASES_H
 #define BALLAST_TOOLS_TUNE_CASES_H
 

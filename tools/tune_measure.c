@@ -11,13 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORTH 0.97     /* a candidate must take less than this share of the time */
-#define HOPELESS 1.10  /* three pairs that all took longer are enough */
+#define WORTH 0.97    /* a candidate must take less than this share of the time */
+#define HOPELESS 1.10 /* three pairs that all took longer are enough */
 enum {
     PLACES = 2 * TUNE_PROBLEMS,
-    FEWEST = 6,   /* pairs, for an interval of 95 % from signed ranks */
+    FEWEST = 6,    /* pairs, for an interval of 95 % from signed ranks */
     SEARCHED = 24, /* pairs at most until one is picked */
-    FRESH = 24    /* afterwards, fewer where a pair takes long */
+    FRESH = 24,    /* afterwards, fewer where a pair takes long */
+    FEWEST_FRESH = 8
 };
 
 /* ---- Places ---------------------------------------------------------------------------------- */
@@ -116,9 +117,9 @@ static uint64_t effect_of(const places *all, place *p, const tuned_choice *c)
     case CHOOSE_ISA:
         return (uint64_t)c->candidate;
     case CHOOSE_STREAM:
-        return all->of->streams
-            && ballast__tuning_of(where->operation, where->dtype, it->rows,
-                                  problem_is_vector(it) ? 1 : it->classes).streams;
+        return all->of->streams && ballast__tuning_of(where->operation, where->dtype, it->rows,
+                                                      problem_is_vector(it) ? 1 : it->classes)
+                                       .streams;
     default:
         return tasks_of(p);
     }
@@ -132,7 +133,7 @@ typedef struct trial {
     bool differs[PLACES]; /* from the default: measured there */
     bool out;             /* visited no more */
     int count;
-    double log_ratio[TUNE_SAMPLES];         /* mean over the places */
+    double log_ratio[TUNE_SAMPLES]; /* mean over the places */
     double at[PLACES][TUNE_SAMPLES];
     shift estimate;
 } trial;
@@ -147,8 +148,8 @@ typedef struct trials {
 static bool is_nearer(const tuned_choice *a, const tuned_choice *b)
 {
     const int64_t standard = a->which == CHOOSE_STREAM
-                               ? (int64_t)ballast__data_bytes(1)
-                               : ballast__candidate((int)a->which, 0)->value;
+                                 ? (int64_t)ballast__data_bytes(1)
+                                 : ballast__candidate((int)a->which, 0)->value;
     const int64_t x = ballast__candidate((int)a->which, a->candidate)->value;
     const int64_t y = ballast__candidate((int)b->which, b->candidate)->value;
 
@@ -171,15 +172,18 @@ static void add_trial(trials *t, const trial *it)
 static bool may_run(const places *p, const tuned_choice *c)
 {
     const int64_t isa = ballast__candidate((int)c->which, c->candidate)->value;
-    const char *const standard = ballast_implementation_name(ballast_implementation_default(NULL, 0));
+    const char *const standard =
+        ballast_implementation_name(ballast_implementation_default(NULL, 0));
 
     if (c->which != CHOOSE_ISA)
         return true;
-    return p->of->where.dtype != BALLAST_F64 && isa != BALLAST__SCALAR && (ballast__isas() >> isa & 1)
-        && strcmp(ballast__isa_name((ballast__isa)isa), standard) != 0;
+    return p->of->where.dtype != BALLAST_F64 && isa != BALLAST__SCALAR &&
+           (ballast__isas() >> isa & 1) &&
+           strcmp(ballast__isa_name((ballast__isa)isa), standard) != 0;
 }
 
-static void try_candidate(places *p, const uint64_t standard[PLACES], const tuned_choice *c, trials *t)
+static void try_candidate(places *p, const uint64_t standard[PLACES], const tuned_choice *c,
+                          trials *t)
 {
     trial it = {.choice = *c};
     bool differs = false;
@@ -262,7 +266,10 @@ static double least(const double *values, int count)
     return x;
 }
 
-static bool is_better(const trial *t) { return t->count >= FEWEST && t->estimate.high < log(WORTH); }
+static bool is_better(const trial *t)
+{
+    return t->count >= FEWEST && t->estimate.high < log(WORTH);
+}
 
 static void judge(trial *t)
 {
@@ -289,13 +296,24 @@ static bool is_safe(const places *p, const trial *t)
 
 /* ---- One choice ------------------------------------------------------------------------------ */
 
-static trial *best_of(trials *t)
+/* The one with the lowest estimate, of those that take longer nowhere if there are such; NULL: none
+ * has an estimate. */
+static trial *best_of(const places *p, trials *t)
 {
     trial *best = NULL;
+    bool best_is_safe = false;
 
-    for (int i = 0; i < t->count; i++)
-        if (t->trials[i].count >= FEWEST && !(best && best->estimate.value <= t->trials[i].estimate.value))
-            best = &t->trials[i];
+    for (int i = 0; i < t->count; i++) {
+        trial *it = &t->trials[i];
+        if (it->count < FEWEST)
+            continue;
+        const bool safe = is_safe(p, it);
+        const bool lower = best && it->estimate.value < best->estimate.value;
+        if (!best || safe > best_is_safe || (safe == best_is_safe && lower)) {
+            best = it;
+            best_is_safe = safe;
+        }
+    }
     return best;
 }
 
@@ -314,7 +332,7 @@ static bool visit_all(places *p, trials *t)
         judge(it);
         left += !it->out && it->count < SEARCHED;
     }
-    best = best_of(t);
+    best = best_of(p, t);
     return left > 0 && !(best && is_better(best) && best->count >= 2 * FEWEST);
 }
 
@@ -331,8 +349,8 @@ static void search(places *p, trials *t, double seconds)
 {
     const double end = monotonic_seconds() + seconds;
 
-    while (visit_all(p, t) && !p->means->stop()
-           && monotonic_seconds() < (is_decided(t) ? end : p->means->end))
+    while (visit_all(p, t) && !p->means->stop() &&
+           monotonic_seconds() < (is_decided(t) ? end : p->means->end))
         continue;
 }
 
@@ -345,8 +363,18 @@ static tune_trial told(const trial *t)
                         exp(t->estimate.high), t->count};
 }
 
-/* Fresh pairs, as many as the time allows and eight at least. */
-static bool measure_again(places *p, const trial *best, double seconds, tune_result *out)
+/* Of pairs that were not picked for what they say. */
+static tune_verdict judge_fresh(const places *p, const trial *t, const noise *n)
+{
+    if (n->too_much)
+        return TUNE_NOISY;
+    if (is_better(t))
+        return is_safe(p, t) ? TUNE_CHOSEN : TUNE_DEFAULT;
+    return t->estimate.low > log(WORTH) ? TUNE_DEFAULT : TUNE_UNDECIDED;
+}
+
+/* As many pairs as the time allows, and eight at least. */
+static void measure_again(places *p, const trial *best, double seconds, tune_result *out)
 {
     const double end = monotonic_seconds() + seconds;
     const noise_mark begin = noise_begin();
@@ -356,40 +384,40 @@ static bool measure_again(places *p, const trial *best, double seconds, tune_res
         abort();
     *fresh = *best;
     fresh->count = 0;
-    while (fresh->count < FRESH && (fresh->count < 8 || monotonic_seconds() < end)
-           && !p->means->stop())
+    while (fresh->count < FRESH && (fresh->count < FEWEST_FRESH || monotonic_seconds() < end) &&
+           !p->means->stop())
         visit(p, fresh);
-    const bool complete = fresh->count >= 8;
-    if (complete) {
+    out->verdict = TUNE_UNDECIDED;
+    if (fresh->count >= FEWEST_FRESH) {
         fresh->estimate = shift_of_pairs(fresh->log_ratio, fresh->count);
         out->best = told(fresh);
         out->noise = noise_since(&begin);
-        out->verdict = is_better(fresh) && is_safe(p, fresh) ? TUNE_CHOSEN : TUNE_DEFAULT;
-        if (out->noise.too_much)
-            out->verdict = TUNE_NOISY;
+        out->verdict = judge_fresh(p, fresh, &out->noise);
     }
     free(fresh);
-    return complete;
+}
+
+/* Whether all are known not to gain 3 %. */
+static bool all_are_out(const trials *t)
+{
+    for (int i = 0; i < t->count; i++)
+        if (!t->trials[i].out)
+            return false;
+    return true;
 }
 
 static void decide(places *p, trials *t, double seconds, tune_result *out)
 {
-    const trial *best = best_of(t);
+    const trial *best = best_of(p, t);
 
-    out->verdict = TUNE_UNDECIDED;
     for (int i = 0; i < t->count; i++)
         out->trials[out->trial_count++] = told(&t->trials[i]);
-    if (!is_decided(t))
+    out->best = best ? told(best) : out->trials[0];
+    out->verdict = all_are_out(t) ? TUNE_DEFAULT : TUNE_UNDECIDED;
+    if (!best || !is_better(best) || !is_decided(t))
         return;
-    out->verdict = TUNE_DEFAULT;
-    if (best)
-        out->best = told(best);
-    else
-        out->best = out->trials[0];
-    if (!best || !is_better(best))
-        return;
-    out->verdict = TUNE_UNDECIDED;
-    if (measure_again(p, best, seconds, out) && out->verdict == TUNE_NOISY)
+    measure_again(p, best, seconds, out);
+    if (out->verdict == TUNE_NOISY)
         measure_again(p, best, seconds, out);
 }
 
@@ -430,14 +458,16 @@ static void add_place(places *p, int i, const ballast_parallel *parallel)
 {
     place *it = &p->places[p->count++];
 
-    *it = (place){.problem = &p->of->problems[i], .parallel = parallel, .data = &p->data[i],
+    *it = (place){.problem = &p->of->problems[i],
+                  .parallel = parallel,
+                  .data = &p->data[i],
                   .results = &p->results[i]};
     const contender c = contender_of(it);
     it->repeats = measure_repeats(&c);
 }
 
-/* False, with nothing left open of it, where a problem does not fit in memory, or this library cannot
- * run it. */
+/* False, with nothing left open of it, where a problem does not fit in memory, or this library
+ * cannot run it. */
 static bool open_problem(places *p, int i, char *message, size_t size)
 {
     const tune_problem *it = &p->of->problems[i];
@@ -509,8 +539,8 @@ bool tune_measure_candidate(const tune_case *c, const tune_means *means, double 
     *out = (tune_result){.of = c, .which = chosen->which, .verdict = TUNE_SAME};
     standard_effects(p, chosen->which, standard);
     try_candidate(p, standard, chosen, t);
-    if (t->count > 0 && !measure_again(p, &t->trials[0], seconds, out))
-        out->verdict = TUNE_UNDECIDED;
+    if (t->count > 0)
+        measure_again(p, &t->trials[0], seconds, out);
     free(t);
     close_places(p, c->problem_count);
     return true;

@@ -2,9 +2,10 @@
 /* Measures the candidates of one case against the default.
  *
  * Candidates that do the same as the default, or as another, are found out first: they lead to the
- * same tasks and the same way to memory. The others are visited in turn. Each visit is a pair of the
- * default and the candidate, A B B A, on every problem of the case, with one thread and with all, as
- * far as it makes a difference there. A candidate that cannot gain 3 % any more is visited no more.
+ * same tasks and the same way to memory. The others are visited in turn. Each visit is a pair of
+ * the default and the candidate, A B B A, on every problem of the case, with one thread and with
+ * all, as far as it makes a difference there. A candidate that cannot gain 3 % any more is visited
+ * no more.
  *
  * The best is measured again, and is chosen where the 95 % interval of these fresh pairs lies below
  * 0.97 and no problem takes longer: of many that do nothing, some look good once. */
@@ -25,11 +26,11 @@ typedef struct tune_trial {
 } tune_trial;
 
 typedef enum tune_verdict {
-    TUNE_SAME,      /* no candidate does anything else here */
-    TUNE_DEFAULT,   /* none is faster by 3 % */
-    TUNE_CHOSEN,    /* the best is */
-    TUNE_NOISY,     /* it seemed to be, twice in too much noise */
-    TUNE_UNDECIDED  /* there was too little time */
+    TUNE_SAME,     /* no candidate does anything else here */
+    TUNE_DEFAULT,  /* none is faster by 3 %, or what is takes longer elsewhere */
+    TUNE_CHOSEN,   /* the best is */
+    TUNE_NOISY,    /* it seemed to be, twice in too much noise */
+    TUNE_UNDECIDED /* too little time, or too much noise to tell */
 } tune_verdict;
 
 /* Of one choice of a case. */
@@ -50,8 +51,9 @@ typedef struct tune_means {
     double end;                       /* monotonic_seconds(): no search goes on */
 } tune_means;
 
-/* Of every choice, in about so many seconds, where that is enough to decide. Chosen ones are in force for those that come after
- * them. False, and no results, where the case cannot be run here: `message` says why. */
+/* Of every choice, in about so many seconds, where that is enough to decide. Chosen ones are in
+ * force for those that come after them. False, and no results, where the case cannot be run here:
+ * `message` says why. */
 bool tune_measure_case(const tune_case *c, const tune_means *means, double seconds,
                        tune_result results[CHOICES], char *message, size_t size);
 

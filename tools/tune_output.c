@@ -2,7 +2,6 @@
 #include "tune_output.h"
 
 #include "json.h"
-#include "output.h"
 #include "progress.h"
 
 #include <math.h>
@@ -12,7 +11,7 @@
 
 /* ---- Table ----------------------------------------------------------------------------------- */
 
-static const char *verdict_name(tune_verdict v)
+const char *tune_verdict_name(tune_verdict v)
 {
     static const char *const names[] = {"same", "default", "chosen", "noisy", "undecided"};
     return names[v];
@@ -26,21 +25,24 @@ static const char *candidate_name(const tune_result *r, int index)
 static style style_of(const tune_result *r)
 {
     switch (r->verdict) {
-    case TUNE_CHOSEN: return STYLE_GOOD;
+    case TUNE_CHOSEN:
+        return STYLE_GOOD;
     case TUNE_NOISY:
-    case TUNE_UNDECIDED: return STYLE_DIM;
-    default: return STYLE_PLAIN;
+    case TUNE_UNDECIDED:
+        return STYLE_DIM;
+    default:
+        return STYLE_PLAIN;
     }
 }
 
-static void format_interval(char text[CELL_SIZE], const tune_trial *t)
+void tune_format_interval(char text[CELL_SIZE], const tune_trial *t)
 {
     if (t->samples == 0)
         snprintf(text, CELL_SIZE, "-");
     else if (isfinite(t->high))
         snprintf(text, CELL_SIZE, "%.3f  [%.3f, %.3f]", t->ratio, t->low, t->high);
     else
-        snprintf(text, CELL_SIZE, "%.3f  %16s", t->ratio, "");
+        snprintf(text, CELL_SIZE, "%.3f", t->ratio);
 }
 
 /* Where no candidate does anything else, only an entry is worth a line. */
@@ -66,15 +68,15 @@ static void print_table(const tune_results *r, const char *(*last)(const tune_re
     const int width = name_width(r);
     char text[CELL_SIZE];
 
-    printf("%s%-*s  %-17s  %-9s  %-23s  %5s  %s%s\n", output_style(stdout, STYLE_HEAD), width, "case",
-           "choice", "candidate", "time   [95 %]", "pairs", "verdict",
+    printf("%s%-*s  %-17s  %-9s  %-22s  %5s  %s%s\n", output_style(stdout, STYLE_HEAD), width,
+           "case", "choice", "candidate", "time   [95 %]", "pairs", "verdict",
            output_style(stdout, STYLE_PLAIN));
     for (int i = 0; i < r->count; i++) {
         const tune_result *it = &r->results[i];
         if (!is_shown(r, it))
             continue;
-        format_interval(text, &it->best);
-        printf("%s%-*s  %-17s  %-9s  %-23s  %5d  %s%s\n", output_style(stdout, style_of(it)), width,
+        tune_format_interval(text, &it->best);
+        printf("%s%-*s  %-17s  %-9s  %-22s  %5d  %s%s\n", output_style(stdout, style_of(it)), width,
                it->of->name, ballast__choice_name((int)it->which),
                it->best.samples ? candidate_name(it, it->best.candidate) : "-", text,
                it->best.samples, last(it), output_style(stdout, STYLE_PLAIN));
@@ -116,8 +118,8 @@ static void print_gains(const tune_results *r, int which)
 
     if (g.decided == 0)
         return;
-    printf("%s: %d of %d cases take another than the default", ballast__choice_name(which), g.chosen,
-           g.decided);
+    printf("%s: %d of %d cases take another than the default", ballast__choice_name(which),
+           g.chosen, g.decided);
     if (g.chosen > 0)
         printf("; all take %.1f %% less time in the geometric mean, one %.1f %% less",
                100.0 * (1.0 - exp(g.log_sum / g.decided)), 100.0 * g.best);
@@ -138,20 +140,23 @@ static int count_of(const tune_results *r, tune_verdict v)
     return n;
 }
 
-static const char *plain_verdict(const tune_result *r) { return verdict_name(r->verdict); }
+static const char *plain_verdict(const tune_result *r) { return tune_verdict_name(r->verdict); }
 
 void tune_print(const tune_results *r)
 {
     print_table(r, plain_verdict);
-    printf("\n%d of %d cases measured in %.0f s, %d thread%s%s\n", r->cases_measured, r->case_count, r->seconds, r->threads, r->threads == 1 ? "" : "s",
-           r->bound ? ", bound to cores" : "");
+    printf("\n%d of %d cases measured in %.0f s, %d thread%s%s\n", r->cases_measured, r->case_count,
+           r->seconds, r->threads, r->threads == 1 ? "" : "s", r->bound ? ", bound to cores" : "");
     for (int which = 0; which < CHOICES; which++)
         print_gains(r, which);
     if (count_of(r, TUNE_NOISY) > 0)
         printf("%d kept at the default, for the machine was too noisy\n", count_of(r, TUNE_NOISY));
-    if (r->cases_measured + r->cases_refused < r->case_count || count_of(r, TUNE_UNDECIDED) > 0)
-        printf("kept at the default, for time was short: %d cases, %d choices (more: --budget)\n",
-               r->case_count - r->cases_measured - r->cases_refused, count_of(r, TUNE_UNDECIDED));
+    if (count_of(r, TUNE_UNDECIDED) > 0)
+        printf("%d kept at the default, for it was not clear enough\n",
+               count_of(r, TUNE_UNDECIDED));
+    if (r->cases_measured + r->cases_refused < r->case_count)
+        printf("%d cases were not reached: more --budget\n",
+               r->case_count - r->cases_measured - r->cases_refused);
     if (r->path)
         printf("profile: %s\n", r->path);
 }
@@ -161,9 +166,9 @@ void tune_print(const tune_results *r)
 /* Where the entry gains no 3 % any more, with 95 %; in noise, where it is slower by 10 %. */
 bool tune_is_stale(const tune_result *r)
 {
-    if (r->verdict == TUNE_SAME || r->verdict == TUNE_UNDECIDED)
-        return r->verdict == TUNE_SAME;
-    return r->best.low > (r->verdict == TUNE_NOISY ? 1.10 : 0.97);
+    if (r->verdict == TUNE_SAME)
+        return true;
+    return r->best.samples > 0 && r->best.low > (r->verdict == TUNE_NOISY ? 1.10 : 0.97);
 }
 
 static const char *check_verdict(const tune_result *r)
@@ -171,9 +176,12 @@ static const char *check_verdict(const tune_result *r)
     if (tune_is_stale(r))
         return "stale";
     switch (r->verdict) {
-    case TUNE_CHOSEN: return "holds";
-    case TUNE_NOISY: return "noisy";
-    default: return "unclear";
+    case TUNE_CHOSEN:
+        return "holds";
+    case TUNE_NOISY:
+        return "noisy";
+    default:
+        return "undecided";
     }
 }
 
@@ -184,7 +192,8 @@ void tune_print_check(const tune_results *r)
     for (int i = 0; i < r->count; i++)
         stale += tune_is_stale(&r->results[i]);
     print_table(r, check_verdict);
-    printf("\n%s: %d of %d entries measured again, %d stale\n", r->path, r->cases_measured, r->case_count, stale);
+    printf("\n%s: %d of %d entries measured again, %d stale\n", r->path, r->cases_measured,
+           r->case_count, stale);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
@@ -207,7 +216,7 @@ static void write_result(json *j, const tune_results *all, const tune_result *r)
         json_text(j, NULL, r->of->problems[i].text);
     json_end(j);
     json_text(j, "choice", ballast__choice_name((int)r->which));
-    json_text(j, "verdict", all->entries ? check_verdict(r) : verdict_name(r->verdict));
+    json_text(j, "verdict", all->entries ? check_verdict(r) : tune_verdict_name(r->verdict));
     if (r->best.samples > 0)
         write_trial(j, r, &r->best);
     json_real(j, "stolen", r->noise.stolen);

@@ -36,16 +36,20 @@ static profile_line chosen_line(const tune_result *r)
     const int32_t ratio = thousandths(t->ratio);
     const int32_t low = thousandths(t->low), high = thousandths(t->high);
 
-    return (profile_line){choice_of(r->of, (int)r->which, t->candidate), ratio,
-                          low < ratio ? low : ratio, high > ratio ? high : ratio, t->samples, today()};
+    return (profile_line){choice_of(r->of, (int)r->which, t->candidate),
+                          ratio,
+                          low < ratio ? low : ratio,
+                          high > ratio ? high : ratio,
+                          t->samples,
+                          today()};
 }
 
 static bool is_about(const profile_line *line, const tuned_case *where, int which)
 {
     const tuned_case *it = &line->chosen.where;
 
-    return it->operation == where->operation && it->dtype == where->dtype && it->shape == where->shape
-        && (int)line->chosen.which == which;
+    return it->operation == where->operation && it->dtype == where->dtype &&
+           it->shape == where->shape && (int)line->chosen.which == which;
 }
 
 static const profile_line *find_line(const profile *p, const tuned_case *where, int which)
@@ -59,15 +63,16 @@ static const profile_line *find_line(const profile *p, const tuned_case *where, 
 static const tune_result *find_result(const tune_results *r, const tuned_case *where, int which)
 {
     for (int i = 0; i < r->count; i++)
-        if (memcmp(&r->results[i].of->where, where, sizeof *where) == 0
-            && (int)r->results[i].which == which)
+        if (memcmp(&r->results[i].of->where, where, sizeof *where) == 0 &&
+            (int)r->results[i].which == which)
             return &r->results[i];
     return NULL;
 }
 
-/* What is now known of a choice: of this run, else of the profile before; else that nothing is, which
- * keeps the default, too. */
-static profile_line line_of(const profile *before, const tune_results *r, const tune_case *c, int which)
+/* What is now known of a choice: of this run, else of the profile before; else that nothing is,
+ * which keeps the default, too. */
+static profile_line line_of(const profile *before, const tune_results *r, const tune_case *c,
+                            int which)
 {
     const tune_result *it = find_result(r, &c->where, which);
     const profile_line *line = find_line(before, &c->where, which);
@@ -85,17 +90,18 @@ static void add(profile *p, const profile_line *line)
         p->lines[p->count++] = *line;
 }
 
-/* A shape without a line takes the choice of its nearest neighbour. So defaults are written, but only
- * where the same operation and dtype has another choice for some shape. */
-static void add_group(profile *p, const profile *before, const tune_results *r, const tune_cases *all,
-                      int first, int which)
+/* A shape without a line takes the choice of its nearest neighbour. So defaults are written, but
+ * only where the same operation and dtype has another choice for some shape. */
+static void add_group(profile *p, const profile *before, const tune_results *r,
+                      const tune_cases *all, int first, int which)
 {
     const tuned_case *of = &all->cases[first].where;
     bool any = false;
 
     for (int pass = 0; pass < 1 + any; pass++)
-        for (int i = first; i < all->count && all->cases[i].where.operation == of->operation
-                            && all->cases[i].where.dtype == of->dtype; i++) {
+        for (int i = first; i < all->count && all->cases[i].where.operation == of->operation &&
+                            all->cases[i].where.dtype == of->dtype;
+             i++) {
             const profile_line line = line_of(before, r, &all->cases[i], which);
             any |= line.chosen.candidate != 0;
             if (pass == 1)
