@@ -167,7 +167,7 @@ class Tune(unittest.TestCase):
         self.assertIn(elsewhere + "\n", text)
         self.assertNotIn("ratio=0.500", text)  # measured in this run
         # what was not measured keeps the default against its neighbour
-        self.assertRegex(text, r"\nsigmoid_focal:f32:classes=long,data=cache,rows=many "
+        self.assertRegex(text, r"\nsigmoid_focal:f32:classes=medium,data=memory,rows=many "
                                r"task_cycles=default ratio=1.000 .* samples=0 ")
         self.assertIn("in force", self.good("info", env={"BALLAST_PROFILE": "p"}))
         self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))

@@ -285,7 +285,8 @@ static int write_profile(const settings *s, int64_t cores, const tune_results *r
     if (!is_there(s->path) || !ballast__profile_read(s->path, &p, reason))
         p.count = 0;
     p.cores = cores;
-    tune_profile_merge(&p, r);
+    if (tune_profile_merge(&p, r) > 0)
+        complain("%s: is full: some choices were left out", s->path);
     if (ballast__profile_write(s->path, &p, reason))
         return EXIT_GOOD;
     return complain("%s: cannot be written: %s", s->path, reason);

@@ -354,13 +354,12 @@ static void search(places *p, trials *t, double seconds)
         continue;
 }
 
+/* Of few pairs the interval is infinite. */
 static tune_trial told(const trial *t)
 {
-    if (t->count < FEWEST) /* the median, and no interval */
-        return (tune_trial){t->choice.candidate, exp(t->count ? t->log_ratio[t->count / 2] : 0.0),
-                            0.0, INFINITY, t->count};
-    return (tune_trial){t->choice.candidate, exp(t->estimate.value), exp(t->estimate.low),
-                        exp(t->estimate.high), t->count};
+    const shift s = shift_of_pairs(t->log_ratio, t->count);
+
+    return (tune_trial){t->choice.candidate, exp(s.value), exp(s.low), exp(s.high), t->count};
 }
 
 /* Of pairs that were not picked for what they say. */
@@ -429,7 +428,9 @@ static void measure_choice(places *p, choice_kind which, double seconds, tune_re
         abort();
     *out = (tune_result){.of = p->of, .which = which, .verdict = TUNE_SAME};
     find_trials(p, which, t);
-    if (t->count > 0) {
+    if (p->means->stop()) {
+        out->verdict = TUNE_UNDECIDED;
+    } else if (t->count > 0) {
         search(p, t, 0.6 * seconds);
         decide(p, t, 0.4 * seconds, out);
     }

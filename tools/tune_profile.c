@@ -2,7 +2,6 @@
 #include "tune_profile.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -79,44 +78,108 @@ static profile_line line_of(const profile *before, const tune_results *r, const 
 
     if (it && it->verdict == TUNE_CHOSEN)
         return chosen_line(it);
-    if (it && it->verdict != TUNE_UNDECIDED)
+    if (it && (it->verdict == TUNE_SAME || it->verdict == TUNE_DEFAULT))
         return kept_default(c, which, it->best.samples);
     return line ? *line : kept_default(c, which, 0);
 }
 
-static void add(profile *p, const profile_line *line)
+/* ---- Groups ---------------------------------------------------------------------------------- */
+
+/* The lines of one choice of an operation and dtype, for each of its cases. others: lines that stand
+ * before them in the profile. */
+typedef struct group {
+    int which, count, other_count;
+    const profile_line *others;
+    const tune_case *cases[SHAPE_CLASSES];
+    profile_line lines[SHAPE_CLASSES];
+    bool left_out[SHAPE_CLASSES];
+} group;
+
+static bool is_same_group(const tuned_case *a, const tuned_case *b)
 {
-    if (p->count < PROFILE_CHOICES && !find_line(p, &line->chosen.where, (int)line->chosen.which))
-        p->lines[p->count++] = *line;
+    return a->operation == b->operation && a->dtype == b->dtype;
 }
 
-/* A shape without a line takes the choice of its nearest neighbour. So defaults are written, but
- * only where the same operation and dtype has another choice for some shape. */
-static void add_group(profile *p, const profile *before, const tune_results *r,
-                      const tune_cases *all, int first, int which)
+static void gather(group *g, const profile *before, const tune_results *r, const tune_cases *all,
+                   int first)
 {
-    const tuned_case *of = &all->cases[first].where;
-    bool any = false;
+    for (int i = first; i < all->count && g->count < SHAPE_CLASSES &&
+                        is_same_group(&all->cases[i].where, &all->cases[first].where);
+         i++) {
+        g->cases[g->count] = &all->cases[i];
+        g->lines[g->count++] = line_of(before, r, &all->cases[i], g->which);
+    }
+}
 
-    for (int pass = 0; pass < 1 + any; pass++)
-        for (int i = first; i < all->count && all->cases[i].where.operation == of->operation &&
-                            all->cases[i].where.dtype == of->dtype;
-             i++) {
-            const profile_line line = line_of(before, r, &all->cases[i], which);
-            any |= line.chosen.candidate != 0;
-            if (pass == 1)
-                add(p, &line);
-        }
+static int lines_of(const group *g)
+{
+    int count = 0;
+
+    for (int i = 0; i < g->count; i++)
+        count += !g->left_out[i];
+    return count;
+}
+
+static tuned_choice choice_at(const void *context, int index)
+{
+    const group *g = context;
+    int i = 0;
+
+    if (index < g->other_count)
+        return g->others[index].chosen;
+    index -= g->other_count;
+    while (g->left_out[i] || index-- > 0)
+        i++;
+    return g->lines[i].chosen;
+}
+
+/* The candidate that a call takes. */
+static int candidate_in_force(const tune_case *c, int which)
+{
+    const problem *p = &c->problems[0].p;
+    const tuning t = ballast__tuning_of(c->where.operation, c->where.dtype, p->rows,
+                                        problem_is_vector(p) ? 1 : p->classes);
+
+    return (int)(t.word >> CHOICE_BITS * which & ((1u << CHOICE_BITS) - 1));
+}
+
+static bool says_the_same(const group *g)
+{
+    ballast__tuning_replace(g->other_count + lines_of(g), choice_at, g);
+    for (int i = 0; i < g->count; i++)
+        if (candidate_in_force(g->cases[i], g->which) != g->lines[i].chosen.candidate)
+            return false;
+    return true;
+}
+
+/* A shape without a line takes the choice of its nearest neighbour. So the default must be written
+ * for some shapes, but not where the nearest line says so too. */
+static void leave_out_defaults(group *g)
+{
+    for (int i = 0; i < g->count; i++) {
+        g->left_out[i] = g->lines[i].chosen.candidate == 0;
+        if (g->left_out[i] && !says_the_same(g))
+            g->left_out[i] = false;
+    }
+}
+
+/* All or nothing. */
+static bool add_group(profile *p, const group *g)
+{
+    if (p->count + lines_of(g) > PROFILE_CHOICES)
+        return false;
+    for (int i = 0; i < g->count; i++)
+        if (!g->left_out[i])
+            p->lines[p->count++] = g->lines[i];
+    return true;
 }
 
 static bool begins_group(const tune_cases *all, int i)
 {
-    const tuned_case *a = i > 0 ? &all->cases[i - 1].where : NULL, *b = &all->cases[i].where;
-
-    return !a || a->operation != b->operation || a->dtype != b->dtype;
+    return i == 0 || !is_same_group(&all->cases[i - 1].where, &all->cases[i].where);
 }
 
-static bool is_measured(const tune_cases *all, const tuned_case *where)
+static bool is_case(const tune_cases *all, const tuned_case *where)
 {
     for (int i = 0; i < all->count; i++)
         if (memcmp(&all->cases[i].where, where, sizeof *where) == 0)
@@ -124,21 +187,26 @@ static bool is_measured(const tune_cases *all, const tuned_case *where)
     return false;
 }
 
-void tune_profile_merge(profile *p, const tune_results *r)
+int tune_profile_merge(profile *p, const tune_results *r)
 {
     static tune_cases all;
-    profile *before = malloc(sizeof *before);
+    static profile before;
+    int left_out = 0;
 
-    if (!before)
-        abort();
-    *before = *p;
+    before = *p;
     p->count = 0;
     tune_cases_make(NULL, &all);
+    for (int i = 0; i < before.count; i++) /* by hand: no problem stands for them */
+        if (!is_case(&all, &before.lines[i].chosen.where))
+            p->lines[p->count++] = before.lines[i];
+    const int by_hand = p->count;
     for (int i = 0; i < all.count; i++)
-        for (int which = 0; which < CHOICES && begins_group(&all, i); which++)
-            add_group(p, before, r, &all, i, which);
-    for (int i = 0; i < before->count; i++)
-        if (!is_measured(&all, &before->lines[i].chosen.where))
-            add(p, &before->lines[i]);
-    free(before);
+        for (int which = 0; which < CHOICES && begins_group(&all, i); which++) {
+            group g = {.which = which, .others = p->lines, .other_count = by_hand};
+            gather(&g, &before, r, &all, i);
+            leave_out_defaults(&g);
+            left_out += !add_group(p, &g);
+        }
+    ballast__tuning_replace(0, NULL, NULL);
+    return left_out;
 }
