@@ -67,7 +67,8 @@ typedef struct settings {
     const char *filter, *output, *export, *report;
     bool check, list, json, quiet;
     int64_t threads;
-    char path[PATH_MAX]; /* of the profile */
+    const char *path;   /* of the profile */
+    char own[PATH_MAX]; /* of the user's */
 } settings;
 
 /* ---- Threads --------------------------------------------------------------------------------- */
@@ -257,6 +258,8 @@ static const char *reason_not_to_write(const char *path)
     char folder[PATH_MAX];
     const char *const slash = strrchr(path, '/');
 
+    if (strlen(path) >= sizeof folder)
+        return "is too long a name";
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
              slash ? path : ".");
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
@@ -292,23 +295,30 @@ static int write_profile(const settings *s, int64_t cores, const tune_results *r
     return complain("%s: cannot be written: %s", s->path, reason);
 }
 
-/* That of --output, of BALLAST_PROFILE, or the user's own. */
+static bool find_own(settings *s, bool make)
+{
+    if (!user_profile_path(s->own, sizeof s->own)) {
+        complain("neither XDG_CACHE_HOME nor HOME names a folder: --output FILE");
+        return false;
+    }
+    s->path = s->own;
+    if (!make || user_profile_make_folders(s->own))
+        return true;
+    complain("%s: its folder cannot be made", s->own);
+    return false;
+}
+
+/* That of --output, to be read that of BALLAST_PROFILE, or the user's own. */
 static bool find_path(settings *s)
 {
     const char *const variable = getenv("BALLAST_PROFILE");
     const bool reads = s->check || s->export;
 
-    if (s->output)
-        snprintf(s->path, sizeof s->path, "%s", s->output);
-    else if (reads && variable && *variable && strcmp(variable, "off") != 0)
-        snprintf(s->path, sizeof s->path, "%s", variable);
-    else if (!user_profile_path(s->path, sizeof s->path)) {
-        complain("neither XDG_CACHE_HOME nor HOME names a folder: --output FILE");
+    s->path = s->output;
+    if (!s->path && reads && variable && *variable && strcmp(variable, "off") != 0)
+        s->path = variable;
+    if (!s->path && !find_own(s, !reads))
         return false;
-    } else if (!reads && !user_profile_make_folders(s->path)) {
-        complain("%s: its folder cannot be made", s->path);
-        return false;
-    }
     return reads || may_write(s->path);
 }
 

@@ -15,10 +15,9 @@
 #define HOPELESS 1.10 /* three pairs that all took longer are enough */
 enum {
     PLACES = 2 * TUNE_PROBLEMS,
-    FEWEST = 6,    /* pairs, for an interval of 95 % from signed ranks */
-    SEARCHED = 24, /* pairs at most until one is picked */
-    FRESH = 24,    /* afterwards, fewer where a pair takes long */
-    FEWEST_FRESH = 8
+    FEWEST = 6,       /* pairs, for an interval of 95 % from signed ranks */
+    FEWEST_FRESH = 8, /* of the best, measured again */
+    MOST = 24         /* either time */
 };
 
 /* ---- Places ---------------------------------------------------------------------------------- */
@@ -133,8 +132,8 @@ typedef struct trial {
     bool differs[PLACES]; /* from the default: measured there */
     bool out;             /* visited no more */
     int count;
-    double log_ratio[TUNE_SAMPLES]; /* mean over the places */
-    double at[PLACES][TUNE_SAMPLES];
+    double log_ratio[MOST]; /* mean over the places */
+    double at[PLACES][MOST];
     shift estimate;
 } trial;
 
@@ -326,11 +325,11 @@ static bool visit_all(places *p, trials *t)
 
     for (int i = 0; i < t->count && !p->means->stop(); i++) {
         trial *it = &t->trials[i];
-        if (it->out || it->count == SEARCHED)
+        if (it->out || it->count == MOST)
             continue;
         visit(p, it);
         judge(it);
-        left += !it->out && it->count < SEARCHED;
+        left += !it->out && it->count < MOST;
     }
     best = best_of(p, t);
     return left > 0 && !(best && is_better(best) && best->count >= 2 * FEWEST);
@@ -383,7 +382,7 @@ static void measure_again(places *p, const trial *best, double seconds, tune_res
         abort();
     *fresh = *best;
     fresh->count = 0;
-    while (fresh->count < FRESH && (fresh->count < FEWEST_FRESH || monotonic_seconds() < end) &&
+    while (fresh->count < MOST && (fresh->count < FEWEST_FRESH || monotonic_seconds() < end) &&
            !p->means->stop())
         visit(p, fresh);
     out->verdict = TUNE_UNDECIDED;

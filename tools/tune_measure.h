@@ -16,7 +16,7 @@
 #include "pool.h"
 #include "tune_cases.h"
 
-enum { TUNE_CANDIDATES = 16, TUNE_SAMPLES = 48 };
+enum { TUNE_CANDIDATES = 16 };
 
 /* Time with the candidate over time with the default, and its 95 % interval. */
 typedef struct tune_trial {
@@ -57,7 +57,7 @@ typedef struct tune_means {
 bool tune_measure_case(const tune_case *c, const tune_means *means, double seconds,
                        tune_result results[CHOICES], char *message, size_t size);
 
-/* One candidate again. */
+/* One candidate again, as an entry of a profile has it. */
 bool tune_measure_candidate(const tune_case *c, const tune_means *means, double seconds,
                             const tuned_choice *chosen, tune_result *out, char *message,
                             size_t size);
