@@ -406,6 +406,25 @@ static int write_report(const settings *s, FILE *file, const tune_results *r)
                                             : complain("%s: cannot be written", s->report);
 }
 
+/* Where the CPU and the operating system disagree by a factor of two about the last cache, one of
+ * them is wrong, as in virtual machines. Classes of data go by the CPU, so that they are not what
+ * their names say; what is chosen for them is measured all the same. */
+static void warn_about_caches(void)
+{
+    const int64_t known = (int64_t)ballast__data_bytes(1);
+    int64_t told = 0;
+    topology t;
+
+    topology_read(&t);
+    for (int i = 0; i < t.cache_count; i++)
+        if (t.caches[i].kind != 'i' && t.caches[i].bytes > told)
+            told = t.caches[i].bytes;
+    if (told > 0 && (told >= 2 * known || known >= 2 * told))
+        complain("the last cache has %.4g MiB, says the CPU, or %.4g, says %s: classes of data may "
+                 "not be what their names say",
+                 (double)known / 1048576.0, (double)told / 1048576.0, t.source);
+}
+
 static int tune(const settings *s, const tune_cases *all, tune_results *r)
 {
     profile_machine machine;
@@ -414,6 +433,8 @@ static int tune(const settings *s, const tune_cases *all, tune_results *r)
 
     if (!open_report(s, &report))
         return EXIT_BAD_INPUT;
+    if (!s->quiet)
+        warn_about_caches();
     ballast__profile_machine(&machine); /* cores: before this thread is bound to one */
     open_means(&m, s->threads);
     r->case_count = all->count;
