@@ -9,6 +9,7 @@ is told, written and read again is the same, and that whatever happens leaves a 
 """
 import json
 import os
+import pty
 import re
 import resource
 import shutil
@@ -152,6 +153,25 @@ class Tune(unittest.TestCase):
         r = self.run_tool("tune", "--budget", 0.5, "--filter", FEW, "--json")
         self.assertRegex(r.err, r"^ballast:  \d\d %, \d+ s left: log_softmax:f32:")
         json.loads(r.out)
+
+    def test_bar(self):
+        """On a terminal one line renews itself, and is gone at the end."""
+        master, slave = pty.openpty()
+        p = subprocess.Popen([TOOL, "tune", "--budget", "2", "--filter", "log_softmax:f32",
+                              "--output", "p"], stdout=subprocess.DEVNULL, stderr=slave,
+                             cwd=self.folder, env=self.env)
+        os.close(slave)
+        shown = b""
+        try:
+            while data := os.read(master, 4096):
+                shown += data
+        except OSError:  # the other end is closed
+            pass
+        os.close(master)
+        self.assertEqual(p.wait(), 0)
+        self.assertRegex(shown, rb"\r\[#+\.+\] +\d+ %, \d s left: log_softmax:f32:")
+        self.assertNotIn(b"\n", shown)
+        self.assertTrue(shown.endswith(b"\r\033[K"), shown[-80:])
 
     # ---- what was there before ------------------------------------------------------------------
 

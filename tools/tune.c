@@ -71,11 +71,38 @@ typedef struct settings {
     char own[PATH_MAX]; /* of the user's */
 } settings;
 
+/* ---- How far it is --------------------------------------------------------------------------- */
+
+typedef struct meter {
+    progress bar;
+    const char *name; /* of the case */
+    int done, count;  /* cases */
+    double begin, budget;
+} meter;
+
+static void begin_meter(meter *m, const settings *s, int count)
+{
+    *m = (meter){.name = "", .count = count, .begin = monotonic_seconds(), .budget = s->budget};
+    progress_begin_timed(&m->bar, "", 1000, s->quiet);
+}
+
+/* In cases, or in time, whichever is more. */
+static bool show_and_stop(void *context)
+{
+    meter *m = context;
+    const double cases = (double)m->done / fmax(m->count, 1.0);
+    const double time = (monotonic_seconds() - m->begin) / m->budget;
+
+    progress_update_timed(&m->bar, m->name, (int64_t)(1000.0 * fmin(fmax(cases, time), 1.0)));
+    return interrupt_seen();
+}
+
 /* ---- Threads --------------------------------------------------------------------------------- */
 
 typedef struct means {
     pool pool;
     topology_cores cores;
+    meter meter;
     tune_means tune;
     bool bound;
 } means;
@@ -108,7 +135,7 @@ static void open_means(means *m, int64_t threads)
     if (b.threads <= m->cores.count)
         m->pool.parallel.run(m->pool.parallel.context, b.threads, bind_one, &b);
     m->bound = atomic_load(&b.bound) == b.threads;
-    m->tune = (tune_means){&m->pool.parallel, interrupt_seen, 0.0};
+    m->tune = (tune_means){&m->pool.parallel, show_and_stop, &m->meter, 0.0};
 }
 
 static void close_means(means *m)
@@ -119,32 +146,22 @@ static void close_means(means *m)
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
 
-/* How far it is: in cases, or in time, whichever is more. */
-static int64_t share_done(const tune_results *r, int done, double budget, double begin)
-{
-    const double cases = (double)done / fmax(r->case_count, 1.0);
-    const double time = budget > 0.0 ? (monotonic_seconds() - begin) / budget : 1.0;
-
-    return (int64_t)(1000.0 * fmin(fmax(cases, time), 1.0));
-}
-
 enum { SHARE_MOST = 4 }; /* a case may take so many times its share, for most need less */
 
 static void measure_cases(const settings *s, const tune_cases *all, means *m, tune_results *r)
 {
-    const double begin = monotonic_seconds(), end = begin + s->budget;
     char message[PROBLEM_TEXT];
-    progress p;
 
-    m->tune.end = end;
-    progress_begin_timed(&p, "", 1000, s->quiet);
+    begin_meter(&m->meter, s, all->count);
+    m->tune.end = m->meter.begin + s->budget;
     for (int i = 0; i < all->count && !interrupt_seen(); i++) {
-        const double left = end - monotonic_seconds();
+        const double left = m->tune.end - monotonic_seconds();
+        const double share = fmin(SHARE_MOST * left / (all->count - i), left);
         tune_result found[CHOICES];
         if (left <= 0.0)
             break;
-        progress_update_timed(&p, all->cases[i].name, share_done(r, i, s->budget, begin));
-        const double share = fmin(SHARE_MOST * left / (all->count - i), left);
+        m->meter.name = all->cases[i].name;
+        m->meter.done = i;
         if (!tune_measure_case(&all->cases[i], &m->tune, share, found, message, sizeof message)) {
             r->cases_refused++;
             continue;
@@ -153,8 +170,8 @@ static void measure_cases(const settings *s, const tune_cases *all, means *m, tu
         memcpy(r->results + r->count, found, sizeof found);
         r->count += CHOICES;
     }
-    progress_end(&p);
-    r->seconds = monotonic_seconds() - begin;
+    progress_end(&m->meter.bar);
+    r->seconds = monotonic_seconds() - m->meter.begin;
 }
 
 /* A doubt is measured twice. */
@@ -189,8 +206,7 @@ static int find_entries(const settings *s, const profile *known, tune_cases *all
 }
 
 /* Those that are not clear yet. How many had too much noise. */
-static int check_lines(const settings *s, const profile_line *const *lines, const means *m,
-                       progress *p, tune_results *r)
+static int check_lines(const profile_line *const *lines, means *m, tune_results *r)
 {
     int noisy = 0;
 
@@ -199,8 +215,8 @@ static int check_lines(const settings *s, const profile_line *const *lines, cons
         const double left = fmax(m->tune.end - monotonic_seconds(), 0.0);
         if (it->verdict != TUNE_UNDECIDED && it->verdict != TUNE_NOISY)
             continue;
-        progress_update_timed(p, it->of->name,
-                              share_done(r, i, s->budget, m->tune.end - s->budget));
+        m->meter.name = it->of->name;
+        m->meter.done = i;
         check_line(it->of, lines[i], m, left / (r->count - i), it);
         noisy += it->verdict == TUNE_NOISY;
     }
@@ -212,22 +228,19 @@ static void measure_entries(const settings *s, const profile *known, tune_cases 
                             tune_results *r)
 {
     static const profile_line *lines[PROFILE_CHOICES];
-    const double begin = monotonic_seconds();
-    progress p;
 
-    m->tune.end = begin + s->budget;
     r->count = r->case_count = find_entries(s, known, all, lines);
     for (int i = 0; i < r->count; i++)
         r->results[i] = (tune_result){
             .of = &all->cases[i], .which = lines[i]->chosen.which, .verdict = TUNE_UNDECIDED};
-    progress_begin_timed(&p, "", 1000, s->quiet);
-    while (check_lines(s, lines, m, &p, r) > 0 && !interrupt_seen() &&
-           monotonic_seconds() < m->tune.end)
+    begin_meter(&m->meter, s, r->count);
+    m->tune.end = m->meter.begin + s->budget;
+    while (check_lines(lines, m, r) > 0 && !interrupt_seen() && monotonic_seconds() < m->tune.end)
         continue;
-    progress_end(&p);
+    progress_end(&m->meter.bar);
     for (int i = 0; i < r->count; i++)
         r->cases_measured += r->results[i].verdict != TUNE_UNDECIDED;
-    r->seconds = monotonic_seconds() - begin;
+    r->seconds = monotonic_seconds() - m->meter.begin;
 }
 
 /* ---- The profile ----------------------------------------------------------------------------- */

@@ -43,6 +43,8 @@ typedef struct places {
     tuned_choice chosen[CHOICES]; /* so far; part of the default for those that follow */
 } places;
 
+static bool is_stopped(const places *p) { return p->means->stop(p->means->context); }
+
 static void run_place(void *context)
 {
     place *p = context;
@@ -215,7 +217,7 @@ static void find_trials(places *p, choice_kind which, trials *t)
     standard_effects(p, which, standard);
     for (int k = 1; ballast__candidate((int)which, k); k++) {
         const tuned_choice c = {p->of->where, which, k};
-        if (may_run(p, &c) && !p->means->stop())
+        if (may_run(p, &c) && !is_stopped(p))
             try_candidate(p, standard, &c, t);
     }
 }
@@ -323,7 +325,7 @@ static bool visit_all(places *p, trials *t)
     const trial *best;
     int left = 0;
 
-    for (int i = 0; i < t->count && !p->means->stop(); i++) {
+    for (int i = 0; i < t->count && !is_stopped(p); i++) {
         trial *it = &t->trials[i];
         if (it->out || it->count == MOST)
             continue;
@@ -348,7 +350,7 @@ static void search(places *p, trials *t, double seconds)
 {
     const double end = monotonic_seconds() + seconds;
 
-    while (visit_all(p, t) && !p->means->stop() &&
+    while (visit_all(p, t) && !is_stopped(p) &&
            monotonic_seconds() < (is_decided(t) ? end : p->means->end))
         continue;
 }
@@ -383,7 +385,7 @@ static void measure_again(places *p, const trial *best, double seconds, tune_res
     *fresh = *best;
     fresh->count = 0;
     while (fresh->count < MOST && (fresh->count < FEWEST_FRESH || monotonic_seconds() < end) &&
-           !p->means->stop())
+           !is_stopped(p))
         visit(p, fresh);
     out->verdict = TUNE_UNDECIDED;
     if (fresh->count >= FEWEST_FRESH) {
@@ -427,7 +429,7 @@ static void measure_choice(places *p, choice_kind which, double seconds, tune_re
         abort();
     *out = (tune_result){.of = p->of, .which = which, .verdict = TUNE_SAME};
     find_trials(p, which, t);
-    if (p->means->stop()) {
+    if (is_stopped(p)) {
         out->verdict = TUNE_UNDECIDED;
     } else if (t->count > 0) {
         search(p, t, 0.6 * seconds);

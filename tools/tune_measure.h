@@ -47,8 +47,9 @@ typedef struct tune_result {
 /* What a case is measured with. */
 typedef struct tune_means {
     const ballast_parallel *parallel; /* of one thread: tasks are not measured */
-    bool (*stop)(void);               /* whether to end at once */
-    double end;                       /* monotonic_seconds(): no search goes on */
+    bool (*stop)(void *context);      /* asked between pairs: whether to end at once */
+    void *context;
+    double end; /* monotonic_seconds(): no search goes on */
 } tune_means;
 
 /* Of every choice, in about so many seconds, where that is enough to decide. Chosen ones are in
