@@ -373,12 +373,18 @@ LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
     return finish_losses(t->others, label_term, t->weight, t->n, minus_logit);
 }
 
-LANES void write_tile(const cross_entropy_tile *t, float *e, int64_t classes, storage *grad,
-                      int64_t stride)
+/* Out of line: inlined, the addresses of its sixteen rows are kept on the stack, and read from there. */
+static __attribute__((noinline)) void write_tile(const cross_entropy_tile *t, float *e,
+                                                 int64_t classes, storage *grad, int64_t stride)
 {
     store_rows(e, product_with(t->factor), t->count, classes, grad, stride);
-    for (int64_t j = 0; j < t->count; j++)
-        store_one(grad + j * stride + t->label[j], t->label_gradient[j]);
+    if (__builtin_expect(t->count == BLOCK, 1)) { /* the same without a test for each row */
+        UNROLL for (int j = 0; j < BLOCK; j++, grad += stride)
+            store_one(grad + t->label[j], t->label_gradient[j]);
+        return;
+    }
+    for (int64_t j = 0; j < t->count; j++, grad += stride)
+        store_one(grad + t->label[j], t->label_gradient[j]);
 }
 
 /* The gradients of tiles that follow each other. `lines` has room for them where they are contiguous and
@@ -411,6 +417,7 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
     float e[TILE_CLASSES * BLOCK];
     cross_entropy_tile tile[MAX_TILES];
+    vf loss[MAX_TILES];
     while (begin < tiles_end) {
         int64_t tiles = 0;
         for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
@@ -419,8 +426,7 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             t->begin = begin;
             t->count = smaller(tiles_end - begin, BLOCK);
             weigh_rows(&job->rows, t);
-            load_rows(logits_of(job, begin), job->logits_stride, t->count, classes, x);
-            t->max = max_of_tile(x, classes);
+            t->max = load_rows(logits_of(job, begin), job->logits_stride, t->count, classes, x);
             t->n = exponents_of(t->max);
         }
         for (int64_t k = 0; k < tiles; k++)
@@ -432,9 +438,11 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             sum_tile(e + k * size, classes, tile[k].sum);
         for (int64_t k = 0; k < tiles; k++)
             scale_rows(tile + k);
-        for (int64_t k = 0; k < tiles; k++) {
+        for (int64_t k = 0; k < tiles; k++)
+            loss[k] = losses_of_tile(job, tile + k);
+        for (int64_t k = 0; k < tiles; k++) { /* after the calls above: `total` stays in registers */
             const cross_entropy_tile *t = tile + k;
-            total = add_losses(&job->rows, t->begin, t->count, losses_of_tile(job, tile + k), total);
+            total = add_losses(&job->rows, t->begin, t->count, loss[k], total);
             total = end_leaf(&job->rows, t->begin + t->count, end, total);
         }
         if (job->grad)

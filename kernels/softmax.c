@@ -258,8 +258,8 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
         int irregular = 0;
         for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
             const int64_t count = smaller(end - begin, BLOCK);
-            load_rows(input_row(job, begin), job->input_stride, count, classes, x + tiles * size);
-            tile[tiles].max = max_of_tile(x + tiles * size, classes);
+            tile[tiles].max = load_rows(input_row(job, begin), job->input_stride, count, classes,
+                                        x + tiles * size);
             tile[tiles].n = exponents_of(tile[tiles].max);
         }
         for (int64_t k = 0; k < tiles; k++)

@@ -66,18 +66,6 @@ LANES void scale_short_row(const float *e, int64_t classes, float h, storage *ou
 
 /* ---- sixteen rows ----------------------------------------------------------------------------- */
 
-LANES vf max_of_tile(const float *x, int64_t classes)
-{
-    vf max[4];
-    FOR_BLOCKS(k, 4) max[k] = vset1(-LANE_INFINITY);
-    int64_t c = 0;
-    for (; c + 4 <= classes; c += 4)
-        FOR_BLOCKS(k, 4) max[k] = vmax(vload_f32(x + (c + k) * BLOCK), max[k]);
-    for (; c < classes; c++)
-        max[0] = vmax(vload_f32(x + c * BLOCK), max[0]);
-    return vadd(vmax(vmax(max[0], max[2]), vmax(max[1], max[3])), vset1(0.0f)); /* no -0 */
-}
-
 /* exponent_of, lane by lane. */
 LANES vf exponents_of(vf max)
 {
@@ -135,7 +123,7 @@ LANES void leave_out(float *e, const int32_t *column, float *left_out)
 {
     UNROLL for (int j = 0; j < BLOCK; j++)
     {
-        float *at = e + column[j] * BLOCK + j;
+        float *at = e + (size_t)(uint32_t)column[j] * BLOCK + j; /* unsigned: no extension of signs */
         left_out[j] = *at;
         *at = 0.0f;
     }

@@ -48,11 +48,21 @@ LANES vd folded_2(const float *e, int64_t classes, int64_t l)
     return l + 2 < classes ? vd_plus(total, folded_4(e, classes, l + 2)) : total;
 }
 
-/* The sum of each row. Out of line: it is long, and each file needs it more than once. */
-static __attribute__((noinline)) void sum_tile(const float *e, int64_t classes, double *sum)
+/* The last fold. */
+LANES vd folded_1(const float *e, int64_t classes)
 {
     const vd total = folded_2(e, classes, 0);
-    vd_store(sum, classes > 1 ? vd_plus(total, folded_2(e, classes, 1)) : total);
+    return classes > 1 ? vd_plus(total, folded_2(e, classes, 1)) : total;
+}
+
+/* The sum of each row. Out of line: it is long, and each file needs it more than once. Sixteen classes and
+ * fewer have code of their own, without the tests for more: those are half of its instructions. */
+static __attribute__((noinline)) void sum_tile(const float *e, int64_t classes, double *sum)
+{
+    if (classes <= BLOCK)
+        vd_store(sum, folded_1(e, smaller(classes, BLOCK)));
+    else
+        vd_store(sum, folded_1(e, classes));
 }
 
 /* What becomes of an element of a tile when it leaves: itself, or a product or two differences with
@@ -91,12 +101,15 @@ LANES vf output_of(vf v, tile_output o)
 
 /* ---- rows of a matrix to tiles and back ------------------------------------------------------- */
 
-/* Columns [at, at + n) of sixteen rows; n is a constant. */
-LANES void load_columns(const storage *x, int64_t stride, int64_t at, const int n, float *tile)
+/* Columns [at, at + n) of sixteen rows; n is a constant. `max`, and what is returned: the maxima of the
+ * columns before, and of these too. */
+LANES vf load_columns(const storage *x, int64_t stride, int64_t at, const int n, float *tile, vf max)
 {
     vf v[4];
     vload_columns(x + at, stride, n, v);
     FOR_BLOCKS(k, n) vstore_f32(tile + (at + k) * BLOCK, v[k]);
+    FOR_BLOCKS(k, n) max = vmax(v[k], max);
+    return max;
 }
 
 LANES void store_columns(const float *tile, tile_output o, int64_t at, const int n, storage *out,
@@ -111,30 +124,52 @@ LANES void store_columns(const float *tile, tile_output o, int64_t at, const int
  * columns, some of them for the second time. */
 LANES int64_t column_at(int64_t c, int64_t classes) { return c + 4 <= classes ? c : classes - 4; }
 
-/* Sixteen rows, or `count` of them and rows of zeros. */
-LANES void load_rows(const storage *x, int64_t stride, int64_t count, int64_t classes, float *tile)
+/* `count` rows, and rows of zeros up to sixteen. */
+LANES void load_few_rows(const storage *x, int64_t stride, int64_t count, int64_t classes, float *tile)
 {
+    memset(tile, 0, (size_t)classes * BLOCK * sizeof *tile);
+    for (int64_t j = 0; j < count; j++)
+        for (int64_t c = 0; c < classes; c++)
+            tile[c * BLOCK + j] = load_one(x + j * stride + c);
+}
+
+/* The maximum of each row of a tile, never -0; NaN counts for nothing. */
+LANES vf max_of_tile(const float *x, int64_t classes)
+{
+    vf max[4];
+    FOR_BLOCKS(k, 4) max[k] = vset1(-LANE_INFINITY);
+    int64_t c = 0;
+    for (; c + 4 <= classes; c += 4)
+        FOR_BLOCKS(k, 4) max[k] = vmax(vload_f32(x + (c + k) * BLOCK), max[k]);
+    for (; c < classes; c++)
+        max[0] = vmax(vload_f32(x + c * BLOCK), max[0]);
+    return vadd(vmax(vmax(max[0], max[2]), vmax(max[1], max[3])), vset1(0.0f)); /* no -0 */
+}
+
+/* Sixteen rows, or `count` of them and rows of zeros; and max_of_tile() of them, while they are in
+ * registers. */
+LANES vf load_rows(const storage *x, int64_t stride, int64_t count, int64_t classes, float *tile)
+{
+    vf max = vset1(-LANE_INFINITY);
     if (__builtin_expect(count < BLOCK, 0)) {
-        memset(tile, 0, (size_t)classes * BLOCK * sizeof *tile);
-        for (int64_t j = 0; j < count; j++)
-            for (int64_t c = 0; c < classes; c++)
-                tile[c * BLOCK + j] = load_one(x + j * stride + c);
-        return;
+        load_few_rows(x, stride, count, classes, tile);
+        return max_of_tile(tile, classes);
     }
     switch (classes) {
     case 1:
-        load_columns(x, stride, 0, 1, tile);
+        max = load_columns(x, stride, 0, 1, tile, max);
         break;
     case 2:
-        load_columns(x, stride, 0, 2, tile);
+        max = load_columns(x, stride, 0, 2, tile, max);
         break;
     case 3:
-        load_columns(x, stride, 0, 3, tile);
+        max = load_columns(x, stride, 0, 3, tile, max);
         break;
     default:
         for (int64_t c = 0; c < classes; c += 4)
-            load_columns(x, stride, column_at(c, classes), 4, tile);
+            max = load_columns(x, stride, column_at(c, classes), 4, tile, max);
     }
+    return vadd(max, vset1(0.0f));
 }
 
 /* Sixteen rows, or `count` of them, and what each element becomes on its way out. The tile is not
