@@ -6,6 +6,22 @@
 
 /* ---- Labels ---------------------------------------------------------------------------------- */
 
+/* Whether all labels are classes, as they usually are: label and classes - 1 - label have no sign bit
+ * then, which SSE2 finds two labels at a time; it has no comparison of 64 bits. */
+#define DEFINE_ALL_IN_RANGE(name, type)                                                           \
+    static bool all_in_range_##name(const label_rows *l)                                          \
+    {                                                                                             \
+        const type *labels = l->labels.data;                                                      \
+        const uint64_t last = (uint64_t)l->classes - 1;                                           \
+        uint64_t signs = 0;                                                                       \
+                                                                                                  \
+        for (int64_t i = 0; i < l->rows; i++)                                                     \
+            signs |= (uint64_t)(int64_t)labels[i] | (last - (uint64_t)(int64_t)labels[i]);        \
+        return signs >> 63 == 0;                                                                  \
+    }
+DEFINE_ALL_IN_RANGE(i32, int32_t)
+DEFINE_ALL_IN_RANGE(i64, int64_t)
+
 /* Without branches: one unsigned comparison says whether a label is in [0, classes). */
 #define DEFINE_COUNTS(name, type)                                                                 \
     static int64_t in_range_##name(const label_rows *l)                                           \
@@ -40,6 +56,18 @@ static int64_t in_range(const label_rows *l)
         return in_range_i32(l);
     default:
         return in_range_i64(l);
+    }
+}
+
+static bool all_in_range(const label_rows *l)
+{
+    switch (l->labels.dtype) {
+    case BALLAST_U8:
+        return in_range_u8(l) == l->rows;
+    case BALLAST_I32:
+        return all_in_range_i32(l);
+    default:
+        return all_in_range_i64(l);
     }
 }
 
@@ -80,11 +108,11 @@ label_counts ballast__check_labels(arguments *in, const label_rows *l)
     if (in->fault.status != BALLAST_OK)
         return counts;
     const bool is_class = l->ignore_index >= 0 && l->ignore_index < l->classes;
-    counts.counted = l->rows;
-    counts.positives = in_range(l);
-    if (counts.positives == l->rows && !is_class) /* nothing is ignored: one look is enough */
+    counts.counted = counts.positives = l->rows;
+    if (!is_class && all_in_range(l)) /* nothing is ignored: one look is enough */
         return counts;
     const int64_t left_out = ignored(l);
+    counts.positives = in_range(l);
     counts.counted -= left_out;
     if (is_class)
         counts.positives -= left_out;
