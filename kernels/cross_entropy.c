@@ -41,6 +41,12 @@ typedef struct row_gradient {
     float label;
 } row_gradient;
 
+LANES row_gradient gradient_of(row_sum row, row_factors w)
+{
+    const double h = w.gradient / (row.others + row.left_out);
+    return (row_gradient){h, narrowed(-(row.others * h)) + 0.0f}; /* never -0 */
+}
+
 /* From a row's sum to its loss, which is left pending, and to its gradient. */
 LANES row_gradient end_row(row_sum row, row_factors w, float label_logit, pending_losses *pending,
                            int64_t j)
@@ -48,8 +54,7 @@ LANES row_gradient end_row(row_sum row, row_factors w, float label_logit, pendin
     set_pending(pending, j, (float)row.others, (float)row.left_out, w.loss);
     pending->n[j] = row.ref.n;
     pending->shift_minus_logit[j] = row.ref.shift - label_logit;
-    const double h = w.gradient / (row.others + row.left_out);
-    return (row_gradient){h, narrowed(-(row.others * h)) + 0.0f}; /* never -0 */
+    return gradient_of(row, w);
 }
 
 /* `leaving` and `streamed` are constants after inlining; row `end` is none. */
@@ -474,7 +479,53 @@ static __attribute__((noinline)) void cross_entropy_few_rows(const cross_entropy
     }
 }
 
-LANES void cross_entropy_short_rows(const cross_entropy_job *job, int64_t begin, int64_t end)
+/* ---- one row of one block ------------------------------------------------------------------- */
+
+/* A call's only row. Its time is the latency of one step after the other: so it stays in registers,
+ * and nothing waits that need not. Returns 0, with nothing written, where the row is ignored,
+ * special, or beyond DIRECT_BOUND. */
+static __attribute__((noinline)) int cross_entropy_block_row(const cross_entropy_job *job,
+                                                             int64_t i)
+{
+    const row_terms *rows = &job->rows;
+    const int64_t classes = job->classes, label = label_at(rows, i);
+    const storage *x = logits_of(job, i);
+    if (label == rows->ignore_index)
+        return 0;
+    const vf logits = vload_tail(x, classes, -LANE_INFINITY);
+    const float label_logit = load_one(x + label);
+    const float max = vmax_across(vmax(logits, vset1(-LANE_INFINITY)));
+    const exp_factors factors = vexp_factors(logits);
+    if (!(max >= -DIRECT_BOUND && max <= DIRECT_BOUND))
+        return 0;
+    float kept[BLOCK];
+    const reference ref = {max, exponent_of(max), 0.0f};
+    const vf e = vexp_of_factors(factors, ref.n);
+    vstore_f32(kept, e);
+    const row_sum row = {ref, vd_across(vd_widen(vkeep(vmask_without((int)label), e))),
+                         (double)kept[label]};
+    if (row_is_special(row))
+        return 0;
+    const row_factors w = row_factors_of(rows, i, label);
+    const row_gradient g = gradient_of(row, w);
+    if (job->grad) {
+        storage *grad = grad_of(job, i);
+        scale_short_row(kept, classes, narrowed(g.h), grad);
+        store_one(grad + label, g.label);
+    }
+    const vf loss = finish_losses(vset1((float)row.others), vset1((float)row.left_out),
+                                  vset1(w.loss), vset1(ref.n), vset1(ref.shift - label_logit));
+    float row_loss;
+    vstore_n(&row_loss, 1, loss);
+    if (rows->row_loss)
+        ((float *)rows->row_loss)[i] = row_loss;
+    if (rows->partial)
+        rows->partial[i / rows->leaf_rows] = (double)row_loss;
+    return 1;
+}
+
+static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entropy_job *job,
+                                                               int64_t begin, int64_t end)
 {
     const int64_t tiles_end = end_of_tiles(begin, end, job->classes);
     vd total = vd_zero();
@@ -488,6 +539,9 @@ LANES void cross_entropy_short_rows(const cross_entropy_job *job, int64_t begin,
 
 void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
+    const int is_block = job->classes >= 1 && job->classes <= BLOCK;
+    if (is_block && end - begin == 1 && cross_entropy_block_row(job, begin))
+        return;
     if (tiles_of(job->classes) == 0 && go_as_one_chunk_rows(end - begin, job->classes))
         cross_entropy_one_chunk(job, begin, end);
     else if (tiles_of(job->classes) == 0)

@@ -130,6 +130,48 @@ static void test_exp_edges(void **state)
     }
 }
 
+/* A block of which both ways must give the same bits, or NaN. */
+static void assert_same_exponentials(const float *x, float n)
+{
+    const vf v = vload_f32(x);
+    float together[BLOCK], apart[BLOCK];
+    vf e;
+    vexp_scaled(&v, &e, 1, exp_scale_of(n));
+    vstore_f32(together, e);
+    vstore_f32(apart, vexp_of_factors(vexp_factors(v), n));
+    for (int i = 0; i < BLOCK; i++)
+        if (x[i] != x[i])
+            assert_true(apart[i] != apart[i]);
+        else
+            assert_int_equal(bits_of_float(apart[i]), bits_of_float(together[i]));
+}
+
+/* Rows with maxima over the whole range in which x itself is reduced: logits near the maximum, and
+ * every STRIDE-th float below it. */
+static void test_exp_factors(void **state)
+{
+    static const float tops[] = {0.0f,  1.0f,    -1.0f,    0x1p-149f, -100.0f,   88.7f,
+                                 1e4f,  12345.6f, -3e4f,   65536.0f,  -65536.0f, -65535.7f};
+    (void)state;
+    for (size_t t = 0; t < sizeof tops / sizeof tops[0]; t++) {
+        const float top = tops[t], n = exponent_of(top);
+        float x[BLOCK];
+        for (int k = 0; k < 100000; k += BLOCK) {
+            for (int i = 0; i < BLOCK; i++)
+                x[i] = top - 1e-3f * (float)(k + i);
+            assert_same_exponentials(x, n);
+        }
+        for (uint32_t bits = 0; bits < 0x7f800000u - BLOCK * STRIDE; bits += BLOCK * STRIDE) {
+            for (uint32_t i = 0; i < BLOCK; i++) {
+                const float size = float_of_bits(bits + i * STRIDE);
+                x[i] = size <= top ? size : -size <= top ? -size : top;
+            }
+            x[bits / (BLOCK * STRIDE) % BLOCK] = bits % 3 == 0 ? LANE_NAN : -LANE_INFINITY;
+            assert_same_exponentials(x, n);
+        }
+    }
+}
+
 static void test_log1p(void **state)
 {
     worst w = {0.0, 0.0f};
@@ -175,7 +217,7 @@ int functions_test(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exp),       cmocka_unit_test(test_exp_of_negative),
         cmocka_unit_test(test_exp_edges), cmocka_unit_test(test_log1p),
-        cmocka_unit_test(test_doubles),
+        cmocka_unit_test(test_doubles),   cmocka_unit_test(test_exp_factors),
     };
     return cmocka_run_group_tests_name("functions", tests, NULL, NULL);
 }

@@ -86,6 +86,35 @@ LANES_LARGE void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
     }
 }
 
+/* e^x in two factors, for one block: 2^m and p, which is 2 p(r) above. Where a row is one block,
+ * they are computed beside the maximum that n comes from: only a multiplication waits for it. */
+typedef struct exp_factors {
+    vf p, m;
+} exp_factors;
+
+/* Below any floor of a row in range: its exponential is 0. */
+#define EXP_FACTORS_LEAST (-65700.0f)
+
+/* Needs x <= 65537. No x in range is halfway between two m, so that m is that of vexp_scaled. */
+LANES_LARGE exp_factors vexp_factors(vf x)
+{
+    const vf rounder = vset1(ROUNDER);
+    vf r = vmax(vset1(EXP_FACTORS_LEAST), x);
+    const vf m = vsub(vfma(r, vset1(LOG2_E), rounder), rounder);
+    r = vfnma(m, vset1(LN2_HIGH), r);
+    r = vfnma(m, vset1(LN2_LOW), r);
+    vf p = vset1(exp_coefficient[EXP_DEGREE]);
+    UNROLL for (int j = EXP_DEGREE - 1; j >= 0; j--) p = vfma(p, r, vset1(exp_coefficient[j]));
+    return (exp_factors){p, m};
+}
+
+/* e^x / 2^n, bit for bit that of vexp_scaled, for |n| <= 65536 log2(e). */
+LANES vf vexp_of_factors(exp_factors e, float n)
+{
+    const vf exponent = vmax(vset1(0.0f), vadd(e.m, vset1(126.0f - n)));
+    return vmul(e.p, vshl_bits(vadd(exponent, vset1(ROUNDER)), 23));
+}
+
 /* ---- log1p ------------------------------------------------------------------------------------ */
 
 /* log(1 + u) = k ln 2 + log(1 + f),  f = (1 + u) / 2^k - 1 in [-1/3, 1/3],  log(1 + f) = f + f^2 q(f).
