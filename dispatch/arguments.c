@@ -98,21 +98,6 @@ void ballast__read_exec(arguments *in, const ballast_exec *exec)
 
 /* ---- Arrays ---------------------------------------------------------------------------------- */
 
-static uintptr_t size_of(ballast_dtype dtype)
-{
-    static const unsigned char sizes[] = {
-        [BALLAST_F32] = 4, [BALLAST_F64] = 8, [BALLAST_BF16] = 2, [BALLAST_F16] = 2,
-        [BALLAST_I32] = 4, [BALLAST_I64] = 8, [BALLAST_U8] = 1,
-    };
-
-    return (unsigned)dtype < sizeof sizes ? sizes[dtype] : 0;
-}
-
-static bool is_in(unsigned dtypes, ballast_dtype dtype)
-{
-    return (dtypes & ballast__only(dtype)) != 0;
-}
-
 /* a b > limit, for sizes; divides only where the product could overflow. */
 static bool product_exceeds(int64_t a, int64_t b, int64_t limit)
 {
@@ -127,7 +112,8 @@ static bool wrong_data(arguments *in, const char *name, const void *data, ballas
 {
     return ballast__refuse(in, !data && (dtype == BALLAST_DTYPE_NONE || !empty), BALLAST_ERR_NULL,
                            name, 0) ||
-           ballast__refuse(in, !is_in(dtypes, dtype), BALLAST_ERR_DTYPE, name, (int64_t)dtype);
+           ballast__refuse(in, !ballast__is_in(dtypes, dtype), BALLAST_ERR_DTYPE, name,
+                           (int64_t)dtype);
 }
 
 static bool is_empty(const ballast_const_tensor *t)
@@ -190,7 +176,7 @@ static inline array *add_array(arguments *in, const char *name, const void *data
                                ballast_dtype dtype, unsigned use, int64_t span, int64_t row,
                                int64_t stride)
 {
-    const uintptr_t begin = (uintptr_t)data, size = size_of(dtype);
+    const uintptr_t begin = (uintptr_t)data, size = ballast__size_of(dtype);
 
     if (ballast__refuse(in, span < 0 || (uintptr_t)span * size > UINTPTR_MAX - begin,
                         BALLAST_ERR_SHAPE, name, stride ? stride : row) ||
@@ -231,8 +217,8 @@ static __attribute__((noinline)) void take_planes(arguments *in, const char *nam
     array *a = add_array(in, name, t->data, t->dtype, use,
                          span_of(t->outer, t->outer_stride, row), row, rows);
     if (a && has_planes) {
-        a->plane_bytes = (uintptr_t)t->inner * size_of(t->dtype);
-        a->plane_stride = (uintptr_t)t->class_stride * size_of(t->dtype);
+        a->plane_bytes = (uintptr_t)t->inner * ballast__size_of(t->dtype);
+        a->plane_stride = (uintptr_t)t->class_stride * ballast__size_of(t->dtype);
     }
 }
 

@@ -30,6 +30,22 @@ static inline unsigned ballast__only(ballast_dtype dtype)
     return (unsigned)dtype <= BALLAST_U8 ? 1u << dtype & all : 0;
 }
 
+static inline bool ballast__is_in(unsigned dtypes, ballast_dtype dtype)
+{
+    return (dtypes & ballast__only(dtype)) != 0;
+}
+
+/* Bytes of an element; 0 of what is no dtype. */
+static inline size_t ballast__size_of(ballast_dtype dtype)
+{
+    static const unsigned char sizes[] = {
+        [BALLAST_F32] = 4, [BALLAST_F64] = 8, [BALLAST_BF16] = 2, [BALLAST_F16] = 2,
+        [BALLAST_I32] = 4, [BALLAST_I64] = 8, [BALLAST_U8] = 1,
+    };
+
+    return (unsigned)dtype < sizeof sizes ? sizes[dtype] : 0;
+}
+
 /* Of the weights and row losses that go with logits of a dtype: f32, or f64 with f64. */
 static inline ballast_dtype ballast__row_dtype(ballast_dtype dtype)
 {
@@ -83,6 +99,17 @@ const void *ballast__read_struct(arguments *in, const struct_layout *layout, con
 
 /* How to run: the implementation, and threads if any. */
 void ballast__read_exec(arguments *in, const ballast_exec *exec);
+
+/* The implementation that a call is to run on serially; NULL where `exec` says more than that, or
+ * something wrong. */
+static inline const ballast_implementation *ballast__serial_implementation(const ballast_exec *exec)
+{
+    if (!exec)
+        return ballast__implementation_resolve(NULL);
+    if (exec->struct_size != sizeof *exec || exec->parallel)
+        return NULL;
+    return ballast__implementation_resolve(exec->implementation);
+}
 
 /* Stores the fault, if any, where the caller wants it, and returns its status. */
 ballast_status ballast__report(const arguments *in, ballast_error *error);
@@ -162,5 +189,63 @@ void ballast__tune(arguments *in, tuned_operation operation, ballast_dtype dtype
 
 /* The kernels for a dtype. */
 const kernel_table *ballast__kernels_for(arguments *in, const char *name, ballast_dtype dtype);
+
+/* ---- A quick look --------------------------------------------------------------------------- */
+
+/* Most calls give a few small matrices with nothing wrong about them. To see no more than that takes
+ * a quarter of the instructions. What is not plain need not be wrong: the checks above tell. */
+
+/* What an argument takes of memory; nothing where begin is end. */
+typedef struct byte_range {
+    uintptr_t begin, end;
+} byte_range;
+
+static inline byte_range ballast__bytes(const void *data, size_t bytes)
+{
+    return (byte_range){(uintptr_t)data, (uintptr_t)data + (data ? bytes : 0)};
+}
+
+static inline bool ballast__are_apart(byte_range a, byte_range b)
+{
+    return a.end <= b.begin || b.end <= a.begin;
+}
+
+/* Aligned to `size`, a power of two, and not around the end of the address space. */
+static inline bool ballast__is_plain_range(byte_range r, size_t size)
+{
+    return (r.begin & (size - 1)) == 0 && r.begin <= r.end;
+}
+
+/* Sizes, and strides beyond them, of a plain matrix: no product of two is out of range. */
+enum { PLAIN_BITS = 12 };
+
+/* A matrix that has elements, of `size` bytes each, and its classes side by side. */
+static inline bool ballast__is_plain(const ballast_const_tensor *t, size_t size, byte_range *bytes)
+{
+    const uint64_t classes = (uint64_t)t->classes, stride = (uint64_t)t->outer_stride,
+                   last_row = (uint64_t)t->outer - 1;
+
+    if ((last_row | (classes - 1) | (stride - classes)) >> PLAIN_BITS != 0 ||
+        ((t->inner ^ 1) | (t->class_stride ^ 1)) != 0)
+        return false;
+    *bytes = ballast__bytes(t->data, (size_t)(last_row * stride + classes) * size);
+    return t->data && ballast__is_plain_range(*bytes, size);
+}
+
+/* An output like a plain input of `input` bytes, and apart from it or in its place; or none. */
+static inline bool ballast__is_plain_output(const ballast_tensor *t, size_t size,
+                                            const ballast_const_tensor *like, byte_range input,
+                                            byte_range *bytes)
+{
+    const int64_t other = (t->outer ^ like->outer) | (t->classes ^ like->classes) |
+                          (t->inner ^ like->inner) | (t->outer_stride ^ like->outer_stride) |
+                          (t->class_stride ^ like->class_stride);
+
+    *bytes = ballast__bytes(t->data, input.end - input.begin);
+    if (!t->data)
+        return true;
+    return other == 0 && t->dtype == like->dtype && ballast__is_plain_range(*bytes, size) &&
+           (bytes->begin == input.begin || ballast__are_apart(*bytes, input));
+}
 
 #endif

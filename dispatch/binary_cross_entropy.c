@@ -14,4 +14,4 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
     return ballast__prepare_loss(in, &l, p);
 }
 
-DEFINE_OPERATION(binary_cross_entropy, ballast_binary_cross_entropy_args, prepare, 0)
+DEFINE_OPERATION(binary_cross_entropy, ballast_binary_cross_entropy_args, prepare, 0, NULL)

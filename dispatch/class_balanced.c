@@ -31,4 +31,4 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
     return ballast__prepare_loss(in, &l, p);
 }
 
-DEFINE_OPERATION(class_balanced_loss, ballast_class_balanced_args, prepare, 0)
+DEFINE_OPERATION(class_balanced_loss, ballast_class_balanced_args, prepare, 0, NULL)

@@ -8,13 +8,6 @@
 
 /* ---- Checks ---------------------------------------------------------------------------------- */
 
-/* Labels, or else dense targets. Empty tensors have no data to tell which: their dtype does. */
-static bool has_labels(const loss *l)
-{
-    return l->labels->data ||
-           (!l->targets->data && l->targets->dtype == BALLAST_DTYPE_NONE);
-}
-
 /* Everything that is memory, in the order of the structs. */
 static void take_arrays(arguments *in, const loss *l)
 {
@@ -25,7 +18,7 @@ static void take_arrays(arguments *in, const loss *l)
     const unsigned planes = l->kind == CROSS_ENTROPY ? PLANES : 0;
 
     ballast__take_tensor(in, "logits", like, REAL_DTYPES, NEEDED | IN_PLACE | planes, NULL);
-    if (has_labels(l))
+    if (ballast__has_labels(l))
         ballast__take_array(in, "labels", l->labels->data, l->labels->dtype, LABEL_DTYPES, rows,
                             NEEDED);
     else
@@ -59,7 +52,7 @@ static void check_denominator(arguments *in, const loss *l)
 
     if (l->reduction != BALLAST_MEAN)
         return;
-    refuse_option(in, l->denominator == BALLAST_POSITIVES && !has_labels(l), "denominator",
+    refuse_option(in, l->denominator == BALLAST_POSITIVES && !ballast__has_labels(l), "denominator",
                   (int64_t)l->denominator);
     ballast__refuse_real(in, l->denominator == BALLAST_GIVEN && !(given > 0.0 && isfinite(given)),
                          "denominator_value", given);
@@ -69,7 +62,7 @@ static void check_options(arguments *in, const loss *l)
 {
     const bool none = l->reduction == BALLAST_NONE;
 
-    if (!has_labels(l))
+    if (!ballast__has_labels(l))
         refuse_option(in, l->class_weight != NULL, "class_weight", 0);
     else
         refuse_option(in, l->targets->data != NULL, "targets", 0);
@@ -101,7 +94,7 @@ static label_counts check_values(arguments *in, const loss *l)
 
     ballast__check_weights(in, "class_weight", l->class_weight, real, labels.classes);
     ballast__check_weights(in, "row_weight", l->row_weight, real, labels.rows);
-    return has_labels(l) ? ballast__check_labels(in, &labels) : all;
+    return ballast__has_labels(l) ? ballast__check_labels(in, &labels) : all;
 }
 
 /* ---- The denominator ------------------------------------------------------------------------- */
@@ -115,7 +108,7 @@ static double weight_of(const loss *l, const void *weights, int64_t index)
  * that the error does not grow with the rows. Without weights it is a count, and so exact. */
 static double weight_sum(const loss *l, label_counts counts)
 {
-    const bool labels = has_labels(l);
+    const bool labels = ballast__has_labels(l);
     const int64_t rows = ballast__row_count(l->logits);
     double sum = 0.0, lost = 0.0;
 
@@ -178,29 +171,6 @@ static void sigmoid_rows(const plan *p, double *partial, int64_t begin, int64_t 
     p->kernel.sigmoid(&job, begin, end);
 }
 
-static int label_bytes(ballast_dtype dtype)
-{
-    return dtype == BALLAST_U8 ? 1 : dtype == BALLAST_I32 ? 4 : 8;
-}
-
-/* The jobs are filled in place: a copy would be read in larger pieces than it was written in, which
- * the CPU cannot forward from its store buffer. */
-static void set_rows(row_terms *r, const loss *l, const plan *p)
-{
-    const bool labels = has_labels(l);
-
-    r->labels = labels ? l->labels->data : NULL;
-    r->label_bytes = labels ? label_bytes(l->labels->dtype) : 0;
-    r->ignore_index = l->ignore_index;
-    r->class_weight = l->class_weight;
-    r->row_weight = l->row_weight;
-    r->grad_rows = l->grad_rows;
-    r->grad_scale = p->denominator == 0.0 ? 0.0 : l->grad_scale / p->denominator;
-    r->row_loss = l->row_loss;
-    r->partial = NULL; /* until rows are run */
-    r->leaf_rows = p->row_step;
-}
-
 static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kernels)
 {
     cross_entropy_job *job = &p->job.cross_entropy;
@@ -212,16 +182,7 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
 
     p->rows = cross_entropy_rows;
     p->kernel.cross_entropy = rows ? kernels->cross_entropy : kernels->cross_entropy_planes;
-    set_rows(&job->rows, l, p);
-    job->logits = l->logits->data;
-    job->logits_stride = l->logits->outer_stride;
-    job->logits_class_stride = l->logits->class_stride;
-    job->grad = l->grad->data;
-    job->grad_stride = l->grad->outer_stride;
-    job->grad_class_stride = l->grad->class_stride;
-    job->classes = l->logits->classes;
-    job->inner = l->logits->inner;
-    job->format = kernels->format;
+    ballast__set_cross_entropy(job, l, p->denominator, p->row_step, kernels);
     job->beyond_cache = p->tuning.streams;
     if (rows)
         ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, grad->data != NULL);
@@ -229,7 +190,7 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
 
 static enum target_kind target_kind_of(const loss *l)
 {
-    if (has_labels(l))
+    if (ballast__has_labels(l))
         return TARGET_LABEL;
     return l->targets->dtype == BALLAST_U8 ? TARGET_U8 : TARGET_DENSE;
 }
@@ -242,7 +203,7 @@ static void plan_sigmoid(plan *p, const loss *l, const kernel_table *kernels)
     p->rows = sigmoid_rows;
     p->kernel.sigmoid = l->kind == SIGMOID_FOCAL ? kernels->sigmoid_focal
                                                  : kernels->binary_cross_entropy;
-    set_rows(&job->rows, l, p);
+    ballast__set_rows(&job->rows, l, p->denominator, p->row_step);
     job->logits = l->logits->data;
     job->logits_stride = l->logits->outer_stride;
     job->target_kind = target_kind_of(l);
@@ -289,7 +250,8 @@ static void plan_loss(plan *p, const arguments *in, const loss *l, label_counts 
 
 ballast_status ballast__prepare_loss(arguments *in, const loss *l, plan *p)
 {
-    take_arrays(in, l);
+    if (!ballast__is_plain_loss(l))
+        take_arrays(in, l);
     ballast__tune(in, tuned[l->kind], l->logits->dtype, ballast__row_count(l->logits),
                   l->logits->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "logits", l->logits->dtype);

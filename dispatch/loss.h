@@ -50,6 +50,87 @@ static const ballast_tensor no_element_loss = BALLAST_NO_TENSOR;
     SHARED_BY_LOSSES(a), .row_weight = (a)->row_weight, .targets = &(a)->targets,                 \
     .element_loss = &(a)->element_loss, .background = true, .class_weight_needed = false
 
+/* Labels, or else dense targets. Empty tensors have no data to tell which: their dtype does. */
+static inline bool ballast__has_labels(const loss *l)
+{
+    return l->labels->data || (!l->targets->data && l->targets->dtype == BALLAST_DTYPE_NONE);
+}
+
+/* What says which classes are true, if plain: labels, or else dense targets. */
+static inline bool ballast__is_plain_target(const loss *l, byte_range *bytes)
+{
+    const ballast_const_tensor *x = l->logits, *t = l->targets;
+    const size_t label = ballast__size_of(l->labels->dtype), element = ballast__size_of(t->dtype);
+
+    if (l->labels->data) {
+        *bytes = ballast__bytes(l->labels->data, (size_t)x->outer * label);
+        return ballast__is_in(LABEL_DTYPES, l->labels->dtype) &&
+               ballast__is_plain_range(*bytes, label);
+    }
+    return (t->dtype == BALLAST_U8 || t->dtype == x->dtype) && t->outer == x->outer &&
+           t->classes == x->classes && ballast__is_plain(t, element, bytes);
+}
+
+/* Whether all that is memory is plain (see arguments.h): f32 logits and no weights. */
+static inline bool ballast__is_plain_loss(const loss *l)
+{
+    const ballast_const_tensor *x = l->logits;
+    byte_range logits, target, grad;
+
+    if (l->class_weight || l->class_weight_needed || l->row_weight || l->grad_rows ||
+        l->element_loss->data || x->dtype != BALLAST_F32 ||
+        !ballast__is_plain(x, sizeof(float), &logits) || !ballast__is_plain_target(l, &target) ||
+        !ballast__is_plain_output(l->grad, sizeof(float), x, logits, &grad))
+        return false;
+    const byte_range result = ballast__bytes(l->loss, sizeof(double));
+    const byte_range row_loss = ballast__bytes(l->row_loss, (size_t)x->outer * sizeof(float));
+    return ballast__is_plain_range(result, sizeof(double)) &&
+           ballast__is_plain_range(row_loss, sizeof(float)) &&
+           ballast__are_apart(grad, target) && ballast__are_apart(grad, result) &&
+           ballast__are_apart(result, logits) && ballast__are_apart(result, target) &&
+           ballast__are_apart(row_loss, logits) && ballast__are_apart(row_loss, target) &&
+           ballast__are_apart(row_loss, grad) && ballast__are_apart(row_loss, result);
+}
+
+/* ---- Jobs ----------------------------------------------------------------------------------- */
+
+/* They are filled in place: a copy would be read in larger pieces than it was written in, which
+ * the CPU cannot forward from its store buffer. */
+
+static inline void ballast__set_rows(row_terms *r, const loss *l, double denominator,
+                                     int64_t leaf_rows)
+{
+    const bool labels = ballast__has_labels(l);
+
+    r->labels = labels ? l->labels->data : NULL;
+    r->label_bytes = labels ? (int)ballast__size_of(l->labels->dtype) : 0;
+    r->ignore_index = l->ignore_index;
+    r->class_weight = l->class_weight;
+    r->row_weight = l->row_weight;
+    r->grad_rows = l->grad_rows;
+    r->grad_scale = denominator == 0.0 ? 0.0 : l->grad_scale / denominator;
+    r->row_loss = l->row_loss;
+    r->partial = NULL; /* until rows are run */
+    r->leaf_rows = leaf_rows;
+}
+
+/* All but beyond_cache. */
+static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss *l,
+                                              double denominator, int64_t leaf_rows,
+                                              const kernel_table *kernels)
+{
+    ballast__set_rows(&job->rows, l, denominator, leaf_rows);
+    job->logits = l->logits->data;
+    job->logits_stride = l->logits->outer_stride;
+    job->logits_class_stride = l->logits->class_stride;
+    job->grad = l->grad->data;
+    job->grad_stride = l->grad->outer_stride;
+    job->grad_class_stride = l->grad->class_stride;
+    job->classes = l->logits->classes;
+    job->inner = l->logits->inner;
+    job->format = kernels->format;
+}
+
 /* Checks everything, sums the weights, fills the plan. */
 ballast_status ballast__prepare_loss(arguments *in, const loss *l, plan *p);
 

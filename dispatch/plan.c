@@ -82,7 +82,7 @@ static void store_result(const plan *p, const double *partial)
 typedef struct piece {
     plan *p;
     double *partial;
-    operation op; /* to prepare */
+    const operation *op; /* to prepare */
     const void *args;
     const ballast_exec *exec;
     ballast_status status;
@@ -102,7 +102,7 @@ static void guarded_prepare(void *arg)
     ballast__refuse(&in, !w->p, BALLAST_ERR_NULL, "plan", 0);
     if (w->p)
         w->p->mark = 0;
-    w->status = w->op.prepare(&in, w->args, w->p, w->op.variant);
+    w->status = w->op->prepare(&in, w->args, w->p, w->op->variant);
     if (w->status == BALLAST_OK)
         w->p->mark = PREPARED;
     w->parallel = in.parallel;
@@ -145,7 +145,7 @@ static const plan *prepared(const ballast_plan *out)
     return p && p->mark == PREPARED ? p : NULL;
 }
 
-ballast_status ballast__prepare(operation op, const void *args, const ballast_exec *exec,
+ballast_status ballast__prepare(const operation *op, const void *args, const ballast_exec *exec,
                                 ballast_plan *out)
 {
     piece w;
@@ -268,6 +268,11 @@ static void guarded_call(void *arg)
 {
     piece *w = arg;
 
+    if (w->op->at_once && w->op->at_once(w->args, w->exec)) {
+        w->status = BALLAST_OK;
+        w->tasks = 1;
+        return;
+    }
     guarded_prepare(w);
     if (w->status != BALLAST_OK)
         return;
@@ -297,7 +302,7 @@ static void run_in_parallel(piece *w)
     ballast__guarded(guarded_finish, w);
 }
 
-ballast_status ballast__call(operation op, const void *args, const ballast_exec *exec)
+ballast_status ballast__call(const operation *op, const void *args, const ballast_exec *exec)
 {
     plan p;
     piece w;

@@ -55,15 +55,20 @@ _Static_assert(_Alignof(kept_plan) <= _Alignof(ballast_plan), "and is aligned fo
  * been begun and knows how to run. `variant` tells operations of one family apart. */
 typedef ballast_status prepare_function(arguments *in, const void *args, plan *p, int variant);
 
-/* An operation: how it is prepared. */
+/* A short call without a plan: to make one takes as long as the call. Returns false, with nothing
+ * written, where anything is out of the ordinary, or wrong: then a plan is prepared. */
+typedef bool at_once_function(const void *args, const ballast_exec *exec);
+
+/* An operation: how it is prepared, and, unless NULL, done at once. */
 typedef struct operation {
     prepare_function *prepare;
     int variant;
+    at_once_function *at_once;
 } operation;
 
-ballast_status ballast__prepare(operation op, const void *args, const ballast_exec *exec,
+ballast_status ballast__prepare(const operation *op, const void *args, const ballast_exec *exec,
                                 ballast_plan *out);
-ballast_status ballast__call(operation op, const void *args, const ballast_exec *exec);
+ballast_status ballast__call(const operation *op, const void *args, const ballast_exec *exec);
 
 /* What a row takes with AVX2, in cycles: so many for itself, so many for an element. It says how
  * much work a task is, and need not be exact. Those of losses and softmax are fitted by eye to
@@ -85,15 +90,16 @@ void ballast__plan_reduction(plan *p, double *result, int64_t unit);
 double ballast__sum_leaves(const plan *p, const double *partial, int stride, int part);
 
 /* The two entry points of an operation. */
-#define DEFINE_OPERATION(name, args_type, prepare, variant)                                       \
+#define DEFINE_OPERATION(name, args_type, prepare, variant, at_once)                              \
+    static const operation name##_operation = {prepare, variant, at_once};                        \
     ballast_status ballast_##name(const args_type *args, const ballast_exec *exec)                \
     {                                                                                             \
-        return ballast__call((operation){prepare, variant}, args, exec);                          \
+        return ballast__call(&name##_operation, args, exec);                                      \
     }                                                                                             \
     ballast_status ballast_##name##_prepare(const args_type *args, const ballast_exec *exec,      \
                                             ballast_plan *out)                                    \
     {                                                                                             \
-        return ballast__prepare((operation){prepare, variant}, args, exec, out);                  \
+        return ballast__prepare(&name##_operation, args, exec, out);                              \
     }
 
 #endif

@@ -97,8 +97,9 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(weighted_sum, ballast_reduce_args, prepare, WEIGHTED_SUM)
-DEFINE_OPERATION(weighted_mean, ballast_reduce_args, prepare, WEIGHTED_MEAN)
-DEFINE_OPERATION(weighted_sum_of_squares, ballast_reduce_args, prepare, WEIGHTED_SUM_OF_SQUARES)
-DEFINE_OPERATION(dot, ballast_reduce_args, prepare, DOT)
-DEFINE_OPERATION(weighted_log_sum_exp, ballast_reduce_args, prepare, WEIGHTED_LOG_SUM_EXP)
+DEFINE_OPERATION(weighted_sum, ballast_reduce_args, prepare, WEIGHTED_SUM, NULL)
+DEFINE_OPERATION(weighted_mean, ballast_reduce_args, prepare, WEIGHTED_MEAN, NULL)
+DEFINE_OPERATION(weighted_sum_of_squares, ballast_reduce_args, prepare, WEIGHTED_SUM_OF_SQUARES,
+                 NULL)
+DEFINE_OPERATION(dot, ballast_reduce_args, prepare, DOT, NULL)
+DEFINE_OPERATION(weighted_log_sum_exp, ballast_reduce_args, prepare, WEIGHTED_LOG_SUM_EXP, NULL)

@@ -15,4 +15,4 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
     return ballast__prepare_loss(in, &l, p);
 }
 
-DEFINE_OPERATION(sigmoid_focal, ballast_sigmoid_focal_args, prepare, 0)
+DEFINE_OPERATION(sigmoid_focal, ballast_sigmoid_focal_args, prepare, 0, NULL)

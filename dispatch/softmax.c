@@ -53,16 +53,27 @@ static void choose_kernel(plan *p, const kernel_table *k, int variant,
                           a->input.classes, true);
 }
 
+static bool is_plain(const ballast_softmax_args *a)
+{
+    byte_range input, output;
+
+    return a->input.dtype == BALLAST_F32 && a->output.data &&
+           ballast__is_plain(&a->input, sizeof(float), &input) &&
+           ballast__is_plain_output(&a->output, sizeof(float), &a->input, input, &output);
+}
+
 static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, int variant)
 {
     ballast_softmax_args room;
     const ballast_softmax_args *a = ballast__read_struct(in, &softmax_layout, args, &room);
     const ballast_const_tensor *input = &a->input;
 
-    ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED | IN_PLACE | PLANES, NULL);
-    ballast__take_output(in, "output", &a->output, ballast__only(input->dtype),
-                         NEEDED | IN_PLACE | PLANES, input);
-    ballast__check_overlaps(in);
+    if (!is_plain(a)) {
+        ballast__take_tensor(in, "input", input, REAL_DTYPES, NEEDED | IN_PLACE | PLANES, NULL);
+        ballast__take_output(in, "output", &a->output, ballast__only(input->dtype),
+                             NEEDED | IN_PLACE | PLANES, input);
+        ballast__check_overlaps(in);
+    }
     ballast__tune(in, variant == SOFTMAX ? TUNE_SOFTMAX : TUNE_LOG_SOFTMAX, input->dtype,
                   ballast__row_count(input), input->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
@@ -73,8 +84,8 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(softmax, ballast_softmax_args, prepare_softmax, SOFTMAX)
-DEFINE_OPERATION(log_softmax, ballast_softmax_args, prepare_softmax, LOG_SOFTMAX)
+DEFINE_OPERATION(softmax, ballast_softmax_args, prepare_softmax, SOFTMAX, NULL)
+DEFINE_OPERATION(log_softmax, ballast_softmax_args, prepare_softmax, LOG_SOFTMAX, NULL)
 
 /* ---- Log-sum-exp ----------------------------------------------------------------------------- */
 
@@ -107,7 +118,7 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(log_sum_exp, ballast_log_sum_exp_args, prepare_log_sum_exp, 0)
+DEFINE_OPERATION(log_sum_exp, ballast_log_sum_exp_args, prepare_log_sum_exp, 0, NULL)
 
 /* ---- Backward -------------------------------------------------------------------------------- */
 
@@ -180,5 +191,6 @@ static ballast_status prepare_backward(arguments *in, const void *args, plan *p,
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(softmax_backward, ballast_softmax_backward_args, prepare_backward, SOFTMAX)
-DEFINE_OPERATION(log_softmax_backward, ballast_softmax_backward_args, prepare_backward, LOG_SOFTMAX)
+DEFINE_OPERATION(softmax_backward, ballast_softmax_backward_args, prepare_backward, SOFTMAX, NULL)
+DEFINE_OPERATION(log_softmax_backward, ballast_softmax_backward_args, prepare_backward, LOG_SOFTMAX,
+                 NULL)
