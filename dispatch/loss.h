@@ -85,11 +85,12 @@ static inline bool ballast__is_plain_loss(const loss *l)
     const byte_range result = ballast__bytes(l->loss, sizeof(double));
     const byte_range row_loss = ballast__bytes(l->row_loss, (size_t)x->outer * sizeof(float));
     return ballast__is_plain_range(result, sizeof(double)) &&
-           ballast__is_plain_range(row_loss, sizeof(float)) &&
            ballast__are_apart(grad, target) && ballast__are_apart(grad, result) &&
            ballast__are_apart(result, logits) && ballast__are_apart(result, target) &&
-           ballast__are_apart(row_loss, logits) && ballast__are_apart(row_loss, target) &&
-           ballast__are_apart(row_loss, grad) && ballast__are_apart(row_loss, result);
+           (!l->row_loss ||
+            (ballast__is_plain_range(row_loss, sizeof(float)) &&
+             ballast__are_apart(row_loss, logits) && ballast__are_apart(row_loss, target) &&
+             ballast__are_apart(row_loss, grad) && ballast__are_apart(row_loss, result)));
 }
 
 /* ---- Jobs ----------------------------------------------------------------------------------- */
