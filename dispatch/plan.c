@@ -263,7 +263,17 @@ static void plan_tasks(piece *w)
 }
 
 /* All of it where there is one task; where there are more, the host's code runs them, and must not
- * find its environment changed. */
+ * find its environment changed. Out of line: what is done at once needs no registers for this. */
+static __attribute__((noinline)) void guarded_planned_call(piece *w)
+{
+    guarded_prepare(w);
+    if (w->status != BALLAST_OK)
+        return;
+    plan_tasks(w);
+    if (w->tasks == 1)
+        with_leaves(w, run_serially);
+}
+
 static void guarded_call(void *arg)
 {
     piece *w = arg;
@@ -271,14 +281,9 @@ static void guarded_call(void *arg)
     if (w->op->at_once && w->op->at_once(w->args, w->exec)) {
         w->status = BALLAST_OK;
         w->tasks = 1;
-        return;
+    } else {
+        guarded_planned_call(w);
     }
-    guarded_prepare(w);
-    if (w->status != BALLAST_OK)
-        return;
-    plan_tasks(w);
-    if (w->tasks == 1)
-        with_leaves(w, run_serially);
 }
 
 static void run_task(void *arg, int64_t index)

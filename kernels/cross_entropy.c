@@ -484,8 +484,7 @@ static __attribute__((noinline)) void cross_entropy_few_rows(const cross_entropy
 /* A call's only row. Its time is the latency of one step after the other: so it stays in registers,
  * and nothing waits that need not. Returns 0, with nothing written, where the row is ignored,
  * special, or beyond DIRECT_BOUND. */
-static __attribute__((noinline)) int cross_entropy_block_row(const cross_entropy_job *job,
-                                                             int64_t i)
+LANES int cross_entropy_block_row(const cross_entropy_job *job, int64_t i)
 {
     const row_terms *rows = &job->rows;
     const int64_t classes = job->classes, label = label_at(rows, i);
