@@ -159,6 +159,38 @@ static ballast_class_balanced_args cb_args(void)
 }
 CALL_WITH_PLAN(cb, class_balanced_loss, ballast_class_balanced_args)
 
+/* The same with nothing but small matrices and labels that all count: these are looked at once. */
+#define SET_PLAIN(a)                                                                               \
+    a.class_weight = NULL;                                                                         \
+    a.row_weight = NULL;                                                                           \
+    before.labels[2] = m.labels[2] = 0
+
+static ballast_cross_entropy_args pce_args(void)
+{
+    ballast_cross_entropy_args a = ce_args();
+    SET_PLAIN(a);
+    return a;
+}
+CALL_WITH_PLAN(pce, cross_entropy, ballast_cross_entropy_args)
+
+/* And without a gradient, whose shape would have to be as wrong as that of the logits. */
+static ballast_cross_entropy_args lce_args(void)
+{
+    ballast_cross_entropy_args a = pce_args();
+    a.grad.data = NULL;
+    return a;
+}
+CALL_WITH_PLAN(lce, cross_entropy, ballast_cross_entropy_args)
+
+static ballast_binary_cross_entropy_args pbce_args(void)
+{
+    ballast_binary_cross_entropy_args a = bce_args();
+    SET_PLAIN(a);
+    a.element_loss.data = NULL;
+    return a;
+}
+CALL_WITH_PLAN(pbce, binary_cross_entropy, ballast_binary_cross_entropy_args)
+
 static ballast_reduce_args ws_args(void)
 {
     ballast_reduce_args a = BALLAST_REDUCE_ARGS;
@@ -363,6 +395,7 @@ static ballast_parallel parallel(int64_t threads, bool run)
     do_it(lsb);                                                                                    \
     do_it(lse);                                                                                    \
     do_it(ce);                                                                                     \
+    do_it(pce);                                                                                    \
     do_it(bce);                                                                                    \
     do_it(sf);                                                                                     \
     do_it(cb);                                                                                     \
@@ -459,6 +492,7 @@ static void plan_is_needed(void **state)
 
 #define OFF_BY_ONE_BYTE(pointer) ((void *)((char *)(uintptr_t)(pointer) + 1))
 #define HUGE_SIZE (INT64_MAX / 4)
+#define ONE_ROW_BY_BYTES ((INT64_C(1) << 61) + 1) /* where sizes in bytes are taken modulo 2^64 */
 
 #define TENSOR(call, field, name)                                                                  \
     do {                                                                                           \
@@ -664,7 +698,8 @@ static float with_nan(float *p, float value)
         LABEL(call, a.ignore_index = 0, 2, -100);                                                  \
     } while (0)
 
-#define LOSS(call, layout)                                                                         \
+/* What does not depend on weights. */
+#define UNWEIGHTED_LOSS(call, layout)                                                              \
     do {                                                                                           \
         NEEDED_TENSOR(call, logits, "logits");                                                     \
         layout(call, logits, "logits");                                                            \
@@ -673,12 +708,17 @@ static float with_nan(float *p, float value)
         LIKE_THE_INPUT(call, grad, "grad");                                                        \
         OVERLAP(call, grad, "grad", m.x + 1);                                                      \
         OVERLAP(call, grad, "grad", m.labels);                                                     \
-        REFUSED(call, a.grad.data = m.class_weight; a.row_loss = NULL, OVERLAP, "grad", 0);        \
-        REFUSED(call, a.row_loss = m.class_weight + 1, OVERLAP, "row_loss", 0);                    \
         REFUSED(call, a.row_loss = m.out, OVERLAP, "row_loss", 0);                                 \
+        REFUSED(call, a.row_loss = m.x + 2, OVERLAP, "row_loss", 0);                               \
+        REFUSED(call, a.row_loss = m.labels, OVERLAP, "row_loss", 0);                              \
+        REFUSED(call, a.row_loss = &m.loss, OVERLAP, "loss", 0);                                   \
         REFUSED(call, a.row_loss = OFF_BY_ONE_BYTE(m.row_out), ALIGNMENT, "row_loss", 0);          \
         REFUSED(call, a.loss = OFF_BY_ONE_BYTE(&m.loss), ALIGNMENT, "loss", 0);                    \
         REFUSED(call, a.loss = (double *)m.labels, OVERLAP, "loss", 0);                            \
+        REFUSED(call, a.loss = (double *)(void *)m.x, OVERLAP, "loss", 0);                         \
+        REFUSED(call, a.loss = (double *)(void *)m.out, OVERLAP, "loss", 0);                       \
+        REFUSED(call, a.grad = ballast_strided_matrix_f32(m.x, ROWS, CLASSES, CLASSES + 1),        \
+                OVERLAP, "grad", 0);                                                               \
         REFUSED(call, a.reduction = (ballast_reduction)3, OPTION, "reduction", 3);                 \
         REFUSED(call, a.reduction = (ballast_reduction)-1, OPTION, "reduction", -1);               \
         REFUSED(call, a.denominator = (ballast_denominator)6, OPTION, "denominator", 6);           \
@@ -701,8 +741,15 @@ static float with_nan(float *p, float value)
         ACCEPTED(call, a.reduction = BALLAST_NONE; a.loss = NULL; a.grad_rows = m.grad_rows);      \
         ACCEPTED(call, a.grad.data = NULL; a.loss = NULL; a.row_loss = NULL);                      \
         ACCEPTED(call, a.denominator = BALLAST_POSITIVES);                                         \
-        WEIGHTS(call, class_weight, "class_weight", CLASSES - 1);                                  \
         LABELS(call);                                                                              \
+    } while (0)
+
+#define LOSS(call, layout)                                                                         \
+    do {                                                                                           \
+        UNWEIGHTED_LOSS(call, layout);                                                             \
+        REFUSED(call, a.grad.data = m.class_weight; a.row_loss = NULL, OVERLAP, "grad", 0);        \
+        REFUSED(call, a.row_loss = m.class_weight + 1, OVERLAP, "row_loss", 0);                    \
+        WEIGHTS(call, class_weight, "class_weight", CLASSES - 1);                                  \
     } while (0)
 
 static void cross_entropy_arguments(void **state)
@@ -762,6 +809,73 @@ static void class_balanced_arguments(void **state)
                 BALLAST_POSITIVES);                                                                \
         REFUSED(call, DENSE(a); a.labels.data = m.labels, OPTION, "targets", 0);                   \
     } while (0)
+
+/* One row is taken at once; so are these few. With more rows a plan is made. */
+static void plain_arguments(void **state)
+{
+    (void)state;
+    UNWEIGHTED_LOSS(pce, PLANES);
+    NEEDED_TENSOR(lce, logits, "logits");
+    PLANES(lce, logits, "logits");
+    REFUSED(lce, a.row_loss = NULL; a.logits.outer = ONE_ROW_BY_BYTES, SHAPE, "logits",
+            ONE_ROW_BY_BYTES);
+    REFUSED(lce, a.logits.data = (void *)(UINTPTR_MAX - 31), SHAPE, "logits", CLASSES);
+    LABEL(pce, m.labels[3] = -1, 3, -1);
+    LABEL(pce, m.labels[2] = -100; a.ignore_index = -1, 2, -100);
+    LABEL(pce, a.logits.outer = a.grad.outer = 1; m.labels[0] = CLASSES, 0, CLASSES);
+    REFUSED(pce, a.class_weight = OFF_BY_ONE_BYTE(m.class_weight), ALIGNMENT, "class_weight", 0);
+    REFUSED(pce, a.row_weight = OFF_BY_ONE_BYTE(m.row_weight), ALIGNMENT, "row_weight", 0);
+    REFUSED(pce, a.labels.data = NULL, NULL, "labels", 0);
+    REFUSED(pce, a.labels.dtype = (ballast_dtype)99, DTYPE, "labels", 99);
+    REFUSED(pce, a.row_loss = (void *)(UINTPTR_MAX - 15), SHAPE, "row_loss", ROWS);
+    UNWEIGHTED_LOSS(pbce, ROWS_ONLY);
+    REFUSED(pbce, a.element_loss.data = m.x, OVERLAP, "element_loss", 0);
+    REFUSED(pbce, DENSE(a); a.targets.data = NULL, NULL, "targets", 0);
+    REFUSED(pbce, DENSE(a); a.targets.dtype = BALLAST_BF16, DTYPE, "targets", BALLAST_BF16);
+    REFUSED(pbce, DENSE_U8(a); a.targets.outer = ROWS - 1, SHAPE, "targets", ROWS - 1);
+    REFUSED(pbce, DENSE_U8(a); a.targets.classes = 3, SHAPE, "targets", 3);
+    REFUSED(pbce, DENSE(a); a.grad.data = m.x2, OVERLAP, "grad", 0);
+}
+
+/* A call that is done at once writes what the pieces of a plan write. */
+static void check_at_once(const ballast_cross_entropy_args *a)
+{
+    static arena by_plan;
+
+    assert_int_equal(ballast_cross_entropy_prepare(a, NULL, &plan), BALLAST_OK);
+    assert_int_equal(ballast_plan_rows(&plan, 0, ballast_plan_row_count(&plan)), BALLAST_OK);
+    assert_int_equal(ballast_plan_finish(&plan), BALLAST_OK);
+    by_plan = m;
+    m = before;
+    assert_int_equal(ballast_cross_entropy(a, NULL), BALLAST_OK);
+    assert_memory_equal(&m, &by_plan, sizeof m);
+    m = before;
+}
+
+static void at_once_is_as_planned(void **state)
+{
+    (void)state;
+    for (int ignored = -1; ignored < CLASSES; ignored++)
+        for (int rows = 1; rows <= ROWS; rows++)
+            for (int denominator = BALLAST_WEIGHT_SUM; denominator <= BALLAST_POSITIVES;
+                 denominator++)
+                for (int k = 0; k < 3; k++) {
+                    fill(NULL);
+                    ballast_cross_entropy_args a = pce_args();
+                    a.logits = ballast_const_strided_matrix_f32(m.x, rows, CLASSES, STRIDE);
+                    a.grad = ballast_strided_matrix_f32(m.out, rows, CLASSES, STRIDE);
+                    a.grad.data = k == 1 ? m.x : m.out;
+                    a.ignore_index = ignored;
+                    a.denominator = (ballast_denominator)denominator;
+                    a.reduction = k == 2 ? BALLAST_SUM : BALLAST_MEAN;
+                    a.grad_scale = 0.3;
+                    check_at_once(&a);
+                    a.labels = ballast_labels_u8(m.labels8);
+                    a.reduction = BALLAST_NONE;
+                    a.loss = NULL;
+                    check_at_once(&a);
+                }
+}
 
 static void binary_cross_entropy_arguments(void **state)
 {
@@ -1029,6 +1143,8 @@ int main(void)
         cmocka_unit_test_setup(backward_tensors, fill),
         cmocka_unit_test_setup(placements, fill),
         cmocka_unit_test_setup(cross_entropy_arguments, fill),
+        cmocka_unit_test_setup(plain_arguments, fill),
+        cmocka_unit_test_setup(at_once_is_as_planned, fill),
         cmocka_unit_test_setup(class_balanced_arguments, fill),
         cmocka_unit_test_setup(binary_cross_entropy_arguments, fill),
         cmocka_unit_test_setup(sigmoid_focal_arguments, fill),
