@@ -71,12 +71,16 @@ static bool at_once(const void *args, const ballast_exec *exec)
     const loss l = loss_of(a);
     if (!ballast__is_plain_loss(&l) || !has_plain_options(a) || !all_labels_count(a))
         return false;
+    const tuning tuned =
+        ballast__tuning_of(TUNE_CROSS_ENTROPY, BALLAST_F32, a->logits.outer, a->logits.classes);
+    if (tuned.word != 0) /* a profile says how */
+        return false;
     const double denominator = denominator_of(a);
     const kernel_table *kernels = implementation->f32;
     cross_entropy_job job;
     double sum;
     ballast__set_cross_entropy(&job, &l, denominator, LEAF_LANES, kernels);
-    job.beyond_cache = false;
+    job.beyond_cache = tuned.streams;
     job.rows.partial = a->loss ? &sum : NULL;
     kernels->cross_entropy(&job, 0, a->logits.outer);
     if (a->loss) /* one row is not kept waiting for a division by 1 */
