@@ -18,6 +18,17 @@ LANES const storage *logits_of(const cross_entropy_job *job, int64_t i)
     return (const storage *)job->logits + i * job->logits_stride;
 }
 
+/* The same where they may be of 16 bits. */
+LANES const void *logits_row(const cross_entropy_job *job, int64_t i)
+{
+    return input_address(job->format, job->logits, i * job->logits_stride);
+}
+
+LANES void *grad_row(const cross_entropy_job *job, int64_t i)
+{
+    return output_address(job->format, job->grad, i * job->grad_stride);
+}
+
 LANES int streams(const cross_entropy_job *job)
 {
     return job->beyond_cache && job->grad && job->grad != job->logits;
@@ -63,22 +74,23 @@ LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int6
                                    const int leaving, const int streamed)
 {
     const int64_t classes = job->classes, label = label_at(&job->rows, i);
-    const storage *x = logits_of(job, i), *next = i + 1 < end ? logits_of(job, i + 1) : NULL;
-    storage *grad = leaving ? grad_of(job, i) : NULL;
+    const void *x = logits_row(job, i), *next = i + 1 < end ? logits_row(job, i + 1) : NULL;
+    void *grad = leaving ? grad_row(job, i) : NULL;
     if (label == job->rows.ignore_index) {
         set_ignored(pending, j);
         if (leaving)
-            store_fill(grad, classes, 0.0f);
+            fill_elements(job->format, grad, classes, 0.0f);
         return;
     }
     const row_factors w = row_factors_of(&job->rows, i, label);
-    const float label_logit = load_one(x + label); /* read first: the gradient may be the logits */
-    float *kept = leaving ? kept_in(grad, classes) : NULL;
+    /* read first: the gradient may be the logits */
+    const float label_logit = read_element(job->format, x, label);
+    float *kept = leaving ? kept_in(job->format, grad, classes) : NULL;
     const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed);
     if (row_is_special(row)) {
         set_special(pending, j, w.loss);
         if (leaving)
-            store_fill(grad, classes, LANE_NAN);
+            fill_elements(job->format, grad, classes, LANE_NAN);
         return;
     }
     const row_gradient g = end_row(row, w, label_logit, pending, j);
@@ -116,36 +128,54 @@ LANES vd end_leaf(const row_terms *rows, int64_t next, int64_t end, vd total)
 
 /* Rows [begin, end), one after the other. */
 LANES void cross_entropy_rows_to(const cross_entropy_job *job, int64_t begin, int64_t end,
-                                 float *scratch, const int leaving, const int streamed)
+                                 row_pipe *pipe, const int leaving, const int streamed)
 {
     const row_terms *rows = &job->rows;
     const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
-    row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch);
     for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
         const int64_t leaf_end = smaller(end, leaf + leaf_rows);
         vd total = vd_zero();
         for (int64_t i = leaf; i < leaf_end; i += BLOCK) {
             const int64_t count = smaller(leaf_end - i, BLOCK);
-            const vf loss = losses_of_rows(job, i, count, end, &pipe, leaving, streamed);
+            const vf loss = losses_of_rows(job, i, count, end, pipe, leaving, streamed);
             total = add_losses(rows, i, count, loss, total);
         }
         if (rows->partial)
             rows->partial[leaf / leaf_rows] = vd_across(total);
     }
-    close_pipe(&pipe, leaving, streamed);
+    close_pipe(pipe, leaving, streamed);
+}
+
+static __attribute__((noinline)) void cross_entropy_rows_through(const cross_entropy_job *job,
+                                                                 int64_t begin, int64_t end,
+                                                                 row_pipe *pipe)
+{
+    if (!job->grad)
+        cross_entropy_rows_to(job, begin, end, pipe, NOTHING_LEAVES, 0);
+    else if (streams(job) && !job->format)
+        cross_entropy_rows_to(job, begin, end, pipe, SCALED, 1);
+    else
+        cross_entropy_rows_to(job, begin, end, pipe, SCALED, 0);
 }
 
 static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job *job, int64_t begin,
                                                          int64_t end)
 {
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
-    if (!job->grad)
-        cross_entropy_rows_to(job, begin, end, scratch, NOTHING_LEAVES, 0);
-    else if (streams(job))
-        cross_entropy_rows_to(job, begin, end, scratch, SCALED, 1);
-    else
-        cross_entropy_rows_to(job, begin, end, scratch, SCALED, 0);
+    row_pipe pipe;
+    open_pipe(&pipe, job->classes, scratch);
+    cross_entropy_rows_through(job, begin, end, &pipe);
+}
+
+/* Out of line: only rows of 16 bits take the stack for a stage. */
+static __attribute__((noinline)) void cross_entropy_staged_rows(const cross_entropy_job *job,
+                                                                int64_t begin, int64_t end)
+{
+    _Alignas(LINE) float scratch[SCRATCH_ROOM];
+    _Alignas(LINE) row_stage stage;
+    row_pipe pipe;
+    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage, streams(job));
+    cross_entropy_rows_through(job, begin, end, &pipe);
 }
 
 /* ---- rows of one chunk ------------------------------------------------------------------------- */
@@ -539,9 +569,11 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
 void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const int is_block = job->classes >= 1 && job->classes <= BLOCK;
-    if (is_block && end - begin == 1 && cross_entropy_block_row(job, begin))
+    if (is_block && !job->format && end - begin == 1 && cross_entropy_block_row(job, begin))
         return;
-    if (tiles_of(job->classes) == 0 && go_as_one_chunk_rows(end - begin, job->classes))
+    if (job->format)
+        cross_entropy_staged_rows(job, begin, end);
+    else if (tiles_of(job->classes) == 0 && go_as_one_chunk_rows(end - begin, job->classes))
         cross_entropy_one_chunk(job, begin, end);
     else if (tiles_of(job->classes) == 0)
         cross_entropy_rows(job, begin, end);
@@ -551,14 +583,14 @@ void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t 
 
 /* ---- long rows shared between threads --------------------------------------------------------- */
 
-LANES const storage *logits_chunk(const cross_entropy_job *job, const shared_chunk *c)
+LANES const void *logits_chunk(const cross_entropy_job *job, const shared_chunk *c)
 {
-    return (const storage *)job->logits + c->row * job->logits_stride + c->at;
+    return input_address(job->format, logits_row(job, c->row), c->at);
 }
 
-LANES storage *grad_chunk(const cross_entropy_job *job, const shared_chunk *c)
+LANES void *grad_chunk(const cross_entropy_job *job, const shared_chunk *c)
 {
-    return job->grad ? (storage *)job->grad + c->row * job->grad_stride + c->at : NULL;
+    return job->grad ? output_address(job->format, grad_row(job, c->row), c->at) : NULL;
 }
 
 LANES int is_ignored(const cross_entropy_job *job, int64_t row)
@@ -579,12 +611,11 @@ void KERNEL(cross_entropy_states)(const void *arg, shared_rows *s, int64_t begin
         const shared_chunk c = chunk_of(s, i, job->classes);
         if (is_ignored(job, c.row))
             continue;
-        const storage *x = logits_chunk(job, &c);
-        storage *grad = grad_chunk(job, &c);
+        const void *x = logits_chunk(job, &c);
         const int64_t label = label_in_chunk(job, &c);
         if (label >= 0)
-            c.shared->label_logit = load_one(x + label);
-        sum_shared(x, c.n, label, grad, c.state);
+            c.shared->label_logit = read_element(job->format, x, label);
+        sum_shared(job->format, x, c.n, label, grad_chunk(job, &c), c.state);
     }
 }
 
@@ -646,14 +677,14 @@ void KERNEL(cross_entropy_outputs)(const void *arg, shared_rows *s, int64_t begi
     const cross_entropy_job *job = arg;
     for (int64_t i = begin; job->grad && i < end; i++) {
         const shared_chunk c = chunk_of(s, i, job->classes);
-        storage *grad = grad_chunk(job, &c);
+        void *grad = grad_chunk(job, &c);
         const int64_t label = label_in_chunk(job, &c);
         if (is_ignored(job, c.row))
-            store_fill(grad, c.n, 0.0f);
+            fill_elements(job->format, grad, c.n, 0.0f);
         else if (c.shared->is_special)
-            store_fill(grad, c.n, LANE_NAN);
+            fill_elements(job->format, grad, c.n, LANE_NAN);
         else
-            scale_shared(&c, logits_chunk(job, &c), label, grad);
+            scale_shared(job->format, &c, logits_chunk(job, &c), label, grad);
     }
 }
 
@@ -704,7 +735,7 @@ static __attribute__((noinline)) void mend_pack_tile(const pack *p, int t, const
         const reference ref = reference_at(&s->ref, j);
         const int64_t label = p->column[t * BLOCK + j];
         pending->n[j] = ref.n;
-        pending->shift_minus_logit[j] = ref.shift - load_one(in.x + label * in.stride + j);
+        pending->shift_minus_logit[j] = ref.shift - load_position(in, label, j);
         if (w->ignored[t][j] || special[j]) {
             special[j] &= !w->ignored[t][j];
             set_pending(pending, j, special[j] ? LANE_NAN : 0.0f, 1.0f, w->loss[t][j]);
@@ -745,7 +776,8 @@ LANES vd cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int64_
     FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(job->classes, 1))
     {
         int special[PACK_TILES][BLOCK];
-        start_pack(p, input_at(job->logits, job->logits_stride, job->logits_class_stride, r),
+        start_pack(p,
+                   input_at(job->format, job->logits, job->logits_stride, job->logits_class_stride, r),
                    job->classes, LEAVE_COLUMN, 0);
         for (int t = 0; t < p->tiles; t++) {
             const int64_t left = r.count - t * BLOCK;
@@ -762,7 +794,8 @@ LANES vd cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int64_
         }
         if (!job->grad)
             continue;
-        const output_planes out = output_at(job->grad, job->grad_stride, job->grad_class_stride, r);
+        const output_planes out =
+            output_at(job->format, job->grad, job->grad_stride, job->grad_class_stride, r);
         write_pack(p, &f, 1, out);
         for (int t = 0; t < p->tiles; t++)
             for (int j = 0; j < BLOCK; j++)

@@ -22,11 +22,12 @@
 
 enum { LEAF_LANES = 16, MAX_LEAVES = 1024 };
 
-/* A storage type of 16 bits: n elements become f32, and f32 is rounded to n elements, once. NULL in a
- * job: f32, or f64. */
+/* A storage type of 16 bits: n elements become f32, and f32 is rounded to n elements, once; the last is
+ * faster, where none is NaN. NULL in a job: f32, or f64. */
 typedef struct storage_format {
     void (*widen)(const uint16_t *from, int64_t n, float *to);
     void (*narrow)(const float *from, int64_t n, uint16_t *to);
+    void (*narrow_numbers)(const float *from, int64_t n, uint16_t *to);
 } storage_format;
 
 /* Softmax, log-softmax (output a matrix) and log-sum-exp (output one value per row). */

@@ -39,14 +39,15 @@ LANES float *exponentials_at(float *waiting, int64_t n, float *room)
 
 /* Sums the n logits at x, without column `left_out`. Where the output (NULL: none is wanted) can hold
  * exponentials, they wait there. */
-static __attribute__((noinline, unused)) void sum_shared(const storage *x, int64_t n,
-                                                         int64_t left_out, storage *out,
+static __attribute__((noinline, unused)) void sum_shared(const storage_format *format, const void *x,
+                                                         int64_t n, int64_t left_out, void *out,
                                                          chunk_state *state)
 {
-    float room[CHUNK], *const waiting = out ? exponentials_in(out) : NULL;
+    float room[CHUNK], wide[CHUNK], *const waiting = out ? exponentials_in(format, out) : NULL;
     float *const e = exponentials_at(waiting, n, room);
-    const reference ref = KERNEL(chunk_reference)(x, n);
-    const chunk_sum sum = KERNEL(chunk_sum)(x, n, ref, left_out, e);
+    const float *const logits = read_elements(format, x, n, wide);
+    const reference ref = KERNEL(chunk_reference)(logits, n);
+    const chunk_sum sum = KERNEL(chunk_sum)(logits, n, ref, left_out, e);
     *state = (chunk_state){sum.others, sum.left_out, ref.max, ref.n, ref.shift};
     if (waiting && e == room)
         memcpy(waiting, e, (size_t)n * sizeof *e);
@@ -54,20 +55,23 @@ static __attribute__((noinline, unused)) void sum_shared(const storage *x, int64
 
 /* out = factor e, where e is relative to the chunk's reference, and the factor to the row's; column
  * `label` becomes the row's value. What did not wait in the output is computed once more. */
-static __attribute__((noinline, unused)) void scale_shared(const shared_chunk *c, const storage *x,
-                                                           int64_t label, storage *out)
+static __attribute__((noinline, unused)) void scale_shared(const storage_format *format,
+                                                           const shared_chunk *c, const void *x,
+                                                           int64_t label, void *out)
 {
-    float room[CHUNK], *const waiting = exponentials_in(out);
+    float room[CHUNK], wide[CHUNK], *const waiting = exponentials_in(format, out);
     float *const e = exponentials_at(waiting, c->n, room);
     const reference ref = reference_of_state(c->state);
     const double worth = chunk_factor(ref, reference_of_state(&c->shared->whole));
-    departure d = {.e = e, .out = out, .n = c->n, .label = label, .label_value = c->shared->value};
+    departure d = {.e = e, .out = place_of_elements(format, out, wide), .n = c->n, .label = label,
+                   .label_value = c->shared->value};
     if (!waiting)
-        KERNEL(chunk_sum)(x, c->n, ref, label, e);
+        KERNEL(chunk_sum)(read_elements(format, x, c->n, wide), c->n, ref, label, e);
     else if (e == room)
         memcpy(e, waiting, (size_t)c->n * sizeof *e);
     set_scale(&d, narrowed(c->shared->factor * worth));
     KERNEL(chunk_leaves)(&d, SCALED);
+    write_elements(format, d.out, c->n, out);
 }
 
 /* The chunks of row r of the batch, added in index order, as sum_row does. */

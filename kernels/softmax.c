@@ -16,9 +16,20 @@ LANES storage *output_row(const softmax_job *job, int64_t i)
     return (storage *)job->output + i * job->output_stride;
 }
 
-LANES const storage *row_after(const softmax_job *job, int64_t i, int64_t end)
+/* The same where they may be of 16 bits. */
+LANES const void *input_start(const softmax_job *job, int64_t i)
 {
-    return i + 1 < end ? input_row(job, i + 1) : NULL;
+    return input_address(job->format, job->input, i * job->input_stride);
+}
+
+LANES void *output_start(const softmax_job *job, int64_t i)
+{
+    return output_address(job->format, job->output, i * job->output_stride);
+}
+
+LANES const void *row_after(const softmax_job *job, int64_t i, int64_t end)
+{
+    return i + 1 < end ? input_start(job, i + 1) : NULL;
 }
 
 LANES int streams(const softmax_job *job)
@@ -26,106 +37,120 @@ LANES int streams(const softmax_job *job)
     return job->beyond_cache && job->output != job->input;
 }
 
-typedef void rows_function(const softmax_job *, int64_t begin, int64_t end, float *scratch);
+typedef void rows_function(const softmax_job *, int64_t begin, int64_t end, row_pipe *);
+typedef void one_chunk_function(const softmax_job *, int64_t begin, int64_t end, float *scratch);
 
 /* Out of line, as are the tiles: neither should take the other's stack. */
 static __attribute__((noinline)) void long_rows(const softmax_job *job, int64_t begin, int64_t end,
-                                                rows_function *rows, rows_function *of_one_chunk)
+                                                rows_function *rows,
+                                                one_chunk_function *of_one_chunk)
 {
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
-    if (go_as_one_chunk_rows(end - begin, job->classes))
+    if (go_as_one_chunk_rows(end - begin, job->classes)) {
         of_one_chunk(job, begin, end, scratch);
-    else
-        rows(job, begin, end, scratch);
+        return;
+    }
+    row_pipe pipe;
+    open_pipe(&pipe, job->classes, scratch);
+    rows(job, begin, end, &pipe);
+}
+
+static __attribute__((noinline)) void staged_rows(const softmax_job *job, int64_t begin, int64_t end,
+                                                  rows_function *rows)
+{
+    _Alignas(LINE) float scratch[SCRATCH_ROOM];
+    _Alignas(LINE) row_stage stage;
+    row_pipe pipe;
+    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage, streams(job));
+    rows(job, begin, end, &pipe);
 }
 
 /* output_c = e_c / S. `streamed` is a constant after inlining. */
-LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
+LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, row_pipe *pipe,
                            const int streamed)
 {
     const int64_t classes = job->classes;
-    row_pipe pipe;
-    open_pipe(&pipe, classes, scratch);
     for (int64_t i = begin; i < end; i++) {
-        const storage *x = input_row(job, i);
-        storage *out = output_row(job, i);
-        float *kept = kept_in(out, classes);
-        const row_sum row = sum_row(&pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
+        const void *x = input_start(job, i);
+        void *out = output_start(job, i);
+        float *kept = kept_in(job->format, out, classes);
+        const row_sum row = sum_row(pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
                                     streamed);
         if (row_is_special(row))
-            store_fill(out, classes, LANE_NAN);
+            fill_elements(job->format, out, classes, LANE_NAN);
         else if (classes == 1)
-            store_one(out, 1.0f); /* e (1 / e) could be the number below 1 */
+            write_element(job->format, out, 0, 1.0f); /* e (1 / e) could be the number below 1 */
         else
-            leave_scaled(&pipe, x, row, 1.0 / row.others, LEAVE_NOTHING, 0.0f, kept, out, streamed);
+            leave_scaled(pipe, x, row, 1.0 / row.others, LEAVE_NOTHING, 0.0f, kept, out, streamed);
     }
-    close_pipe(&pipe, SCALED, streamed);
+    close_pipe(pipe, SCALED, streamed);
 }
 
 static __attribute__((noinline)) void softmax_rows(const softmax_job *job, int64_t begin,
-                                                   int64_t end, float *scratch)
+                                                   int64_t end, row_pipe *pipe)
 {
-    if (streams(job))
-        softmax_rows_to(job, begin, end, scratch, 1);
+    if (streams(job) && !job->format)
+        softmax_rows_to(job, begin, end, pipe, 1);
     else
-        softmax_rows_to(job, begin, end, scratch, 0);
+        softmax_rows_to(job, begin, end, pipe, 0);
 }
 
 /* output_c = (x_c - max) - log(S / e_max): both terms are <= 0, so nothing cancels. */
-LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
+LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, row_pipe *pipe,
                                const int streamed)
 {
-    row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch);
     for (int64_t i = begin; i < end; i++) {
-        const storage *x = input_row(job, i);
-        storage *out = output_row(job, i);
-        const row_sum row = sum_row(&pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL, SUBTRACTED,
+        const void *x = input_start(job, i);
+        void *out = output_start(job, i);
+        const row_sum row = sum_row(pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL, SUBTRACTED,
                                     streamed);
         if (row_is_special(row))
-            store_fill(out, job->classes, LANE_NAN);
+            fill_elements(job->format, out, job->classes, LANE_NAN);
         else
-            leave_subtracted(&pipe, x, row.ref.max, log_of_sum_over_max(row), out, streamed);
+            leave_subtracted(pipe, x, row.ref.max, log_of_sum_over_max(row), out, streamed);
     }
-    close_pipe(&pipe, SUBTRACTED, streamed);
+    close_pipe(pipe, SUBTRACTED, streamed);
 }
 
 static __attribute__((noinline)) void log_softmax_rows(const softmax_job *job, int64_t begin,
-                                                       int64_t end, float *scratch)
+                                                       int64_t end, row_pipe *pipe)
 {
-    if (streams(job))
-        log_softmax_rows_to(job, begin, end, scratch, 1);
+    if (streams(job) && !job->format)
+        log_softmax_rows_to(job, begin, end, pipe, 1);
     else
-        log_softmax_rows_to(job, begin, end, scratch, 0);
+        log_softmax_rows_to(job, begin, end, pipe, 0);
 }
 
 /* Whether a special row holds a NaN; without one it is +inf, or nothing but -inf. */
-LANES int has_nan(const storage *x, int64_t n)
+LANES int has_nan(const storage_format *format, const void *x, int64_t classes)
 {
-    for (int64_t i = 0; i < n; i += BLOCK)
-        if (vany(vnan(vload_tail(x + i, n - i, 0.0f))))
+    float wide[BLOCK];
+    for (int64_t at = 0; at < classes; at += BLOCK) {
+        const int64_t n = smaller(classes - at, BLOCK);
+        const float *block = read_elements(format, input_address(format, x, at), n, wide);
+        if (vany(vnan(vload_tail(block, n, 0.0f))))
             return 1;
+    }
     return 0;
 }
 
 /* max + log(S / e_max) */
-LANES float log_sum_exp_of(row_sum row, const storage *x, int64_t classes)
+LANES float log_sum_exp_of(row_sum row, const storage_format *format, const void *x,
+                           int64_t classes)
 {
     if (row_is_special(row))
-        return has_nan(x, classes) ? LANE_NAN : row.ref.max;
+        return has_nan(format, x, classes) ? LANE_NAN : row.ref.max;
     return row.ref.max + log_of_sum_over_max(row);
 }
 
 static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, int64_t begin,
-                                                       int64_t end, float *scratch)
+                                                       int64_t end, row_pipe *pipe)
 {
-    row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch);
     for (int64_t i = begin; i < end; i++) {
-        const storage *x = input_row(job, i);
-        const row_sum row = sum_row(&pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL,
+        const void *x = input_start(job, i);
+        const row_sum row = sum_row(pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL,
                                     NOTHING_LEAVES, 0);
-        store_one((storage *)job->output + i, log_sum_exp_of(row, x, job->classes));
+        ((float *)job->output)[i] = log_sum_exp_of(row, job->format, x, job->classes);
     }
 }
 
@@ -140,7 +165,7 @@ LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_c
     const int64_t classes = job->classes;
     const storage *x = input_row(job, i);
     if (what == LOG_SUM_EXP)
-        store_one((storage *)job->output + i, log_sum_exp_of(row, x, classes));
+        store_one((storage *)job->output + i, log_sum_exp_of(row, NULL, x, classes));
     else if (row_is_special(row))
         store_fill(output_row(job, i), classes, LANE_NAN);
     else if (what == SOFTMAX)
@@ -238,6 +263,14 @@ LANES void write_forward_tile(const forward_tile *t, float *x, float *e, int64_t
         vstore_tail(out, count, vadd(max, v));
 }
 
+static __attribute__((noinline)) void short_rows(const softmax_job *job, int64_t begin, int64_t end,
+                                                 float *scratch, rows_function *rows)
+{
+    row_pipe pipe;
+    open_pipe(&pipe, job->classes, scratch);
+    rows(job, begin, end, &pipe);
+}
+
 /* The tiles of rows [begin, end), and then the rest row by row. Outputs are written last, for they may
  * lie over inputs that an irregular tile reads again. */
 LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enum forward what,
@@ -271,7 +304,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
         }
         const int64_t last = smaller(begin, end);
         if (__builtin_expect(irregular, 0)) {
-            rows(job, first, last, scratch);
+            short_rows(job, first, last, scratch, rows);
             continue;
         }
         storage *const to = (storage *)job->output + first * stride;
@@ -286,7 +319,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     if (streamed)
         vstream_fence();
     if (begin < end)
-        rows(job, begin, end, scratch);
+        short_rows(job, begin, end, scratch, rows);
 }
 
 static __attribute__((noinline)) void softmax_tiles(const softmax_job *job, int64_t begin, int64_t end)
@@ -306,7 +339,9 @@ static __attribute__((noinline)) void log_sum_exp_tiles(const softmax_job *job, 
 
 void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (job->classes == 1 || tiles_of(job->classes) == 0) /* one class: 1, exactly */
+    if (job->format)
+        staged_rows(job, begin, end, softmax_rows);
+    else if (job->classes == 1 || tiles_of(job->classes) == 0) /* one class: 1, exactly */
         long_rows(job, begin, end, softmax_rows, softmax_one_chunk);
     else
         softmax_tiles(job, begin, end);
@@ -314,7 +349,9 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 
 void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (tiles_of(job->classes) == 0)
+    if (job->format)
+        staged_rows(job, begin, end, log_softmax_rows);
+    else if (tiles_of(job->classes) == 0)
         long_rows(job, begin, end, log_softmax_rows, log_softmax_one_chunk);
     else
         log_softmax_tiles(job, begin, end);
@@ -322,7 +359,9 @@ void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 
 void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (tiles_of(job->classes) == 0)
+    if (job->format)
+        staged_rows(job, begin, end, log_sum_exp_rows);
+    else if (tiles_of(job->classes) == 0)
         long_rows(job, begin, end, log_sum_exp_rows, log_sum_exp_one_chunk);
     else
         log_sum_exp_tiles(job, begin, end);
@@ -428,7 +467,7 @@ reference KERNEL(chunk_reference)(const storage *x, int64_t n) { return referenc
 
 chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
 {
-    search nothing = {NULL, 0, 0.0f};
+    search nothing = {NULL, 0, 0.0f, NULL};
     const departure nobody = {.n = 0};
     return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
 }
@@ -437,14 +476,14 @@ void KERNEL(chunk_leaves)(const departure *d, int leaving) { leave_now(d, leavin
 
 /* ---- long rows shared between threads --------------------------------------------------------- */
 
-LANES const storage *input_chunk(const softmax_job *job, const shared_chunk *c)
+LANES const void *input_chunk(const softmax_job *job, const shared_chunk *c)
 {
-    return (const storage *)job->input + c->row * job->input_stride + c->at;
+    return input_address(job->format, input_start(job, c->row), c->at);
 }
 
-LANES storage *output_chunk(const softmax_job *job, const shared_chunk *c)
+LANES void *output_chunk(const softmax_job *job, const shared_chunk *c)
 {
-    return (storage *)job->output + c->row * job->output_stride + c->at;
+    return output_address(job->format, output_start(job, c->row), c->at);
 }
 
 void KERNEL(softmax_states)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
@@ -452,7 +491,8 @@ void KERNEL(softmax_states)(const void *arg, shared_rows *s, int64_t begin, int6
     const softmax_job *job = arg;
     for (int64_t i = begin; i < end; i++) {
         const shared_chunk c = chunk_of(s, i, job->classes);
-        sum_shared(input_chunk(job, &c), c.n, LEAVE_NOTHING, output_chunk(job, &c), c.state);
+        sum_shared(job->format, input_chunk(job, &c), c.n, LEAVE_NOTHING, output_chunk(job, &c),
+                   c.state);
     }
 }
 
@@ -468,11 +508,11 @@ void KERNEL(softmax_outputs)(const void *arg, shared_rows *s, int64_t begin, int
     const softmax_job *job = arg;
     for (int64_t i = begin; i < end; i++) {
         const shared_chunk c = chunk_of(s, i, job->classes);
-        storage *out = output_chunk(job, &c);
+        void *out = output_chunk(job, &c);
         if (c.shared->is_special)
-            store_fill(out, c.n, LANE_NAN);
+            fill_elements(job->format, out, c.n, LANE_NAN);
         else
-            scale_shared(&c, input_chunk(job, &c), LEAVE_NOTHING, out);
+            scale_shared(job->format, &c, input_chunk(job, &c), LEAVE_NOTHING, out);
     }
 }
 
@@ -481,7 +521,7 @@ void KERNEL(log_softmax_states)(const void *arg, shared_rows *s, int64_t begin, 
     const softmax_job *job = arg;
     for (int64_t i = begin; i < end; i++) {
         const shared_chunk c = chunk_of(s, i, job->classes);
-        sum_shared(input_chunk(job, &c), c.n, LEAVE_MAXIMUM, NULL, c.state);
+        sum_shared(job->format, input_chunk(job, &c), c.n, LEAVE_MAXIMUM, NULL, c.state);
     }
 }
 
@@ -495,16 +535,21 @@ void KERNEL(log_softmax_combine)(const void *arg, shared_rows *s)
 void KERNEL(log_softmax_outputs)(const void *arg, shared_rows *s, int64_t begin, int64_t end)
 {
     const softmax_job *job = arg;
+    float wide[CHUNK];
     for (int64_t i = begin; i < end; i++) {
         const shared_chunk c = chunk_of(s, i, job->classes);
-        const storage *x = input_chunk(job, &c);
-        storage *out = output_chunk(job, &c);
-        const departure d = {.x = x, .out = out, .n = c.n, .max = c.shared->whole.max,
+        void *out = output_chunk(job, &c);
+        const departure d = {.x = read_elements(job->format, input_chunk(job, &c), c.n, wide),
+                             .out = place_of_elements(job->format, out, wide),
+                             .n = c.n,
+                             .max = c.shared->whole.max,
                              .rest = c.shared->value};
-        if (c.shared->is_special)
-            store_fill(out, c.n, LANE_NAN);
-        else
+        if (c.shared->is_special) {
+            fill_elements(job->format, out, c.n, LANE_NAN);
+        } else {
             leave_now(&d, SUBTRACTED, 0);
+            write_elements(job->format, d.out, c.n, out);
+        }
     }
 }
 
@@ -517,9 +562,10 @@ void KERNEL(log_sum_exp_combine)(const void *arg, shared_rows *s)
 {
     const softmax_job *job = arg;
     for (int64_t r = 0; r < s->end - s->begin; r++) {
-        const storage *x = (const storage *)job->input + (s->begin + r) * job->input_stride;
+        const int64_t i = s->begin + r;
         const row_sum row = combine_row(s, r, 1);
-        store_one((storage *)job->output + s->begin + r, log_sum_exp_of(row, x, job->classes));
+        ((float *)job->output)[i] =
+            log_sum_exp_of(row, job->format, input_start(job, i), job->classes);
     }
 }
 
@@ -535,6 +581,11 @@ LANES void fill_special_rows(const tile_sum *s, output_planes out, int64_t class
                 fill_row(out, j, classes, LANE_NAN);
 }
 
+LANES input_planes input_of(const softmax_job *job, neighbours r)
+{
+    return input_at(job->format, job->input, job->input_stride, job->input_class_stride, r);
+}
+
 void KERNEL(softmax_planes)(const softmax_job *job, int64_t begin, int64_t end)
 {
     const int64_t classes = job->classes;
@@ -543,16 +594,14 @@ void KERNEL(softmax_planes)(const softmax_job *job, int64_t begin, int64_t end)
     FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 1))
     {
         const output_planes out =
-            output_at(job->output, job->output_stride, job->output_class_stride, r);
-        start_pack(&p, input_at(job->input, job->input_stride, job->input_class_stride, r), classes,
-                   LEAVE_NOTHING, 0);
+            output_at(job->format, job->output, job->output_stride, job->output_class_stride, r);
+        start_pack(&p, input_of(job, r), classes, LEAVE_NOTHING, 0);
         sum_pack(&p);
         for (int t = 0; t < p.tiles; t++)
             for (int j = 0; j < BLOCK; j++)
                 f.factor[t][j] = 1.0 / p.sum[t].others[j];
         if (classes == 1) /* e (1 / e) could be the number below 1 */
-            for (int t = 0; t < p.tiles; t++)
-                store_class(output_tile(out, t), 0, vset1(1.0f));
+            fill_elements(job->format, out.x, r.count, 1.0f);
         else
             write_pack(&p, &f, 0, out);
         for (int t = 0; t < p.tiles; t++)
@@ -568,23 +617,62 @@ LANES vf logs_of_sums_over_maxima(const tile_sum *s)
     return vlog1p(vload_f32(u));
 }
 
+/* out = (x - max) - rest, n classes of a tile; out may be x. */
+LANES void write_subtracted(input_planes x, int64_t n, vf max, vf rest, output_planes out)
+{
+    for (int64_t c = 0; c < n; c++)
+        store_class(out, c, vsub(vsub(load_class(x, c), max), rest));
+}
+
+/* Classes [from, from + n) of a pack of 16 bits, by way of `tile`, where its logits are. */
+static __attribute__((noinline)) void write_narrow_logs(const pack *p, float *tile, int64_t from,
+                                                        int64_t n, const vf *rest, output_planes out)
+{
+    for (int t = 0; t < p->tiles; t++) {
+        const output_planes to = scratch_tile(tile + t * n * BLOCK);
+        write_subtracted((input_planes){to.x, to.stride, to.rows, NULL}, n, p->sum[t].ref.max, rest[t],
+                         to);
+    }
+    narrow_pack(tile, n, out, from, n);
+}
+
+/* The logits are in the scratch where they fit. */
+LANES void write_logs(pack *p, const vf *rest, output_planes out)
+{
+    const int64_t classes = p->classes;
+    if (out.format && p->fits) {
+        write_narrow_logs(p, p->scratch, 0, classes, rest, out);
+        return;
+    }
+    for (int64_t w = 0; out.format && w < classes; w += GROUP) {
+        const int64_t some = smaller(classes - w, GROUP);
+        read_pack(p->in, w, some, p->window);
+        write_narrow_logs(p, p->window, w, some, rest, out);
+    }
+    for (int t = 0; !out.format && t < p->tiles; t++) {
+        input_planes x = input_tile(p->in, t);
+        if (p->fits)
+            x = (input_planes){p->scratch + t * classes * BLOCK, BLOCK, BLOCK, NULL};
+        write_subtracted(x, classes, p->sum[t].ref.max, rest[t], output_tile(out, t));
+    }
+}
+
 void KERNEL(log_softmax_planes)(const softmax_job *job, int64_t begin, int64_t end)
 {
     const int64_t classes = job->classes;
     pack p;
     FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 2))
     {
-        start_pack(&p, input_at(job->input, job->input_stride, job->input_class_stride, r), classes,
-                   LEAVE_MAXIMUM, 1);
+        const output_planes out =
+            output_at(job->format, job->output, job->output_stride, job->output_class_stride, r);
+        vf rest[PACK_TILES];
+        start_pack(&p, input_of(job, r), classes, LEAVE_MAXIMUM, 1);
         sum_pack(&p);
-        for (int t = 0; t < p.tiles; t++) {
-            const output_planes out = output_tile(
-                output_at(job->output, job->output_stride, job->output_class_stride, r), t);
-            const vf max = p.sum[t].ref.max, rest = logs_of_sums_over_maxima(&p.sum[t]);
-            for (int64_t c = 0; c < classes; c++)
-                store_class(out, c, vsub(vsub(logits_of_pack(&p, t, c), max), rest));
-            fill_special_rows(&p.sum[t], out, classes);
-        }
+        for (int t = 0; t < p.tiles; t++)
+            rest[t] = logs_of_sums_over_maxima(&p.sum[t]);
+        write_logs(&p, rest, out);
+        for (int t = 0; t < p.tiles; t++)
+            fill_special_rows(&p.sum[t], output_tile(out, t), classes);
     }
 }
 
@@ -592,7 +680,7 @@ void KERNEL(log_softmax_planes)(const softmax_job *job, int64_t begin, int64_t e
 LANES float special_log_sum(input_planes in, int j, int64_t classes, float max)
 {
     for (int64_t c = 0; c < classes; c++) {
-        const float x = load_one(in.x + c * in.stride + j);
+        const float x = load_position(in, c, j);
         if (x != x)
             return LANE_NAN;
     }
@@ -605,8 +693,7 @@ void KERNEL(log_sum_exp_planes)(const softmax_job *job, int64_t begin, int64_t e
     pack p;
     FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 1))
     {
-        start_pack(&p, input_at(job->input, job->input_stride, job->input_class_stride, r), classes,
-                   LEAVE_MAXIMUM, 0);
+        start_pack(&p, input_of(job, r), classes, LEAVE_MAXIMUM, 0);
         sum_pack(&p);
         for (int t = 0; t < p.tiles; t++) {
             const tile_sum *s = &p.sum[t];
@@ -638,10 +725,10 @@ LANES backward_tile read_backward_tile(const softmax_backward_job *job, neighbou
     float *y_kept = n <= BACKWARD_CLASSES ? scratch : NULL;
     float *g_kept = n <= BACKWARD_CLASSES ? scratch + n * BLOCK : NULL;
     const backward_tile b = {
-        {input_at(job->output, job->output_stride, job->output_class_stride, r), y_kept},
-        {input_at(job->grad_output, job->grad_output_stride, job->grad_output_class_stride, r),
+        {input_at(NULL, job->output, job->output_stride, job->output_class_stride, r), y_kept},
+        {input_at(NULL, job->grad_output, job->grad_output_stride, job->grad_output_class_stride, r),
          g_kept},
-        output_at(job->grad_input, job->grad_input_stride, job->grad_input_class_stride, r)};
+        output_at(NULL, job->grad_input, job->grad_input_stride, job->grad_input_class_stride, r)};
     if (y_kept) {
         read_pack(b.y.planes, 0, n, y_kept);
         read_pack(b.g.planes, 0, n, g_kept);

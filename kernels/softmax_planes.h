@@ -10,6 +10,9 @@
  * SCRATCH_CLASSES classes do not fit. They go through the scratch by windows of 64 classes, with the
  * sixteen double lanes of each row in memory, and once more when the results are written.
  *
+ * Planes of 16 bits are widened when they are copied. What becomes of them takes the place of the
+ * exponentials, and is rounded from there: so a visit takes all of a pack's tiles here, too.
+ *
  * Every number is that of softmax_row.h, also of rows beyond DIRECT_BOUND or with infinities or NaN:
  * such rows stay in their lanes. */
 #ifndef BALLAST_SOFTMAX_PLANES_H
@@ -36,58 +39,104 @@ LANES int tiles_of_pack(int64_t rows) { return (int)((rows + BLOCK - 1) / BLOCK)
 
 /* ---- planes ----------------------------------------------------------------------------------- */
 
-/* Sixteen or fewer neighbouring rows in their planes. */
+/* Sixteen or fewer neighbouring rows in their planes, or a pack of them. */
 typedef struct input_planes {
-    const storage *x;
+    const void *x;
     int64_t stride, rows;
+    const storage_format *format;
 } input_planes;
 
 typedef struct output_planes {
-    storage *x;
+    void *x;
     int64_t stride, rows;
+    const storage_format *format;
 } output_planes;
 
-LANES input_planes input_at(const void *x, int64_t outer_stride, int64_t class_stride, neighbours r)
+LANES input_planes input_at(const storage_format *format, const void *x, int64_t outer_stride,
+                            int64_t class_stride, neighbours r)
 {
-    return (input_planes){(const storage *)x + r.outer * outer_stride + r.at, class_stride, r.count};
+    const void *first = input_address(format, x, r.outer * outer_stride + r.at);
+    return (input_planes){first, class_stride, r.count, format};
 }
 
-LANES output_planes output_at(void *x, int64_t outer_stride, int64_t class_stride, neighbours r)
+LANES output_planes output_at(const storage_format *format, void *x, int64_t outer_stride,
+                              int64_t class_stride, neighbours r)
 {
-    return (output_planes){(storage *)x + r.outer * outer_stride + r.at, class_stride, r.count};
+    void *first = output_address(format, x, r.outer * outer_stride + r.at);
+    return (output_planes){first, class_stride, r.count, format};
 }
 
 /* Tile t of a pack; at most a block of it is there. */
 LANES input_planes input_tile(input_planes p, int t)
 {
-    return (input_planes){p.x + t * BLOCK, p.stride, p.rows - t * BLOCK};
+    return (input_planes){input_address(p.format, p.x, t * BLOCK), p.stride, p.rows - t * BLOCK,
+                          p.format};
 }
 
 LANES output_planes output_tile(output_planes p, int t)
 {
-    return (output_planes){p.x + t * BLOCK, p.stride, p.rows - t * BLOCK};
+    return (output_planes){output_address(p.format, p.x, t * BLOCK), p.stride, p.rows - t * BLOCK,
+                           p.format};
 }
 
-/* One class of a tile. Rows that are not there are 0, which is no special value. */
+/* A tile in the scratch. */
+LANES output_planes scratch_tile(float *tile) { return (output_planes){tile, BLOCK, BLOCK, NULL}; }
+
+/* One class of a tile of f32. Rows that are not there are 0, which is no special value. */
 LANES vf load_class(input_planes p, int64_t c)
 {
-    return vload_tail(p.x + c * p.stride, p.rows, 0.0f);
+    return vload_tail((const storage *)p.x + c * p.stride, p.rows, 0.0f);
 }
 
 LANES void store_class(output_planes p, int64_t c, vf v)
 {
-    vstore_tail(p.x + c * p.stride, p.rows, v);
+    vstore_tail((storage *)p.x + c * p.stride, p.rows, v);
+}
+
+/* One row of one class. */
+LANES float load_position(input_planes p, int64_t c, int64_t j)
+{
+    return read_element(p.format, p.x, c * p.stride + j);
 }
 
 /* Functions out of line are shared by the kernels of a file. */
 
+static __attribute__((noinline)) void widen_pack(input_planes p, int64_t from, int64_t n, float *tile)
+{
+    const int tiles = tiles_of_pack(p.rows);
+    float wide[PACK_ROWS] = {0.0f};
+    for (int64_t c = 0; c < n; c++) {
+        p.format->widen(input_address(p.format, p.x, (from + c) * p.stride), p.rows, wide);
+        for (int t = 0; t < tiles; t++)
+            vstore_f32(tile + (t * n + c) * BLOCK, vload_f32(wide + t * BLOCK));
+    }
+}
+
+/* The inverse, of n classes in the scratch, where tiles are `apart` blocks. */
+static __attribute__((noinline, unused)) void narrow_pack(const float *tile, int64_t apart,
+                                                          output_planes p, int64_t from, int64_t n)
+{
+    const int tiles = tiles_of_pack(p.rows);
+    float wide[PACK_ROWS];
+    for (int64_t c = 0; c < n; c++) {
+        for (int t = 0; t < tiles; t++)
+            vstore_f32(wide + t * BLOCK, vload_f32(tile + (t * apart + c) * BLOCK));
+        p.format->narrow(wide, p.rows, output_address(p.format, p.x, (from + c) * p.stride));
+    }
+}
+
 /* Copies classes [from, from + n) of a pack to the scratch, tile by tile of n blocks. */
 static __attribute__((noinline)) void read_pack(input_planes p, int64_t from, int64_t n, float *tile)
 {
+    if (p.format) {
+        widen_pack(p, from, n, tile);
+        return;
+    }
     if (p.rows == PACK_ROWS) {
         for (int64_t c = 0; c < n; c++)
             FOR_BLOCKS(t, PACK_TILES)
-            vstore_f32(tile + (t * n + c) * BLOCK, vload(p.x + (from + c) * p.stride + t * BLOCK));
+            vstore_f32(tile + (t * n + c) * BLOCK,
+                       vload((const storage *)p.x + (from + c) * p.stride + t * BLOCK));
         return;
     }
     for (int t = 0; t < tiles_of_pack(p.rows); t++)
@@ -180,7 +229,7 @@ LANES void start_pack(pack *p, input_planes in, int64_t classes, int leave, int 
     p->exponentials = p->scratch + (p->fits && keep_logits ? tiles * classes * BLOCK : 0);
 }
 
-LANES const float *kept_exponentials(const pack *p, int t)
+LANES float *kept_exponentials(const pack *p, int t)
 {
     return p->exponentials + t * p->classes * BLOCK;
 }
@@ -216,19 +265,29 @@ typedef struct tile_maximum {
     vf max, at;
 } tile_maximum;
 
-static __attribute__((noinline)) void maxima_of_pack(const pack *p, int64_t from, int64_t n,
+LANES void update_maximum(tile_maximum *m, vf x, vf c)
+{
+    m->at = vselect(vlt(m->max, x), c, m->at);
+    m->max = vmax(x, m->max);
+}
+
+static __attribute__((noinline)) void maxima_of_pack(pack *p, int64_t from, int64_t n,
                                                      tile_maximum *m)
 {
     const vf one = vset1(1.0f);
     vf c = vset1(0.0f);
     for (int t = 0; t < p->tiles; t++)
         m[t] = (tile_maximum){vset1(-LANE_INFINITY), vset1(-1.0f)};
-    for (int64_t i = 0; i < n; i++, c = vadd(c, one))
-        for (int t = 0; t < p->tiles; t++) {
-            const vf x = load_class(input_tile(p->in, t), from + i);
-            m[t].at = vselect(vlt(m[t].max, x), c, m[t].at);
-            m[t].max = vmax(x, m[t].max);
-        }
+    for (int64_t i = 0; !p->in.format && i < n; i++, c = vadd(c, one))
+        for (int t = 0; t < p->tiles; t++)
+            update_maximum(&m[t], load_class(input_tile(p->in, t), from + i), c);
+    for (int64_t w = 0; p->in.format && w < n; w += GROUP) {
+        const int64_t some = smaller(n - w, GROUP);
+        read_pack(p->in, from + w, some, p->window);
+        for (int64_t i = 0; i < some; i++, c = vadd(c, one))
+            for (int t = 0; t < p->tiles; t++)
+                update_maximum(&m[t], vload_f32(p->window + (t * some + i) * BLOCK), c);
+    }
     for (int t = 0; t < p->tiles; t++)
         m[t].max = vadd(m[t].max, vset1(0.0f)); /* no -0 */
 }
@@ -366,14 +425,6 @@ LANES int special_rows(const tile_sum *s, int *special)
     return any;
 }
 
-/* The logits of one class, from the scratch where they are kept there. */
-LANES vf logits_of_pack(const pack *p, int t, int64_t c)
-{
-    if (p->fits && p->exponentials != p->scratch)
-        return vload_f32(p->scratch + (t * p->classes + c) * BLOCK);
-    return load_class(input_tile(p->in, t), c);
-}
-
 /* ---- results ---------------------------------------------------------------------------------- */
 
 /* One class of each row that is not scaled with the others; -1 for none. */
@@ -381,9 +432,9 @@ typedef struct tile_exception {
     vf column, value;
 } tile_exception;
 
-/* Classes [from, from + n) of a tile, from the scratch: out = e factor, but for the exception. */
-LANES void write_scaled(const float *e, int64_t from, int64_t n, vf factor,
-                        const tile_exception *exception, output_planes out)
+/* n classes of a tile, from the scratch: out = e factor, but for the exception. out may be e. */
+LANES void write_scaled(const float *e, int64_t n, vf factor, const tile_exception *exception,
+                        output_planes out)
 {
     const tile_output product = product_with(factor);
     const vf one = vset1(1.0f);
@@ -392,7 +443,7 @@ LANES void write_scaled(const float *e, int64_t from, int64_t n, vf factor,
         vf v = output_of(vload_f32(e + i * BLOCK), product);
         if (exception)
             v = vselect(veq(c, exception->column), exception->value, v);
-        store_class(out, from + i, v);
+        store_class(out, i, v);
     }
 }
 
@@ -403,8 +454,9 @@ typedef struct pack_factors {
     float value[PACK_TILES][BLOCK];
 } pack_factors;
 
-/* One window of a tile; `worth` is that of a chunk's exponentials in their rows. */
-LANES void write_window(const pack *p, int t, const float *e, int64_t from, int64_t n,
+/* One window of a tile, to `out` or, of 16 bits, in its place; `worth` is that of a chunk's exponentials in
+ * their rows. */
+LANES void write_window(const pack *p, int t, float *e, int64_t from, int64_t n,
                         const pack_factors *f, const double *worth, const int has_values,
                         output_planes out)
 {
@@ -414,8 +466,12 @@ LANES void write_window(const pack *p, int t, const float *e, int64_t from, int6
         column[j] = has_values ? (float)(p->column[t * BLOCK + j] - from) : 0.0f;
     }
     const tile_exception exception = {vload_f32(column), vload_f32(f->value[t])};
-    write_scaled(e, from, n, vload_f32(factor), has_values ? &exception : NULL,
-                 output_tile(out, t));
+    output_planes to = scratch_tile(e);
+    if (!out.format) {
+        to = output_tile(out, t);
+        to.x = (storage *)to.x + from * to.stride;
+    }
+    write_scaled(e, n, vload_f32(factor), has_values ? &exception : NULL, to);
 }
 
 /* The exponentials once more: the chunk's references, and window by window. */
@@ -437,6 +493,8 @@ static __attribute__((noinline)) void write_chunk(pack *p, int64_t from, int64_t
         for (int t = 0; t < p->tiles; t++)
             write_window(p, t, p->window + t * some * BLOCK, from + w, some, f, worth[t],
                          has_values, out);
+        if (out.format)
+            narrow_pack(p->window, some, out, from + w, some);
     }
 }
 
@@ -449,13 +507,15 @@ LANES void write_pack(pack *p, const pack_factors *f, const int has_values, outp
             write_chunk(p, at, chunk_length(p->classes, at), f, has_values, out);
     for (int t = 0; p->fits && t < p->tiles; t++)
         write_window(p, t, kept_exponentials(p, t), 0, p->classes, f, one, has_values, out);
+    if (p->fits && out.format)
+        narrow_pack(p->exponentials, p->classes, out, 0, p->classes);
 }
 
 /* All classes of one row. */
 LANES void fill_row(output_planes out, int j, int64_t classes, float x)
 {
     for (int64_t c = 0; j < out.rows && c < classes; c++)
-        store_one(out.x + c * out.stride + j, x);
+        write_element(out.format, out.x, c * out.stride + j, x);
 }
 
 #endif

@@ -26,7 +26,11 @@
  * of a row that is too long for it, in the output; of a row of more than 128 chunks, nowhere: they are
  * computed once more.
  *
- * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster. */
+ * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster, if they are f32.
+ *
+ * Logits and outputs of 16 bits go over a stage, chunk by chunk: widened when their maximum is looked for,
+ * rounded when they have left. So the passes are those of f32, and do not end between chunks. Their
+ * outputs cannot hold exponentials: those of long rows are computed once more. */
 #ifndef BALLAST_SOFTMAX_ROW_H
 #define BALLAST_SOFTMAX_ROW_H
 
@@ -239,6 +243,7 @@ typedef struct search {
     const storage *x;
     int64_t n; /* 0: none is */
     float max;
+    const void *source; /* where it is in the job: x, but for 16 bits */
 } search;
 
 /* The column's exponential, which is 0 in the sum then. A whole block is stored: the sum reads
@@ -362,9 +367,19 @@ LANES float narrowed(double h)
 
 /* A row on its way out, chunk by chunk. */
 typedef struct departing_row {
-    departure whole;
+    departure whole; /* but for what it is made of and where it goes, which may be of 16 bits */
+    const void *x;
+    void *out;
     float h[SCRATCH / CHUNK];
 } departing_row;
+
+/* What of 16 bits is under way, in f32: the chunks looked at last, and the one that leaves. They are 1 KiB
+ * apart modulo the 4 KiB within which CPUs take addresses for equal. */
+enum { STAGE_GAP = 256 };
+typedef struct row_stage {
+    float in[2][CHUNK + STAGE_GAP], out[CHUNK + STAGE_GAP];
+    uint16_t lines[CHUNK]; /* that are streamed */
+} row_stage;
 
 /* The rows of one call, in order. Rows that fit SCRATCH leave while a later one is computed: `slots`
  * rows later, so that its exponentials take the place of theirs. */
@@ -377,6 +392,11 @@ typedef struct row_pipe {
     departing_row row[SCRATCH_ROWS];
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
     float *scratch;
+    /* Of 16 bits; NULL: f32. */
+    const storage_format *format;
+    row_stage *stage;
+    const void *staged[2]; /* what is in stage->in */
+    int newest, streams_lines;
 } row_pipe;
 
 LANES int64_t chunk_length(int64_t classes, int64_t at) { return smaller(classes - at, CHUNK); }
@@ -394,24 +414,100 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
     p->classes = classes;
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
     p->turn = 0;
-    p->next = (search){NULL, 0, 0.0f};
+    p->next = (search){NULL, 0, 0.0f, NULL};
     p->sum[0] = (chunk_sum){0.0, 0.0f}; /* stays the sum of a row without classes */
     for (int k = 0; k < SCRATCH_ROWS; k++)
         p->row[k].whole.n = 0;
+    p->format = NULL;
+    p->streams_lines = 0;
 }
 
-LANES departure departing_chunk(const departing_row *row, int64_t at)
+/* As open_pipe(), for rows of 16 bits. `streamed`: what leaves, goes past the caches. */
+LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch,
+                            const storage_format *format, row_stage *stage, int streamed)
+{
+    open_pipe(p, classes, scratch);
+    p->format = format;
+    p->stage = stage;
+    p->staged[0] = p->staged[1] = NULL;
+    p->newest = 0;
+    p->streams_lines = streamed;
+}
+
+/* n logits in f32: where they are, or on the stage. The two chunks that were asked for last are there. */
+LANES const float *logits_in_f32(row_pipe *p, const void *source, int64_t n)
+{
+    if (!p->format)
+        return source;
+    if (p->staged[p->newest] != source) {
+        p->newest ^= 1;
+        p->staged[p->newest] = source;
+        p->format->widen(source, n, p->stage->in[p->newest]);
+    }
+    return p->stage->in[p->newest];
+}
+
+/* The chunk whose maximum is found while the present one is summed; NULL: none. */
+LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
+{
+    if (source)
+        p->next = (search){logits_in_f32(p, source, n), n, 0.0f, source};
+    else
+        p->next = (search){NULL, 0, 0.0f, NULL};
+}
+
+/* The part of a row that begins at `at`; on the stage it is 16 bits no more, and not yet again. */
+LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t at, const int leaving)
 {
     departure d = row->whole;
     if (d.n == 0) /* h has room for the chunks of rows that fit SCRATCH only */
         return d;
     d.n = smaller(d.n - at, CHUNK);
+    d.out = output_address(p->format, row->out, at);
+    if (p->format)
+        d.out = p->stage->out;
+    if (leaving == SUBTRACTED) {
+        d.x = read_elements(p->format, input_address(p->format, row->x, at), d.n, d.out);
+        return d;
+    }
     d.e += at;
-    d.x += at;
-    d.out += at;
     d.label -= at;
     set_scale(&d, row->h[at / CHUNK]);
     return d;
+}
+
+/* n elements from the caches past them, whole lines at least. */
+static __attribute__((noinline, unused)) void stream_lines(const uint16_t *from, int64_t n,
+                                                           uint16_t *to)
+{
+    enum { IN_LINE = LINE / sizeof *to };
+    int64_t i = smaller(n, (int64_t)((0 - (uintptr_t)to) % LINE / sizeof *to));
+    memcpy(to, from, (size_t)i * sizeof *to);
+    for (; i + IN_LINE <= n; i += IN_LINE)
+        vstore_stream_f32((void *)(to + i), vload_f32((const void *)(from + i)));
+    memcpy(to + i, from + i, (size_t)(n - i) * sizeof *to);
+}
+
+/* NaN leaves only where a factor is beyond f32: rows that hold one do not leave this way. */
+LANES int leaves_numbers(const departure *d, const int leaving)
+{
+    return leaving == SUBTRACTED || (d->h - d->h == 0.0f && d->label_value == d->label_value);
+}
+
+/* What left for the stage goes on to its place. */
+LANES void put_in_place(const row_pipe *p, const departing_row *row, int64_t at, const departure *d,
+                        const int leaving)
+{
+    if (!p->format || d->n == 0)
+        return;
+    uint16_t *const place = output_address(p->format, row->out, at);
+    uint16_t *const to = p->streams_lines ? p->stage->lines : place;
+    if (leaves_numbers(d, leaving))
+        p->format->narrow_numbers(d->out, d->n, to);
+    else
+        p->format->narrow(d->out, d->n, to);
+    if (p->streams_lines)
+        stream_lines(to, d->n, place);
 }
 
 /* left_out as seen from the chunk that begins at `at`. */
@@ -420,9 +516,23 @@ LANES int64_t left_out_from(int64_t left_out, int64_t at)
     return left_out >= at && left_out - at < CHUNK ? left_out - at : LEAVE_NOTHING;
 }
 
-LANES reference reference_of_chunk(row_pipe *p, const storage *x, int64_t n)
+/* The chunk at `source`, whose logits are at x. */
+LANES reference reference_of_chunk(row_pipe *p, const void *source, const storage *x, int64_t n)
 {
-    return reference_of(p->next.n > 0 && p->next.x == x ? p->next.max : max_of(x, n));
+    return reference_of(p->next.n > 0 && p->next.source == source ? p->next.max : max_of(x, n));
+}
+
+LANES float max_of_row(row_pipe *p, const void *x)
+{
+    float max = -LANE_INFINITY;
+    if (!p->format)
+        return max_of(x, p->classes);
+    for (int64_t at = 0; at < p->classes; at += CHUNK) {
+        const int64_t n = chunk_length(p->classes, at);
+        const float m = max_of(logits_in_f32(p, input_address(p->format, x, at), n), n);
+        max = m > max ? m : max;
+    }
+    return max;
 }
 
 LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, const int leaving,
@@ -440,7 +550,7 @@ LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, 
 /* The n logits at x with nothing beside them, their exponentials in `e`. */
 LANES chunk_sum sum_alone(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
 {
-    search nothing = {NULL, 0, 0.0f};
+    search nothing = {NULL, 0, 0.0f, NULL};
     const departure nobody = {.n = 0};
     const chunk c = {x, n, ref, left_out, e};
     return sum_chunk(&nothing, c, left_out, nobody, NOTHING_LEAVES, 0);
@@ -460,7 +570,7 @@ LANES void add_chunk(row_sum *row, chunk_sum s, reference ref, int in_sum)
 /* Sums the row at x; the row after it begins at `next` (NULL: none). Meanwhile the row whose turn it
  * is leaves. The exponentials are in the slot then, or, of a row that does not fit there, in `kept`
  * unless that is NULL - but for those of the last chunk, which are in the slot. */
-LANES_LARGE row_sum sum_row(row_pipe *p, const storage *x, int64_t left_out, const storage *next,
+LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const void *next,
                       float *kept, const int leaving, const int streamed)
 {
     const int64_t classes = p->classes;
@@ -471,19 +581,26 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const storage *x, int64_t left_out, con
     int64_t best = 0;
 
     if (!kept_sums)
-        row.ref = reference_of(max_of(x, classes));
+        row.ref = reference_of(max_of_row(p, x));
     for (int64_t at = 0, k = 0; at < classes; at += CHUNK, k++) {
         const int64_t n = chunk_length(classes, at);
         const int last = at + n == classes;
-        chunk c = {x + at, n, reference_of_chunk(p, x + at, n), left_out_from(left_out, at), slot};
+        const void *source = input_address(p->format, x, at);
+        const float *logits = logits_in_f32(p, source, n);
+        chunk c = {logits, n, reference_of_chunk(p, source, logits, n), left_out_from(left_out, at),
+                   slot};
         if (fits)
             c.kept = slot + at;
         else if (kept && !last)
             c.kept = kept + at;
-        p->next = last ? (search){next, next ? smaller(classes, CHUNK) : 0, 0.0f}
-                       : (search){x + at + n, chunk_length(classes, at + n), 0.0f};
-        const departure d = departing_chunk(old, at);
+        if (last)
+            look_ahead(p, next, smaller(classes, CHUNK));
+        else
+            look_ahead(p, input_address(p->format, x, at + n), chunk_length(classes, at + n));
+        const departure d = departing_chunk(p, old, at, leaving);
         const chunk_sum s = sum_chunk(&p->next, c, left_out, d, leaving, streamed);
+        if (leaving)
+            put_in_place(p, old, at, &d, leaving);
         if (kept_sums) {
             p->ref[k] = c.ref;
             p->sum[k] = s;
@@ -527,26 +644,33 @@ static __attribute__((noinline, unused)) void leave_now(const departure *d, int 
     }
 }
 
+LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leaving,
+                         const int streamed)
+{
+    for (int64_t at = 0; at < row->whole.n; at += CHUNK) {
+        const departure d = departing_chunk(p, row, at, leaving);
+        leave_now(&d, leaving, streamed);
+        put_in_place(p, row, at, &d, leaving);
+    }
+}
+
 /* The rows that have not left yet, the oldest first; nothing is under way afterwards. */
 LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
 {
     for (int64_t k = 0; k < p->slots; k++) {
         departing_row *row = &p->row[(p->turn + k) % p->slots];
-        for (int64_t at = 0; row->whole.n > 0 && at < p->classes; at += CHUNK) {
-            const departure d = departing_chunk(row, at);
-            leave_now(&d, leaving, streamed);
-        }
+        leave_row_now(p, row, leaving, streamed);
         row->whole.n = 0;
     }
-    if (streamed)
+    if (streamed || p->streams_lines)
         vstream_fence();
 }
 
 LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
 
 /* A row too long for the scratch: its exponentials are in `kept`, or computed once more. */
-static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const storage *x,
-                                                             departing_row row, row_sum sum, double h,
+static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const departing_row *row,
+                                                             row_sum sum, double h,
                                                              const float *kept, int streamed)
 {
     const int64_t classes = p->classes;
@@ -554,9 +678,9 @@ static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const 
     departure before = {.n = 0};
     for (int64_t at = 0, k = 0; at < classes; at += CHUNK, k++) {
         const int64_t n = chunk_length(classes, at);
-        departure d = row.whole;
+        departure d = row->whole;
         d.n = n;
-        d.out += at;
+        d.out = p->format ? p->stage->out : (storage *)row->out + at;
         d.label -= at;
         if (kept) {
             d.e = at + n < classes ? kept + at : p->scratch;
@@ -564,11 +688,13 @@ static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const 
             leave_now(&d, SCALED, 0); /* its lines are in the caches */
             continue;
         }
-        chunk c = {x + at, n, reference_of_chunk(p, x + at, n), LEAVE_NOTHING,
+        const void *source = input_address(p->format, row->x, at);
+        const float *logits = logits_in_f32(p, source, n);
+        chunk c = {logits, n, reference_of_chunk(p, source, logits, n), LEAVE_NOTHING,
                    p->scratch + k % 2 * CHUNK};
         const int last = at + n == classes;
-        p->next = last ? (search){NULL, 0, 0.0f}
-                       : (search){x + at + n, chunk_length(classes, at + n), 0.0f};
+        look_ahead(p, last ? NULL : input_address(p->format, row->x, at + n),
+                   chunk_length(classes, at + n));
         if (c.ref.shift != 0.0f)
             pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
         else if (before.n == 0)
@@ -577,32 +703,35 @@ static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const 
             pass_chunk(c, &p->next, before, SCALED, 1, 0);
         else
             pass_chunk(c, &p->next, before, SCALED, 0, 0);
+        put_in_place(p, row, at - CHUNK, &before, SCALED);
         d.e = c.kept;
         set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
         before = d;
     }
-    if (before.n > 0)
+    if (before.n > 0) {
         leave_now(&before, SCALED, streamed);
+        put_in_place(p, row, classes - before.n, &before, SCALED);
+    }
     p->next = after;
 }
 
 /* The row just summed will leave as out_c = h e_c / (the row's reference), but for the column `label`,
  * which becomes label_value. `kept` as given to sum_row. The row must not be special. */
-LANES_LARGE void leave_scaled(row_pipe *p, const storage *x, row_sum sum, double h, int64_t label,
-                        float label_value, const float *kept, storage *out, const int streamed)
+LANES_LARGE void leave_scaled(row_pipe *p, const void *x, row_sum sum, double h, int64_t label,
+                        float label_value, const float *kept, void *out, const int streamed)
 {
-    const departure whole = {.e = slot_of(p, p->turn),
-                             .x = x,
-                             .out = out,
+    departing_row *row = &p->row[p->turn];
+    row->whole = (departure){.e = slot_of(p, p->turn),
                              .n = p->classes,
                              .label = label,
                              .label_value = label_value};
-    departing_row *row = &p->row[p->turn];
+    row->x = x;
+    row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
-        leave_long_row(p, x, (departing_row){.whole = whole}, sum, h, kept, streamed);
+        leave_long_row(p, row, sum, h, kept, streamed);
+        row->whole.n = 0;
         return;
     }
-    row->whole = whole;
     row->h[0] = narrowed(h);
     if (p->classes > CHUNK)
         for (int64_t k = 0; k * CHUNK < p->classes; k++)
@@ -611,26 +740,28 @@ LANES_LARGE void leave_scaled(row_pipe *p, const storage *x, row_sum sum, double
 }
 
 /* The row just summed will leave as out_c = (x_c - max) - rest. */
-LANES_LARGE void leave_subtracted(row_pipe *p, const storage *x, float max, float rest, storage *out,
+LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float rest, void *out,
                             const int streamed)
 {
-    const departure whole = {.e = p->scratch, .x = x, .out = out, .n = p->classes, .max = max,
-                             .rest = rest};
+    departing_row *row = &p->row[p->turn];
+    row->whole = (departure){.n = p->classes, .max = max, .rest = rest};
+    row->x = x;
+    row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
-        leave_now(&whole, SUBTRACTED, streamed);
+        leave_row_now(p, row, SUBTRACTED, streamed);
+        row->whole.n = 0;
         return;
     }
-    p->row[p->turn].whole = whole;
     take_turn(p);
 }
 
 /* Where a long row's exponentials are kept until its sum is known: in the row of the output. Computing
  * them twice and streaming the result took 1.3 times as long, out of cache too (16384 to 131072 classes,
  * AMD Zen 3). Rows of more than KEPT_CHUNKS chunks have no room for their references. */
-LANES float *kept_in(storage *out, int64_t classes)
+LANES float *kept_in(const storage_format *format, void *out, int64_t classes)
 {
     const int can = !fits_scratch(classes) && classes <= (int64_t)KEPT_CHUNKS * CHUNK;
-    return can ? exponentials_in(out) : NULL;
+    return can ? exponentials_in(format, out) : NULL;
 }
 
 #endif

@@ -127,6 +127,16 @@ LANES int64_t bytes_of(const storage_format *f, int64_t n)
     return n * (int64_t)(f ? sizeof(uint16_t) : sizeof(float));
 }
 
+/* Where element `at` is. */
+LANES const void *input_address(const storage_format *f, const void *p, int64_t at)
+{
+    return (const char *)p + bytes_of(f, at);
+}
+LANES void *output_address(const storage_format *f, void *p, int64_t at)
+{
+    return (char *)p + bytes_of(f, at);
+}
+
 /* n elements in f32: where they are, or widened into `scratch`. */
 LANES const float *read_elements(const storage_format *f, const void *p, int64_t n, float *scratch)
 {
@@ -134,6 +144,12 @@ LANES const float *read_elements(const storage_format *f, const void *p, int64_t
         return p;
     f->widen(p, n, scratch);
     return scratch;
+}
+
+LANES float read_element(const storage_format *f, const void *p, int64_t at)
+{
+    float x;
+    return *read_elements(f, input_address(f, p, at), 1, &x);
 }
 
 /* Where elements are written in f32: in their place, or in `scratch`; from there they are narrowed. */
@@ -147,8 +163,29 @@ LANES void write_elements(const storage_format *f, const float *from, int64_t n,
         f->narrow(from, n, p);
 }
 
+LANES void write_element(const storage_format *f, void *p, int64_t at, float x)
+{
+    if (f)
+        f->narrow(&x, 1, output_address(f, p, at));
+    else
+        ((float *)p)[at] = x;
+}
+
+/* n times x. */
+static __attribute__((noinline, unused)) void fill_elements(const storage_format *f, void *p,
+                                                            int64_t n, float x)
+{
+    float same[CHUNK];
+    if (!f) {
+        store_fill(p, n, x);
+        return;
+    }
+    store_fill(same, smaller(n, CHUNK), x);
+    for (int64_t at = 0; at < n; at += CHUNK)
+        f->narrow(same, smaller(n - at, CHUNK), output_address(f, p, at));
+}
+
 /* An output that can hold exponentials, which are f32; NULL where the storage is narrower. */
-LANES float *exponentials_in_f32(float *out) { return out; }
-#define exponentials_in PASTE(exponentials_in_, BALLAST_STORAGE)
+LANES float *exponentials_in(const storage_format *f, void *out) { return f ? NULL : out; }
 
 #endif

@@ -57,7 +57,7 @@ LANES vd folded_1(const float *e, int64_t classes)
 
 /* The sum of each row. Out of line: it is long, and each file needs it more than once. Sixteen classes and
  * fewer have code of their own, without the tests for more: those are half of its instructions. */
-static __attribute__((noinline)) void sum_tile(const float *e, int64_t classes, double *sum)
+static __attribute__((noinline, unused)) void sum_tile(const float *e, int64_t classes, double *sum)
 {
     if (classes <= BLOCK)
         vd_store(sum, folded_1(e, smaller(classes, BLOCK)));

@@ -816,6 +816,7 @@ typedef struct half_type {
     vf (*load_n)(const uint16_t *p, int n, float fill);
     void (*store)(uint16_t *p, vf v);
     void (*store_n)(uint16_t *p, int n, vf v);
+    void (*store_numbers)(uint16_t *p, vf v);
 } half_type;
 
 #define HALF_TYPE(type, digits, least, most)                                                      \
@@ -823,8 +824,10 @@ typedef struct half_type {
     static vf load_n_##type(const uint16_t *p, int n, float f) { return vload_n_##type(p, n, f); } \
     static void store_##type(uint16_t *p, vf v) { vstore_##type(p, v); }                          \
     static void store_n_##type(uint16_t *p, int n, vf v) { vstore_n_##type(p, n, v); }            \
-    static const half_type half_##type = {#type,       digits,      least,         most,          \
-                                          load_##type, load_n_##type, store_##type, store_n_##type};
+    static void numbers_##type(uint16_t *p, vf v) { vstore_numbers_##type(p, v); }                \
+    static const half_type half_##type = {#type,        digits,         least,                    \
+                                          most,         load_##type,    load_n_##type,            \
+                                          store_##type, store_n_##type, numbers_##type};
 HALF_TYPE(bf16, 8, -126, 127)
 HALF_TYPE(f16, 11, -14, 15)
 static const half_type *const half_types[] = {&half_bf16, &half_f16};
@@ -916,14 +919,18 @@ static void check_narrowing(const half_type *t, const uint32_t *bits, uint32_t c
 {
     for (uint32_t start = 0; start < count; start++) {
         float x[BLOCK];
-        uint16_t h[BLOCK];
+        uint16_t h[BLOCK], numbers[BLOCK];
 
         for (int i = 0; i < BLOCK; i++)
             x[i] = float_of_bits(bits[(start + (uint32_t)i) % count]);
         t->store(h, vload_f32(x));
-        for (int i = 0; i < BLOCK; i++)
+        t->store_numbers(numbers, vload_f32(x));
+        for (int i = 0; i < BLOCK; i++) {
             if (!is_left_out(t, x[i]))
                 check_half(t, "vstore", i, bits_of_float(x[i]), h[i], half_nearest(t, x[i]));
+            if (!isnan(x[i]))
+                check_half(t, "vstore_numbers", i, bits_of_float(x[i]), numbers[i], h[i]);
+        }
     }
 }
 

@@ -368,6 +368,19 @@ LANES vf widen_bf16(vh h)
     return (vf){FLOAT(_mm256_unpacklo_epi16(zero, quarters)),
                 FLOAT(_mm256_unpackhi_epi16(zero, quarters))};
 }
+/* By halves, which are widened as they are loaded. */
+LANES vf vload_bf16(const uint16_t *p)
+{
+    const __m128i low = _mm_loadu_si128((const __m128i *)p);
+    const __m128i high = _mm_loadu_si128((const __m128i *)(p + 8));
+    return (vf){FLOAT(_mm256_slli_epi32(_mm256_cvtepu16_epi32(low), 16)),
+                FLOAT(_mm256_slli_epi32(_mm256_cvtepu16_epi32(high), 16))};
+}
+LANES vf vload_f16(const uint16_t *p)
+{
+    return (vf){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
+                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
+}
 LANES __m256i round8(__m256 x)
 {
     const __m256i bits = INT(x);

@@ -214,6 +214,8 @@ LANES vh narrow_bf16(vf x)
 }
 LANES vf widen_f16(vh h) { return _mm512_cvtph_ps(h); }
 LANES vh narrow_f16(vf x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+LANES vf vload_bf16(const uint16_t *p) { return widen_bf16(vh_load(p)); }
+LANES vf vload_f16(const uint16_t *p) { return widen_f16(vh_load(p)); }
 
 #undef LOW_PAIRS
 #undef HIGH_PAIRS

@@ -29,6 +29,7 @@
  *   vf   vconstant(x)                 vset1 for a constant of a hot loop that several blocks share
  *   void vstore_f32(p, v)   vstore_n_f32(p, n, v)
  *   void vstore_bf16(p, v)  vstore_n_bf16(p, n, v)    vstore_f16(p, v)  vstore_n_f16(p, n, v)
+ *   void vstore_numbers_bf16(p, v)  vstore_numbers_f16(p, v)    the same where no lane is NaN
  *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
  *   void vprefetch(p)                 p will be read; it may be no address at all
  *   void vload_columns_f32(p, stride, n, c)    c[k] lane j = p[j stride + k] for k < n: n columns of
@@ -136,12 +137,12 @@ LANES vf vcanonical(vf a)
 
 /* What an ISA header gives for 16-bit storage: sixteen elements in a `vh`, widened and narrowed. */
 #define DEFINE_HALF_WORDS(type)                                                                   \
-    LANES vf vload_##type(const uint16_t *p) { return widen_##type(vh_load(p)); }                 \
     LANES vf vload_n_##type(const uint16_t *p, int n, float fill)                                 \
     {                                                                                             \
         return vselect(vmask_first(n), widen_##type(vh_load_n(p, n)), vset1(fill));               \
     }                                                                                             \
     LANES void vstore_##type(uint16_t *p, vf v) { vh_store(p, narrow_##type(vcanonical(v))); }    \
+    LANES void vstore_numbers_##type(uint16_t *p, vf v) { vh_store(p, narrow_##type(v)); }        \
     LANES void vstore_n_##type(uint16_t *p, int n, vf v)                                          \
     {                                                                                             \
         vh_store_n(p, n, narrow_##type(vcanonical(v)));                                           \

@@ -410,6 +410,8 @@ LANES vh narrow_f16(vf x)
     return (vh){vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.a), x.b)),
                 vreinterpretq_u16_f16(vcvt_high_f16_f32(vcvt_f16_f32(x.c), x.d))};
 }
+LANES vf vload_bf16(const uint16_t *p) { return widen_bf16(vh_load(p)); }
+LANES vf vload_f16(const uint16_t *p) { return widen_f16(vh_load(p)); }
 
 #undef INT
 #undef BITS

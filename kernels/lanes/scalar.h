@@ -371,6 +371,8 @@ LANES vf widen_bf16(vh h) { return (vf)EACH1(widen_bf16_4, h); }
 LANES vh narrow_bf16(vf x) { return (vh)EACH1(narrow_bf16_4, x); }
 LANES vf widen_f16(vh h) { return (vf)EACH1(widen_f16_4, h); }
 LANES vh narrow_f16(vf x) { return (vh)EACH1(narrow_f16_4, x); }
+LANES vf vload_bf16(const uint16_t *p) { return widen_bf16(vh_load(p)); }
+LANES vf vload_f16(const uint16_t *p) { return widen_f16(vh_load(p)); }
 
 #undef EACH1
 #undef EACH2
