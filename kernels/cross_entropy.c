@@ -174,7 +174,7 @@ static __attribute__((noinline)) void cross_entropy_staged_rows(const cross_entr
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     _Alignas(LINE) row_stage stage;
     row_pipe pipe;
-    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage, streams(job));
+    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage);
     cross_entropy_rows_through(job, begin, end, &pipe);
 }
 

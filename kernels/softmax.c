@@ -61,7 +61,7 @@ static __attribute__((noinline)) void staged_rows(const softmax_job *job, int64_
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     _Alignas(LINE) row_stage stage;
     row_pipe pipe;
-    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage, streams(job));
+    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage);
     rows(job, begin, end, &pipe);
 }
 

@@ -98,7 +98,8 @@ LANES void load_blocks(vf *v, const int blocks, const storage *x, int64_t left, 
         FOR_BLOCKS(k, blocks) v[k] = vload_tail(x + BLOCK * k, left - BLOCK * k, fill);
 }
 
-/* What will be read PREFETCH_AHEAD after x. It may lie beyond the array: nothing is read. */
+/* What will be read PREFETCH_AHEAD after x. It may lie beyond the array: nothing is read. Of 16 bits it is
+ * twice as much as needed, and half of it in the caches already. */
 LANES void prefetch_group(const storage *x)
 {
     const uintptr_t first = (uintptr_t)x + PREFETCH_AHEAD * sizeof *x;
@@ -300,7 +301,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving)
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
-        prefetch_group(ahead.x + i);
+        prefetch_group((const storage *)ahead.source + i);
         max = max_of_group(ahead.x + i, GROUP, max);
         exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
@@ -378,7 +379,6 @@ typedef struct departing_row {
 enum { STAGE_GAP = 256 };
 typedef struct row_stage {
     float in[2][CHUNK + STAGE_GAP], out[CHUNK + STAGE_GAP];
-    uint16_t lines[CHUNK]; /* that are streamed */
 } row_stage;
 
 /* The rows of one call, in order. Rows that fit SCRATCH leave while a later one is computed: `slots`
@@ -396,7 +396,7 @@ typedef struct row_pipe {
     const storage_format *format;
     row_stage *stage;
     const void *staged[2]; /* what is in stage->in */
-    int newest, streams_lines;
+    int newest;
 } row_pipe;
 
 LANES int64_t chunk_length(int64_t classes, int64_t at) { return smaller(classes - at, CHUNK); }
@@ -419,19 +419,18 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
     for (int k = 0; k < SCRATCH_ROWS; k++)
         p->row[k].whole.n = 0;
     p->format = NULL;
-    p->streams_lines = 0;
 }
 
-/* As open_pipe(), for rows of 16 bits. `streamed`: what leaves, goes past the caches. */
+/* As open_pipe(), for rows of 16 bits. They are not streamed: many lines at once, when a chunk has been
+ * computed, took longer than their way through the caches (16384 rows of 1000, AMD Zen 3). */
 LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch,
-                            const storage_format *format, row_stage *stage, int streamed)
+                            const storage_format *format, row_stage *stage)
 {
     open_pipe(p, classes, scratch);
     p->format = format;
     p->stage = stage;
     p->staged[0] = p->staged[1] = NULL;
     p->newest = 0;
-    p->streams_lines = streamed;
 }
 
 /* n logits in f32: where they are, or on the stage. The two chunks that were asked for last are there. */
@@ -476,18 +475,6 @@ LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t a
     return d;
 }
 
-/* n elements from the caches past them, whole lines at least. */
-static __attribute__((noinline, unused)) void stream_lines(const uint16_t *from, int64_t n,
-                                                           uint16_t *to)
-{
-    enum { IN_LINE = LINE / sizeof *to };
-    int64_t i = smaller(n, (int64_t)((0 - (uintptr_t)to) % LINE / sizeof *to));
-    memcpy(to, from, (size_t)i * sizeof *to);
-    for (; i + IN_LINE <= n; i += IN_LINE)
-        vstore_stream_f32((void *)(to + i), vload_f32((const void *)(from + i)));
-    memcpy(to + i, from + i, (size_t)(n - i) * sizeof *to);
-}
-
 /* NaN leaves only where a factor is beyond f32: rows that hold one do not leave this way. */
 LANES int leaves_numbers(const departure *d, const int leaving)
 {
@@ -500,14 +487,11 @@ LANES void put_in_place(const row_pipe *p, const departing_row *row, int64_t at,
 {
     if (!p->format || d->n == 0)
         return;
-    uint16_t *const place = output_address(p->format, row->out, at);
-    uint16_t *const to = p->streams_lines ? p->stage->lines : place;
+    uint16_t *const to = output_address(p->format, row->out, at);
     if (leaves_numbers(d, leaving))
         p->format->narrow_numbers(d->out, d->n, to);
     else
         p->format->narrow(d->out, d->n, to);
-    if (p->streams_lines)
-        stream_lines(to, d->n, place);
 }
 
 /* left_out as seen from the chunk that begins at `at`. */
@@ -662,7 +646,7 @@ LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
         leave_row_now(p, row, leaving, streamed);
         row->whole.n = 0;
     }
-    if (streamed || p->streams_lines)
+    if (streamed)
         vstream_fence();
 }
 
