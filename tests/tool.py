@@ -21,7 +21,7 @@ import unittest
 import xml.etree.ElementTree
 
 TOOL = os.environ.get("BALLAST_TOOL", "")
-FORMATS = {"<f4": "f", "<f8": "d", "<i4": "i", "<i8": "q", "|u1": "B"}
+FORMATS = {"<f2": "e", "<f4": "f", "<f8": "d", "<i4": "i", "<i8": "q", "|u1": "B"}
 SEED = 20190616
 
 
@@ -431,6 +431,32 @@ class Loss(ToolTest):
         self.assertEqual(sorted(os.listdir(self.folder)),
                          ["g.npy", "labels.npy", "logits.npy", "r.npy"])
 
+    def test_half_precision(self):
+        """Logits and targets of f2: the loss of the same numbers in f4, and their gradient once rounded."""
+        r, shape = Random(SEED + 2), (self.ROWS, self.CLASSES)
+        x = [round(r.logit() * 8) / 8 for _ in range(self.ROWS * self.CLASSES)]
+        t = [r.below(5) / 4 for _ in x]
+        for dtype in ("<f2", "<f4"):
+            self.npy("x%s.npy" % dtype[1:], dtype, shape, x)
+            self.npy("t%s.npy" % dtype[1:], dtype, shape, t)
+        out = "--grad-out", "g.npy", "--row-loss-out", "r.npy"
+        for how in ((self.labels, "--beta", ".99"), (self.labels, "--loss", "focal"),
+                    ("t%s.npy", "--loss", "bce")):
+            results = []
+            for kind in ("f4", "f2"):
+                labels = how[0].replace("%s", kind)
+                text = self.good("loss", "x%s.npy" % kind, labels, *how[1:], *out)
+                results.append((text, npy_read(self.path("r.npy")), npy_read(self.path("g.npy"))))
+            (text, rows, wide), (half_text, half_rows, narrow) = results
+            self.assertEqual((text, rows), (half_text, half_rows))
+            self.assertEqual(narrow[:2], ("<f2", shape))
+            self.assertEqual(list(narrow[2]), list(struct.unpack(
+                "<%de" % len(x), struct.pack("<%de" % len(x), *wide[2]))))
+        t[100] = 1.5
+        self.npy("t.npy", "<f2", shape, t)
+        self.bad("t.npy: row 14, class 2: target 1.5 is outside [0, 1]", "loss", "xf2.npy",
+                 "t.npy", "--loss", "bce")
+
     def test_none(self):
         got = self.json("loss", self.logits, self.labels, "--reduction", "none",
                         "--row-loss-out", "r.npy")
@@ -641,7 +667,7 @@ class BadLoss(ToolTest):
                 self.bad(message, "loss", name, self.labels)
         bad("none.npy: cannot open: No such file or directory", "none.npy")
         bad(".: is a directory", ".")
-        bad("i.npy: dtype '<i4' is not supported (want <f4 or <f8)",
+        bad("i.npy: dtype '<i4' is not supported (want <f2, <f4 or <f8)",
             self.npy("i.npy", "<i4", (2, 2), [0] * 4))
         bad("v.npy: shape (4,): want 2 dimensions", self.npy("v.npy", "<f4", (4,), [0] * 4))
         bad("z.npy: shape (37, 0): there are no classes", self.npy("z.npy", "<f4", (37, 0), []))

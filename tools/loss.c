@@ -11,6 +11,8 @@
 #include "slices.h"
 #include "user_profile.h"
 
+#include "../bench/arrays.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -63,11 +65,12 @@ static const char *const examples[] = {
 static const command_spec spec = {
     .name = "loss",
     .operands = "LOGITS.npy LABELS.npy",
-    .about = "Loss of a matrix of logits (f4 or f8, one row per sample), and with labels (i4, i8 "
-             "or u1, one per row) each class's share: its rows, its weight, and the mean of its "
-             "rows' losses, weights included. For sigmoid and focal, LABELS may also be a matrix of "
-             "targets in [0, 1] (u1, or the dtype of the logits; 0 and 1 only for focal). \"-\" is "
-             "standard input. Files larger than memory are fine.",
+    .about = "Loss of a matrix of logits (f2, f4 or f8, one row per sample), and with labels (i4, "
+             "i8 or u1, one per row) each class's share: its rows, its weight, and the mean of its "
+             "rows' losses, weights included. Gradients have the dtype of the logits; so have row "
+             "losses, but for those of f2, which are f4. For sigmoid and focal, LABELS may also be a "
+             "matrix of targets in [0, 1] (u1, or the dtype of the logits; 0 and 1 only for focal). "
+             "\"-\" is standard input. Files larger than memory are fine.",
     .options = specs,
     .examples = examples,
     .operand_count = 2,
@@ -207,7 +210,7 @@ typedef struct job {
     const settings *s;
     npy_array logits, labels;
     int64_t rows, classes, counted;
-    ballast_dtype dtype; /* of logits, weights and row losses */
+    ballast_dtype dtype; /* of logits, their gradient, and targets that are real */
     bool dense;          /* labels is a matrix of targets */
     class_counts seen;   /* labels per class */
     void *weights;       /* [classes]; NULL: all 1 */
@@ -234,18 +237,24 @@ static bool complain_false(const char *text)
     return false;
 }
 
-static size_t item_size(const job *j) { return j->dtype == BALLAST_F64 ? 8 : 4; }
+/* What is one per row or class: weights and row losses. */
+static size_t row_item_size(const job *j) { return size_of(row_dtype(j->dtype)); }
+
+static ballast_dtype dtype_of(npy_dtype dtype)
+{
+    return dtype == NPY_F8 ? BALLAST_F64 : dtype == NPY_F2 ? BALLAST_F16 : BALLAST_F32;
+}
 
 static bool open_logits(job *j)
 {
     npy_error err;
     const char *name = path_shown(j->s->logits);
     if (!npy_open(j->s->logits, &j->logits, &err) ||
-        !npy_expect(&j->logits, name, NPY_F4 | NPY_F8, 2, &err))
+        !npy_expect(&j->logits, name, NPY_F2 | NPY_F4 | NPY_F8, 2, &err))
         return complain_false(err.text);
     j->rows = j->logits.shape[0];
     j->classes = j->logits.shape[1];
-    j->dtype = j->logits.dtype == NPY_F8 ? BALLAST_F64 : BALLAST_F32;
+    j->dtype = dtype_of(j->logits.dtype);
     if (j->classes > 0)
         return true;
     complain("%s: shape (%" PRId64 ", 0): there are no classes", name, j->rows);
@@ -329,12 +338,12 @@ static bool balance_weights(job *j)
 {
     class_counts given;
     if (!j->s->counts)
-        return counts_weights(&j->seen, j->s->beta, j->s->empty, j->weights, j->dtype);
+        return counts_weights(&j->seen, j->s->beta, j->s->empty, j->weights, row_dtype(j->dtype));
     if (!counts_from_text(j->s->counts, &given))
         return false;
     bool ok = given.classes == j->classes ||
               wrong_length(j, given.source, given.classes, "counts");
-    ok = ok && counts_weights(&given, j->s->beta, j->s->empty, j->weights, j->dtype);
+    ok = ok && counts_weights(&given, j->s->beta, j->s->empty, j->weights, row_dtype(j->dtype));
     counts_free(&given);
     return ok;
 }
@@ -384,7 +393,7 @@ static bool make_weights(job *j)
 {
     if (!balanced(j->s) && !j->s->weights)
         return true;
-    j->weights = calloc((size_t)j->classes, item_size(j));
+    j->weights = calloc((size_t)j->classes, row_item_size(j));
     if (!j->weights)
         return complain_false("no memory for the class weights");
     return balanced(j->s) ? balance_weights(j) : read_weights(j);
@@ -392,10 +401,11 @@ static bool make_weights(job *j)
 
 /* ---- Output ---------------------------------------------------------------------------------- */
 
-static bool create(const char *path, const job *j, int ndim, npy_writer *w, void **data)
+static bool create(const char *path, const job *j, npy_dtype dtype, int ndim, npy_writer *w,
+                   void **data)
 {
     npy_error err;
-    if (!npy_create(path, j->logits.dtype, ndim, j->logits.shape, w, &err))
+    if (!npy_create(path, dtype, ndim, j->logits.shape, w, &err))
         return complain_false(err.text);
     *data = npy_map(w, &err);
     return *data != NULL || complain_false(err.text);
@@ -403,7 +413,7 @@ static bool create(const char *path, const job *j, int ndim, npy_writer *w, void
 
 static bool make_scratch(job *j)
 {
-    j->scratch = scratch_map((size_t)j->rows * item_size(j));
+    j->scratch = scratch_map((size_t)j->rows * row_item_size(j));
     j->sums = calloc((size_t)j->classes, sizeof *j->sums);
     if (!j->scratch || !j->sums)
         return complain_false("no memory for the losses by class");
@@ -416,9 +426,11 @@ static bool create_outputs(job *j)
     const settings *s = j->s;
     if (s->grad_out || s->row_loss_out)
         interrupt_watch();
-    if (s->grad_out && !create(s->grad_out, j, 2, &j->grad_file, &j->grad))
+    if (s->grad_out && !create(s->grad_out, j, j->logits.dtype, 2, &j->grad_file, &j->grad))
         return false;
-    if (s->row_loss_out && !create(s->row_loss_out, j, 1, &j->row_loss_file, &j->row_loss))
+    const npy_dtype row_loss = j->dtype == BALLAST_F64 ? NPY_F8 : NPY_F4;
+    if (s->row_loss_out &&
+        !create(s->row_loss_out, j, row_loss, 1, &j->row_loss_file, &j->row_loss))
         return false;
     if (j->row_loss)
         j->row_loss_memory = row_memory_of_output(&j->row_loss_file, j->row_loss, j->rows);
@@ -426,7 +438,7 @@ static bool create_outputs(job *j)
         return false;
     if (!j->row_loss && j->scratch) {
         j->row_loss = j->scratch;
-        j->row_loss_memory = row_memory_of_scratch(j->scratch, item_size(j));
+        j->row_loss_memory = row_memory_of_scratch(j->scratch, row_item_size(j));
     }
     return true;
 }
@@ -443,7 +455,7 @@ static void job_close(job *j)
 {
     npy_abandon(&j->grad_file);
     npy_abandon(&j->row_loss_file);
-    scratch_unmap(j->scratch, (size_t)j->rows * item_size(j));
+    scratch_unmap(j->scratch, (size_t)j->rows * row_item_size(j));
     npy_close(&j->logits);
     npy_close(&j->labels);
     counts_free(&j->seen);
@@ -567,8 +579,8 @@ static ballast_labels labels_from(const job *j, int64_t row)
 static bool fold_batch(job *j, int64_t begin, int64_t end, double *sums)
 {
     ballast_per_class_args a = BALLAST_PER_CLASS_ARGS;
-    a.values.data = (const char *)j->row_loss + (size_t)begin * item_size(j);
-    a.values.dtype = j->dtype;
+    a.values.data = (const char *)j->row_loss + (size_t)begin * row_item_size(j);
+    a.values.dtype = row_dtype(j->dtype);
     a.values.count = end - begin;
     a.labels = labels_from(j, begin);
     a.classes = j->classes;
@@ -601,9 +613,13 @@ static bool fold(job *j, int64_t end)
 
 static double target_at(const job *j, int64_t i)
 {
-    return j->labels.dtype == NPY_U1   ? ((const uint8_t *)j->labels.data)[i]
-           : j->labels.dtype == NPY_F4 ? (double)((const float *)j->labels.data)[i]
-                                       : ((const double *)j->labels.data)[i];
+    switch (j->labels.dtype) {
+    case NPY_U1: return ((const uint8_t *)j->labels.data)[i];
+    case NPY_F2:
+        return (double)float_of_half(BALLAST_F16, ((const uint16_t *)j->labels.data)[i]);
+    case NPY_F4: return (double)((const float *)j->labels.data)[i];
+    default: return ((const double *)j->labels.data)[i];
+    }
 }
 
 static bool is_target(const job *j, double value)
@@ -652,7 +668,7 @@ static bool run_rows(job *j, const ballast_parallel *parallel)
 {
     slices run = {.plan = &j->plan, .parallel = parallel, .after = after_slice, .arg = j};
     run.before = j->dense ? look_at_targets : NULL;
-    run.row_bytes = (size_t)j->classes * item_size(j);
+    run.row_bytes = (size_t)j->classes * npy_item_size(j->logits.dtype);
     run.progress = &j->progress;
     run.memory[run.memory_count++] = row_memory_of_input(&j->logits, j->rows);
     run.memory[run.memory_count++] = row_memory_of_input(&j->labels, j->rows);

@@ -33,8 +33,8 @@ static const struct {
     char name[4];
     size_t size;
 } dtypes[] = {
-    {NPY_F4, "<f4", 4}, {NPY_F8, "<f8", 8}, {NPY_I4, "<i4", 4},
-    {NPY_I8, "<i8", 8}, {NPY_U1, "|u1", 1},
+    {NPY_F2, "<f2", 2}, {NPY_F4, "<f4", 4}, {NPY_F8, "<f8", 8},
+    {NPY_I4, "<i4", 4}, {NPY_I8, "<i8", 8}, {NPY_U1, "|u1", 1},
 };
 
 enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
@@ -99,12 +99,12 @@ static shown show_shape(int ndim, const int64_t *shape)
     return s;
 }
 
-/* "<f4, <f8 or <i4" */
+/* "<f2, <f4 or <f8" */
 static shown show_dtypes(unsigned mask)
 {
     shown s = {"nothing"};
     size_t used = 0;
-    mask &= NPY_F4 | NPY_F8 | NPY_I4 | NPY_I8 | NPY_U1;
+    mask &= NPY_F2 | NPY_F4 | NPY_F8 | NPY_I4 | NPY_I8 | NPY_U1;
     for (int i = 0; i < DTYPES; i++) {
         if (!(mask & dtypes[i].dtype))
             continue;
@@ -316,8 +316,6 @@ static const char *dtype_hint(span s)
     size_t n = (size_t)(s.end - s.at);
     if (n < 2)
         return "";
-    if (n > 2 && s.at[1] == 'f' && s.at[2] == '2')
-        return "half precision; ";
     switch (s.at[1]) {
     case 'b': return "bool; ";
     case 'c': return "complex; ";

@@ -2,7 +2,7 @@
 /* NumPy .npy files: read without a copy, written to a temporary file that then takes the name.
  *
  * Formats     1.0, 2.0 and 3.0 are read, 1.0 is written, with the bytes that NumPy would write.
- * Arrays      C order, 0 to 2 dimensions, little-endian f4, f8, i4, i8, and u1.
+ * Arrays      C order, 0 to 2 dimensions, little-endian f2, f4, f8, i4, i8, and u1.
  * Errors      every function that can fail returns false and fills `err` (may be NULL) with one
  *             line that names the file, the field and its value.
  * Threads     safe on different objects; one object belongs to one thread at a time. */
@@ -23,7 +23,8 @@ typedef enum npy_dtype {
     NPY_F8 = 2,
     NPY_I4 = 4,
     NPY_I8 = 8,
-    NPY_U1 = 16
+    NPY_U1 = 16,
+    NPY_F2 = 32
 } npy_dtype;
 
 enum { NPY_MAX_DIMS = 2 };
@@ -64,7 +65,7 @@ bool npy_expect(const npy_array *array, const char *name, unsigned dtype_mask, i
 /* Zeroes `array`, so a second call does nothing. */
 void npy_close(npy_array *array);
 
-/* "<f4" and so on; NULL for anything but one dtype. */
+/* "<f2" and so on; NULL for anything but one dtype. */
 const char *npy_dtype_name(npy_dtype dtype);
 
 /* Bytes of one element; 0 for anything but one dtype. */
