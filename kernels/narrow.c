@@ -194,26 +194,27 @@ LANES const void *advanced(const void *array, int64_t bytes)
     return array ? (const char *)array + bytes : NULL;
 }
 
-/* What is known of rows from `row` on; their losses go to `loss` and are added up here. */
-LANES row_terms terms_from(const row_terms *t, int64_t row, float *loss)
+/* What is known of rows from `row` on; their losses go to `loss`, and the sums of leaves to `partial`. */
+LANES row_terms terms_from(const row_terms *t, int64_t row, void *loss, double *partial)
 {
     row_terms from = *t;
     from.labels = advanced(t->labels, row * t->label_bytes);
     from.row_weight = advanced(t->row_weight, row * (int64_t)sizeof(float));
     from.grad_rows = advanced(t->grad_rows, row * (int64_t)sizeof(float));
     from.row_loss = loss;
-    from.partial = NULL;
+    from.partial = partial;
     return from;
 }
 
-/* A batch from row `row` on; returns its number of rows. */
+/* A batch from row `row` on; returns its number of rows. `loss` and `partial` as for terms_from(). */
 static __attribute__((noinline)) int64_t losses_of_batch(const cross_entropy_job *job,
                                                          const tensor *logits, const tensor *grad,
-                                                         int64_t row, int64_t end, float *loss)
+                                                         int64_t row, int64_t end, void *loss,
+                                                         double *partial)
 {
     float x[STAGE];
     const batch b = batch_from(row, end, job->classes, 1, STAGE);
-    const cross_entropy_job staged = {.rows = terms_from(&job->rows, row, loss),
+    const cross_entropy_job staged = {.rows = terms_from(&job->rows, row, loss, partial),
                                       .logits = x,
                                       .logits_stride = b.stride,
                                       .grad = job->grad ? x : NULL,
@@ -240,22 +241,35 @@ static vd take_losses(const row_terms *rows, int64_t row, int64_t count, const f
     return total;
 }
 
+/* A leaf that is longer than a batch: its losses are added up here. */
+static vd losses_of_leaf(const cross_entropy_job *job, const tensor *logits, const tensor *grad,
+                         int64_t begin, int64_t end)
+{
+    vd total = vd_zero();
+    for (int64_t i = begin, count; i < end; i += count) {
+        float loss[BATCH_ROWS];
+        count = losses_of_batch(job, logits, grad, i, end, loss, NULL);
+        total = take_losses(&job->rows, i, count, loss, total);
+    }
+    return total;
+}
+
 static void cross_entropy_by_batches(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const tensor logits = tensor_of(job->format, job->logits, job->logits_stride, 1, 1);
     const tensor grad = tensor_of(job->format, job->grad, job->grad_stride, 1, 1);
     const row_terms *rows = &job->rows;
-    const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
-    for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
-        const int64_t leaf_end = smaller(end, leaf + leaf_rows);
-        vd total = vd_zero();
-        for (int64_t i = leaf, count; i < leaf_end; i += count) {
-            float loss[BATCH_ROWS];
-            count = losses_of_batch(job, &logits, &grad, i, leaf_end, loss);
-            total = take_losses(rows, i, count, loss, total);
-        }
-        if (rows->partial)
-            rows->partial[leaf / leaf_rows] = vd_across(total);
+    const int64_t leaf_rows = rows->partial ? rows->leaf_rows : 1;
+    const int64_t batch_leaves = rows_on_stage(job->classes, STAGE, BATCH_ROWS) / leaf_rows;
+    const int64_t step = (batch_leaves > 0 ? batch_leaves : 1) * leaf_rows;
+    for (int64_t i = begin; i < end; i += step) {
+        const int64_t step_end = smaller(end, i + step);
+        double *partial = rows->partial ? rows->partial + i / leaf_rows : NULL;
+        float *row_loss = rows->row_loss ? (float *)rows->row_loss + i : NULL;
+        if (batch_leaves > 0)
+            losses_of_batch(job, &logits, &grad, i, step_end, row_loss, partial);
+        else
+            *partial = vd_across(losses_of_leaf(job, &logits, &grad, i, step_end));
     }
 }
 

@@ -434,16 +434,21 @@ LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch,
 }
 
 /* n logits in f32: where they are, or on the stage. The two chunks that were asked for last are there. */
-LANES const float *logits_in_f32(row_pipe *p, const void *source, int64_t n)
+/* The two chunks that were asked for last are on the stage. */
+static __attribute__((noinline, unused)) const float *logits_on_stage(row_pipe *p, const void *source,
+                                                                      int64_t n)
 {
-    if (!p->format)
-        return source;
     if (p->staged[p->newest] != source) {
         p->newest ^= 1;
         p->staged[p->newest] = source;
         p->format->widen(source, n, p->stage->in[p->newest]);
     }
     return p->stage->in[p->newest];
+}
+
+LANES const float *logits_in_f32(row_pipe *p, const void *source, int64_t n)
+{
+    return __builtin_expect(!p->format, 1) ? source : logits_on_stage(p, source, n);
 }
 
 /* The chunk whose maximum is found while the present one is summed; NULL: none. */
@@ -481,12 +486,12 @@ LANES int leaves_numbers(const departure *d, const int leaving)
     return leaving == SUBTRACTED || (d->h - d->h == 0.0f && d->label_value == d->label_value);
 }
 
-/* What left for the stage goes on to its place. */
-LANES void put_in_place(const row_pipe *p, const departing_row *row, int64_t at, const departure *d,
-                        const int leaving)
+/* What left for the stage goes on to its place. Out of line, as what is above, so that rows of f32 run
+ * straight through. */
+static __attribute__((noinline, unused)) void put_in_place(const row_pipe *p,
+                                                           const departing_row *row, int64_t at,
+                                                           const departure *d, int leaving)
 {
-    if (!p->format || d->n == 0)
-        return;
     uint16_t *const to = output_address(p->format, row->out, at);
     if (leaves_numbers(d, leaving))
         p->format->narrow_numbers(d->out, d->n, to);
@@ -583,7 +588,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
             look_ahead(p, input_address(p->format, x, at + n), chunk_length(classes, at + n));
         const departure d = departing_chunk(p, old, at, leaving);
         const chunk_sum s = sum_chunk(&p->next, c, left_out, d, leaving, streamed);
-        if (leaving)
+        if (leaving && p->format && d.n > 0)
             put_in_place(p, old, at, &d, leaving);
         if (kept_sums) {
             p->ref[k] = c.ref;
@@ -634,7 +639,8 @@ LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leavin
     for (int64_t at = 0; at < row->whole.n; at += CHUNK) {
         const departure d = departing_chunk(p, row, at, leaving);
         leave_now(&d, leaving, streamed);
-        put_in_place(p, row, at, &d, leaving);
+        if (p->format)
+            put_in_place(p, row, at, &d, leaving);
     }
 }
 
@@ -687,14 +693,16 @@ static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const 
             pass_chunk(c, &p->next, before, SCALED, 1, 0);
         else
             pass_chunk(c, &p->next, before, SCALED, 0, 0);
-        put_in_place(p, row, at - CHUNK, &before, SCALED);
+        if (p->format && before.n > 0)
+            put_in_place(p, row, at - CHUNK, &before, SCALED);
         d.e = c.kept;
         set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
         before = d;
     }
     if (before.n > 0) {
         leave_now(&before, SCALED, streamed);
-        put_in_place(p, row, classes - before.n, &before, SCALED);
+        if (p->format)
+            put_in_place(p, row, classes - before.n, &before, SCALED);
     }
     p->next = after;
 }
