@@ -2,7 +2,7 @@
 /* What kernels read and write, and the names of what a kernel file exports.
  *
  * A kernel file is compiled once per ISA, with -DBALLAST_ISA_<isa>. Its `storage` is f32. Elements of
- * 16 bits come to it widened: row by row in narrow.c, or piece by piece, as its job's format says. */
+ * 16 bits come to it widened: by rows in narrow.c, or piece by piece, as its job's format says. */
 #ifndef BALLAST_STORAGE_H
 #define BALLAST_STORAGE_H
 
