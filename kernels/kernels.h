@@ -119,7 +119,8 @@ typedef struct reduce_job {
  *
  * A row's sum is that of its chunks, whoever computes them. So a batch of rows takes three steps, of
  * which the first and the last are cut anywhere between chunks and run on any threads:
- *   states   what each chunk sums to. Its exponentials wait where its output will be.
+ *   states   what each chunk sums to. Its exponentials wait where its output will be, or, of 16 bits, are
+ *            computed once more.
  *   combine  adds a row's chunks in index order. Row outputs and the sums over rows are done then.
  *   outputs  what depends on the row's sum.
  * Chunks are counted through the rows of the batch. The bits are those of the kernel that computes

@@ -510,6 +510,8 @@ static void test_half(void **state)
     each_variant(BALLAST_F16, matrices[0], "count=5000", ALL_VARIANTS, expect_anywhere, "f16", s);
     each_variant(BALLAST_BF16, "rows=3001,classes=100", "count=1000003", 2, expect_on_threads, "bf16",
                  s);
+    each_variant(BALLAST_BF16, "rows=2,classes=70001", NULL, 3, expect_on_threads,
+                 "bf16, threads sharing rows", s);
 }
 
 /* ---- Main ------------------------------------------------------------------------------------ */

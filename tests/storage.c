@@ -128,6 +128,27 @@ static void test_long_rows(void **state)
             }
 }
 
+/* Classes in planes: packs of one to four tiles, whole and not, that are kept and that are not. */
+static void test_planes(void **state)
+{
+    static const int widths[] = {1, 21, 256, 300, 1000, 1025, 2049, 5000}, inners[] = {1, 17, 64, 130};
+    const ballast_dtype dtype = *(const ballast_dtype *)*state;
+    char text[PROBLEM_TEXT], message[PROBLEM_TEXT];
+    problem p;
+
+    for (int i = 0; operation_at(i); i++)
+        for (int w = 0; w < 32 && operation_at(i)->keys & KEY(KEY_INNER); w++) {
+            const int inner = inners[w % 4];
+
+            snprintf(text, sizeof text, "%s:%s:rows=%d,classes=%d,inner=%d,inputs=%s",
+                     operation_at(i)->name, problem_dtype_name(dtype), inner, widths[w / 4], inner,
+                     w / 4 % 2 ? "mixed_specials" : "confident");
+            if (!problem_parse(text, &p, message, sizeof message))
+                fail_msg("%s: %s", text, message);
+            expect_bits_of_f32(&p);
+        }
+}
+
 /* ---- Up to the last byte of a page ------------------------------------------------------------ */
 
 typedef struct guarded {
@@ -215,7 +236,8 @@ int main(void)
     static ballast_dtype bf16 = BALLAST_BF16, f16 = BALLAST_F16;
 #define ON(test)                                                                                  \
     {#test ": bf16", test, NULL, NULL, &bf16}, {#test ": f16", test, NULL, NULL, &f16}
-    const struct CMUnitTest tests[] = {ON(test_bits_of_f32), ON(test_long_rows), ON(test_edges)};
+    const struct CMUnitTest tests[] = {ON(test_bits_of_f32), ON(test_long_rows), ON(test_planes),
+                                       ON(test_edges)};
 
     return cmocka_run_group_tests_name("storage", tests, NULL, NULL);
 }
