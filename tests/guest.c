@@ -782,13 +782,13 @@ enum { SMALL_STACK = 128 << 10, PAINTED_STACK = 512 << 10, PAINT = 0x5c };
 
 /* What a call may take, its plan included. Kernels are compiled alike in every build type, so this
  * holds of debug builds too. */
-enum { STACK_BOUND = 64 << 10, PLANES_STACK_BOUND = 100 << 10, HALF_PLANES_STACK_BOUND = 112 << 10 };
+enum { STACK_BOUND = 64 << 10, HALF_STACK_BOUND = 76 << 10, PLANES_STACK_BOUND = 100 << 10 };
 
 static size_t stack_bound(const call *c, const shape *s)
 {
-    if (!strstr(c->name, "in planes"))
-        return STACK_BOUND;
-    return s->dtype == BALLAST_BF16 ? HALF_PLANES_STACK_BOUND : PLANES_STACK_BOUND;
+    if (strstr(c->name, "in planes"))
+        return PLANES_STACK_BOUND;
+    return s->dtype == BALLAST_BF16 ? HALF_STACK_BOUND : STACK_BOUND;
 }
 
 typedef struct stack_run {
