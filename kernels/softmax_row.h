@@ -433,7 +433,6 @@ LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch,
     p->newest = 0;
 }
 
-/* n logits in f32: where they are, or on the stage. The two chunks that were asked for last are there. */
 /* The two chunks that were asked for last are on the stage. */
 static __attribute__((noinline, unused)) const float *logits_on_stage(row_pipe *p, const void *source,
                                                                       int64_t n)
@@ -446,6 +445,7 @@ static __attribute__((noinline, unused)) const float *logits_on_stage(row_pipe *
     return p->stage->in[p->newest];
 }
 
+/* n logits in f32: where they are, or on the stage. */
 LANES const float *logits_in_f32(row_pipe *p, const void *source, int64_t n)
 {
     return __builtin_expect(!p->format, 1) ? source : logits_on_stage(p, source, n);
