@@ -218,6 +218,21 @@ uint64_t case_hash(const case_results *r)
     return hash;
 }
 
+ballast_status case_hash_of(const problem *p, const ballast_implementation *implementation,
+                            const ballast_parallel *parallel, uint64_t *hash)
+{
+    case_data c;
+    case_results r;
+
+    case_make(p, &c);
+    case_results_make(&c, &r);
+    const ballast_status status = case_run(&c, implementation, parallel, &r);
+    *hash = case_hash(&r);
+    case_results_free(&r);
+    case_free(&c);
+    return status;
+}
+
 /* ---- Comparing ------------------------------------------------------------------------------- */
 
 static void print_bits(const void *value, size_t size, char *text, size_t room)

@@ -198,6 +198,10 @@ const char *case_stray_write(const case_results *out);
 /* FNV-1a, 64 bits, over the bytes of the outputs' rows. */
 uint64_t case_hash(const case_results *out);
 
+/* Draws a problem, runs it as case_run() does, and hashes its outputs; the status of the call. */
+ballast_status case_hash_of(const problem *p, const ballast_implementation *implementation,
+                            const ballast_parallel *parallel, uint64_t *hash);
+
 /* The first difference of the outputs that both have. */
 typedef struct case_difference {
     const char *output;

@@ -67,22 +67,6 @@ static int read_file(const char *path)
 
 /* ---- Hashes ---------------------------------------------------------------------------------- */
 
-/* The serial call, and the bits of it; the status of the call. */
-static ballast_status hash_of(const problem *p, const ballast_implementation *implementation,
-                              uint64_t *hash)
-{
-    case_data c;
-    case_results r;
-
-    case_make(p, &c);
-    case_results_make(&c, &r);
-    const ballast_status status = case_run(&c, implementation, NULL, &r);
-    *hash = case_hash(&r);
-    case_results_free(&r);
-    case_free(&c);
-    return status;
-}
-
 /* Problems with this in their text are left out; NULL: none is. */
 static const char *left_out;
 
@@ -99,7 +83,7 @@ static void check_line(const line *l, const ballast_implementation *implementati
         t->left_out++;
         return;
     }
-    const ballast_status status = hash_of(&l->p, implementation, &hash);
+    const ballast_status status = case_hash_of(&l->p, implementation, NULL, &hash);
 
     if (status == BALLAST_ERR_UNSUPPORTED) {
         t->unsupported++;
@@ -146,7 +130,8 @@ static int update(const char *path)
 
     for (int i = 0; i < line_count; i++) {
         const ballast_status status =
-            lines[i].is_problem ? hash_of(&lines[i].p, scalar, &lines[i].hash) : BALLAST_OK;
+            lines[i].is_problem ? case_hash_of(&lines[i].p, scalar, NULL, &lines[i].hash)
+                                : BALLAST_OK;
 
         if (status != BALLAST_OK) {
             printf("golden: %s: %s\n", lines[i].text, ballast_status_name(status));

@@ -733,18 +733,10 @@ static void run_backwards(void *context, int64_t tasks, void (*task)(void *, int
         task(arg, tasks);
 }
 
+/* False where this library has no f64. */
 static bool hash_of(const problem *p, const ballast_parallel *parallel, uint64_t *hash)
 {
-    case_data c;
-    case_results r;
-
-    case_make(p, &c);
-    case_results_make(&c, &r);
-    const ballast_status status = case_run(&c, NULL, parallel, &r);
-    *hash = case_hash(&r);
-    case_results_free(&r);
-    case_free(&c);
-    return status == BALLAST_OK; /* else there is no f64 here */
+    return case_hash_of(p, NULL, parallel, hash) == BALLAST_OK;
 }
 
 static void add_problem(const char *words)
