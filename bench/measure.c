@@ -14,20 +14,27 @@ double measure_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* A dependent integer addition takes one cycle on every CPU that Ballast has kernels for. */
+/* A dependent integer addition takes one cycle on every CPU that Ballast has kernels for. Of a register, for
+ * CPUs since Intel's Golden Cove add constants while they rename, several a cycle. */
 double measure_cycle(void)
 {
     enum { STEPS = 4000, ADDS = 8 };
-    uint64_t sum = 1;
+    uint64_t sum = 1, step = 1;
     const double start = measure_now();
     for (int i = 0; i < STEPS; i++)
-        for (int k = 0; k < ADDS; k++)
 #if defined(__x86_64__)
-            __asm__ volatile("add $1, %0" : "+r"(sum));
+#define ADD "add %1, %0\n\t"
 #elif defined(__aarch64__)
-            __asm__ volatile("add %0, %0, #1" : "+r"(sum));
+#define ADD "add %0, %0, %1\n\t"
+#endif
+#ifdef ADD
+        __asm__ volatile(ADD ADD ADD ADD ADD ADD ADD ADD : "+r"(sum) : "r"(step));
+#undef ADD
 #else
-            __asm__ volatile("" : "+r"(++sum));
+        for (int k = 0; k < ADDS; k++) {
+            sum += step;
+            __asm__ volatile("" : "+r"(sum), "+r"(step));
+        }
 #endif
     return (measure_now() - start) / (STEPS * ADDS);
 }
