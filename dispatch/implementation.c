@@ -6,6 +6,7 @@
  * published is the one that everybody uses: no lock, and BALLAST_ISA counts as read once. */
 #include "implementation.h"
 
+#include "fp_environment.h"
 #include "profile.h"
 #include "tuning.h"
 
@@ -100,6 +101,7 @@ static unsigned find_out(void)
 
     ballast__cpu_read(NULL, &cpu);
     ballast__tuning_begin(&cpu);
+    ballast__fp_environment_begin(&cpu);
     for (int i = 0; i < IMPLEMENTATIONS; i++)
         if (ballast__cpu_runs(&cpu, list[i].isa, NULL, 0)) {
             runnable |= 1u << i;

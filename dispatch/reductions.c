@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Reductions of a vector to one double. The plan's rows are elements. */
+#include "canonical.h"
 #include "plan.h"
 
 #include <math.h>
@@ -97,9 +98,58 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(weighted_sum, ballast_reduce_args, prepare, WEIGHTED_SUM, NULL)
+/* ---- One leaf, at once ----------------------------------------------------------------------- */
+
+/* So many f32 elements that there are, and nothing wrong about where. */
+static bool is_plain_vector(const ballast_vector *v, int64_t count)
+{
+    return v->data && v->dtype == BALLAST_F32 && v->count == count &&
+           ballast__is_plain_range(ballast__bytes(v->data, (size_t)count * sizeof(float)),
+                                   sizeof(float));
+}
+
+static bool is_apart_from(byte_range result, const ballast_vector *v, int64_t count)
+{
+    return ballast__are_apart(result, ballast__bytes(v->data, (size_t)count * sizeof(float)));
+}
+
+/* A sum of a short vector takes no longer than its plan would. */
+static bool sum_at_once(const void *args, const ballast_exec *exec)
+{
+    const ballast_reduce_args *a = args;
+    const ballast_implementation *implementation = ballast__serial_implementation(exec);
+
+    if (!implementation || !a || a->struct_size != sizeof *a)
+        return false;
+    const int64_t count = a->x.count;
+    const byte_range result = ballast__bytes(a->result, sizeof *a->result);
+    if (count < 1 || count > REDUCE_SPAN || !is_plain_vector(&a->x, count) ||
+        (a->weights.data && !is_plain_vector(&a->weights, count)) || !a->result ||
+        !ballast__is_plain_range(result, sizeof *a->result) ||
+        !is_apart_from(result, &a->x, count) || !is_apart_from(result, &a->weights, count))
+        return false;
+    if (ballast__tuning_of(TUNE_WEIGHTED_SUM, BALLAST_F32, count, 1).word != 0)
+        return false; /* a profile says how */
+    double parts[REDUCE_PARTS];
+    const reduce_job job = {.x = a->x.data,
+                            .weights = a->weights.data,
+                            .partial = parts,
+                            .leaf_rows = REDUCE_SPAN};
+    implementation->f32->weighted_sum(&job, 0, count);
+    *a->result = canonical(parts[0]);
+    return true;
+}
+
+static bool dot_at_once(const void *args, const ballast_exec *exec)
+{
+    const ballast_reduce_args *a = args;
+
+    return a && a->struct_size == sizeof *a && a->weights.data && sum_at_once(args, exec);
+}
+
+DEFINE_OPERATION(weighted_sum, ballast_reduce_args, prepare, WEIGHTED_SUM, sum_at_once)
 DEFINE_OPERATION(weighted_mean, ballast_reduce_args, prepare, WEIGHTED_MEAN, NULL)
 DEFINE_OPERATION(weighted_sum_of_squares, ballast_reduce_args, prepare, WEIGHTED_SUM_OF_SQUARES,
                  NULL)
-DEFINE_OPERATION(dot, ballast_reduce_args, prepare, DOT, NULL)
+DEFINE_OPERATION(dot, ballast_reduce_args, prepare, DOT, dot_at_once)
 DEFINE_OPERATION(weighted_log_sum_exp, ballast_reduce_args, prepare, WEIGHTED_LOG_SUM_EXP, NULL)

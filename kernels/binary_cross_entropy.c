@@ -58,5 +58,5 @@ void KERNEL(binary_cross_entropy)(const sigmoid_job *job, int64_t begin, int64_t
     const sigmoid_loss none = {0};
     const int outputs = outputs_of(job);
     if (outputs)
-        sigmoid_rows(job, &none, functions[outputs], outputs, begin, end);
+        KERNEL(sigmoid_rows)(job, &none, functions[outputs], outputs, begin, end);
 }

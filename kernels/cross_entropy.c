@@ -195,7 +195,8 @@ typedef struct loss_sums {
     vd total; /* of the leaf under way */
 } loss_sums;
 
-LANES void end_block(const cross_entropy_job *job, loss_sums *s)
+/* Out of line: it is long, and needed at three places. */
+static __attribute__((noinline)) void end_block(const cross_entropy_job *job, loss_sums *s)
 {
     const int64_t count = smaller(s->end - s->begin, BLOCK);
     const vf loss = finish_pending(&s->pending);

@@ -92,13 +92,11 @@ LANES_LARGE double pass_rows(const one_chunk_rows *r, const storage *x, exp_scal
     return vd_across(total);
 }
 
-/* At the first rows of a call, when nothing leaves. */
-static __attribute__((noinline, unused)) double
-pass_rows_alone(const one_chunk_rows *r, const storage *x, exp_scale scale, const storage *ahead,
-                float *max_ahead)
-{
-    return pass_rows(r, x, scale, ahead, max_ahead, r->leaves, NOTHING_LEAVES, 0);
-}
+/* In softmax_row.c: the same at the first rows of a call, when nothing leaves; and one pass after the
+ * other, where logits are shifted. */
+#define pass_rows_alone KERNEL(pass_rows_alone)
+double pass_rows_alone(const one_chunk_rows *r, const storage *x, exp_scale scale,
+                       const storage *ahead, float *max_ahead);
 
 LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
 {
@@ -108,23 +106,9 @@ LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
     return vd_across(total);
 }
 
-/* One pass after the other, where logits are shifted. */
-static __attribute__((noinline, unused)) double
-pass_rows_apart(const one_chunk_rows *r, const storage *x, reference ref, const storage *ahead,
-                float *max_ahead, int leaving, int streamed)
-{
-    const int64_t n = r->classes, last = n - GROUP;
-    const exp_scale scale = exp_scale_of(ref.n);
-    const vf shift = vset1(ref.shift);
-    if (r->leaves.n > 0)
-        leave_now(&r->leaves, leaving, streamed);
-    for (int64_t i = 0; i < n; i += GROUP) {
-        const int64_t at = smaller(i, last);
-        exponentials_of_group(x + at, GROUP, scale, shift, 1, r->free_slot + at);
-    }
-    *max_ahead = max_of(ahead, n);
-    return sum_of_slot(r->kept.slot, n);
-}
+#define pass_rows_apart KERNEL(pass_rows_apart)
+double pass_rows_apart(const one_chunk_rows *r, const storage *x, reference ref,
+                       const storage *ahead, float *max_ahead, int leaving, int streamed);
 
 /* Takes in the row at x, which `next` follows (NULL: none does). Returns the sum of the row taken in
  * before, which may be told to leave then; of the first row, nothing of use. */
@@ -153,15 +137,8 @@ LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const storage *x, int64_t lef
 }
 
 /* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
-static __attribute__((noinline, unused)) row_sum end_of_rows(one_chunk_rows *r, int leaving,
-                                                             int streamed)
-{
-    if (r->leaves.n > 0)
-        leave_now(&r->leaves, leaving, streamed);
-    r->leaves.n = 0;
-    r->free_slot = r->kept.slot;
-    return (row_sum){r->kept.ref, sum_of_slot(r->kept.slot, r->classes), (double)r->kept.left_out};
-}
+#define end_of_rows KERNEL(end_of_rows)
+row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed);
 
 /* The row whose sum came out last will leave as out_c = h e_c / (its reference), but for the column
  * `label`, which becomes label_value. */

@@ -267,6 +267,12 @@ LANES enum focal_path path_of(double gamma)
     return gamma == 2.0 ? GAMMA_2 : GAMMA_ANY;
 }
 
+void KERNEL(sigmoid_rows)(const sigmoid_job *job, const sigmoid_loss *loss,
+                          const sigmoid_functions *f, int outputs, int64_t begin, int64_t end)
+{
+    sigmoid_rows(job, loss, f, outputs, begin, end);
+}
+
 /* Loss, or loss and gradient: most of the work is in both. */
 void KERNEL(sigmoid_focal)(const sigmoid_job *job, int64_t begin, int64_t end)
 {
@@ -287,6 +293,6 @@ void KERNEL(sigmoid_focal)(const sigmoid_job *job, int64_t begin, int64_t end)
     f.gamma_low = (float)(gamma - (double)f.gamma);
     /* for z < 0, f' < (gamma + 1) e^(gamma + 1); and log(gamma + 1) / (gamma + 1) < 0.37 */
     f.cut = (float)(-87.4 / (gamma + 1.0) - 0.37);
-    sigmoid_rows(job, &f, functions[path_of(gamma)][job->grad != NULL],
-                 job->grad ? OUT_BOTH : OUT_LOSS, begin, end);
+    KERNEL(sigmoid_rows)(job, &f, functions[path_of(gamma)][job->grad != NULL],
+                         job->grad ? OUT_BOTH : OUT_LOSS, begin, end);
 }

@@ -912,9 +912,11 @@ LANES const double *losses_of_rows(const batch *a, double *loss)
     return loss;
 }
 
-/* Rows [begin, end). */
-static void sigmoid_rows(const sigmoid_job *job, const sigmoid_loss *loss,
-                         const sigmoid_functions *f, int outputs, int64_t begin, int64_t end)
+/* Rows [begin, end). One copy, in sigmoid_focal.c, is for the kernels of all files. */
+void KERNEL(sigmoid_rows)(const sigmoid_job *job, const sigmoid_loss *loss,
+                          const sigmoid_functions *f, int outputs, int64_t begin, int64_t end);
+static inline void sigmoid_rows(const sigmoid_job *job, const sigmoid_loss *loss,
+                                const sigmoid_functions *f, int outputs, int64_t begin, int64_t end)
 {
     const row_terms *t = &job->rows;
     int64_t leaf_end = begin;

@@ -318,23 +318,14 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     return sum;
 }
 
-/* Out of line, so that ordinary rows keep their registers. */
-static __attribute__((noinline, unused)) chunk_sum
-pass_chunk_shifted(chunk c, search *next, departure d, int leaving, int streamed)
-{
-    if (leaving == SCALED)
-        return pass_chunk(c, next, d, SCALED, streamed, 1);
-    if (leaving == SUBTRACTED)
-        return pass_chunk(c, next, d, SUBTRACTED, streamed, 1);
-    return pass_chunk(c, next, d, NOTHING_LEAVES, streamed, 1);
-}
+/* In softmax_row.c, one copy each: pass_chunk() where logits are shifted, so that ordinary rows keep their
+ * registers; and while nothing leaves, for the other passes should not wait then as if something did: at
+ * the first rows of a call, and in rows too long for the scratch. */
+#define pass_chunk_shifted KERNEL(pass_chunk_shifted)
+chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, int streamed);
 
-/* While nothing leaves, the other passes should not wait as if something did: at the first rows of a
- * call, and in rows too long for the scratch. */
-static __attribute__((noinline, unused)) chunk_sum pass_chunk_alone(chunk c, search *next)
-{
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0);
-}
+#define pass_chunk_alone KERNEL(pass_chunk_alone)
+chunk_sum pass_chunk_alone(chunk c, search *next);
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
@@ -612,26 +603,8 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
 }
 
 /* What leaves, leaves now, with nothing beside it. */
-static __attribute__((noinline, unused)) void leave_now(const departure *d, int leaving, int streamed)
-{
-    const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
-    if (leaving == SCALED) {
-        if (ahead > 0)
-            leave_group(d, 0, ahead, SCALED, 0);
-        if (streamed)
-            for (int64_t i = ahead; i < d->n; i += GROUP)
-                leave_group(d, i, d->n - i, SCALED, 1);
-        else
-            for (int64_t i = 0; i < d->n; i += GROUP)
-                leave_group(d, i, d->n - i, SCALED, 0);
-        leave_label(d, streamed ? ahead : d->n, SCALED);
-    } else {
-        if (ahead > 0)
-            leave_group(d, 0, ahead, SUBTRACTED, 0);
-        for (int64_t i = ahead; i < d->n; i += GROUP)
-            leave_group(d, i, d->n - i, SUBTRACTED, streamed);
-    }
-}
+#define leave_now KERNEL(leave_now)
+void leave_now(const departure *d, int leaving, int streamed);
 
 LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leaving,
                          const int streamed)
@@ -659,53 +632,9 @@ LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
 LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
 
 /* A row too long for the scratch: its exponentials are in `kept`, or computed once more. */
-static __attribute__((noinline, unused)) void leave_long_row(row_pipe *p, const departing_row *row,
-                                                             row_sum sum, double h,
-                                                             const float *kept, int streamed)
-{
-    const int64_t classes = p->classes;
-    const search after = p->next;
-    departure before = {.n = 0};
-    for (int64_t at = 0, k = 0; at < classes; at += CHUNK, k++) {
-        const int64_t n = chunk_length(classes, at);
-        departure d = row->whole;
-        d.n = n;
-        d.out = p->format ? p->stage->out : (storage *)row->out + at;
-        d.label -= at;
-        if (kept) {
-            d.e = at + n < classes ? kept + at : p->scratch;
-            set_scale(&d, narrowed(h * chunk_factor(p->ref[k], sum.ref)));
-            leave_now(&d, SCALED, 0); /* its lines are in the caches */
-            continue;
-        }
-        const void *source = input_address(p->format, row->x, at);
-        const float *logits = logits_in_f32(p, source, n);
-        chunk c = {logits, n, reference_of_chunk(p, source, logits, n), LEAVE_NOTHING,
-                   p->scratch + k % 2 * CHUNK};
-        const int last = at + n == classes;
-        look_ahead(p, last ? NULL : input_address(p->format, row->x, at + n),
-                   chunk_length(classes, at + n));
-        if (c.ref.shift != 0.0f)
-            pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
-        else if (before.n == 0)
-            pass_chunk_alone(c, &p->next);
-        else if (streamed)
-            pass_chunk(c, &p->next, before, SCALED, 1, 0);
-        else
-            pass_chunk(c, &p->next, before, SCALED, 0, 0);
-        if (p->format && before.n > 0)
-            put_in_place(p, row, at - CHUNK, &before, SCALED);
-        d.e = c.kept;
-        set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
-        before = d;
-    }
-    if (before.n > 0) {
-        leave_now(&before, SCALED, streamed);
-        if (p->format)
-            put_in_place(p, row, classes - before.n, &before, SCALED);
-    }
-    p->next = after;
-}
+#define leave_long_row KERNEL(leave_long_row)
+void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h,
+                    const float *kept, int streamed);
 
 /* The row just summed will leave as out_c = h e_c / (the row's reference), but for the column `label`,
  * which becomes label_value. `kept` as given to sum_row. The row must not be special. */

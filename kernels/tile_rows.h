@@ -55,15 +55,9 @@ LANES vd folded_1(const float *e, int64_t classes)
     return classes > 1 ? vd_plus(total, folded_2(e, classes, 1)) : total;
 }
 
-/* The sum of each row. Out of line: it is long, and each file needs it more than once. Sixteen classes and
- * fewer have code of their own, without the tests for more: those are half of its instructions. */
-static __attribute__((noinline, unused)) void sum_tile(const float *e, int64_t classes, double *sum)
-{
-    if (classes <= BLOCK)
-        vd_store(sum, folded_1(e, smaller(classes, BLOCK)));
-    else
-        vd_store(sum, folded_1(e, classes));
-}
+/* The sum of each row. In tile_rows.c: it is long, and several files need it. */
+#define sum_tile KERNEL(sum_tile)
+void sum_tile(const float *e, int64_t classes, double *sum);
 
 /* What becomes of an element of a tile when it leaves: itself, or a product or two differences with
  * terms of its row. `kind` is a constant after inlining. */

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* What softmax_row.h and one_chunk_rows.h do seldom: at the ends of calls, of long rows, of rows far from 0.
+ * Apart, for it is long, and one copy does for the kernels of all files. */
+#include "one_chunk_rows.h"
+
+/* What leaves, leaves first: no other pass is long enough beside it. */
+chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, int streamed)
+{
+    if (leaving)
+        leave_now(&d, leaving, streamed);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1);
+}
+
+/* While nothing leaves, the other passes should not wait as if something did: at the first rows of a
+ * call, and in rows too long for the scratch. */
+chunk_sum pass_chunk_alone(chunk c, search *next)
+{
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0);
+}
+
+/* What leaves, leaves now, with nothing beside it. */
+void leave_now(const departure *d, int leaving, int streamed)
+{
+    const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
+    if (leaving == SCALED) {
+        if (ahead > 0)
+            leave_group(d, 0, ahead, SCALED, 0);
+        if (streamed)
+            for (int64_t i = ahead; i < d->n; i += GROUP)
+                leave_group(d, i, d->n - i, SCALED, 1);
+        else
+            for (int64_t i = 0; i < d->n; i += GROUP)
+                leave_group(d, i, d->n - i, SCALED, 0);
+        leave_label(d, streamed ? ahead : d->n, SCALED);
+    } else {
+        if (ahead > 0)
+            leave_group(d, 0, ahead, SUBTRACTED, 0);
+        for (int64_t i = ahead; i < d->n; i += GROUP)
+            leave_group(d, i, d->n - i, SUBTRACTED, streamed);
+    }
+}
+
+/* A row too long for the scratch: its exponentials are in `kept`, or computed once more. */
+void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h,
+                    const float *kept, int streamed)
+{
+    const int64_t classes = p->classes;
+    const search after = p->next;
+    departure before = {.n = 0};
+    for (int64_t at = 0, k = 0; at < classes; at += CHUNK, k++) {
+        const int64_t n = chunk_length(classes, at);
+        departure d = row->whole;
+        d.n = n;
+        d.out = p->format ? p->stage->out : (storage *)row->out + at;
+        d.label -= at;
+        if (kept) {
+            d.e = at + n < classes ? kept + at : p->scratch;
+            set_scale(&d, narrowed(h * chunk_factor(p->ref[k], sum.ref)));
+            leave_now(&d, SCALED, 0); /* its lines are in the caches */
+            continue;
+        }
+        const void *source = input_address(p->format, row->x, at);
+        const float *logits = logits_in_f32(p, source, n);
+        chunk c = {logits, n, reference_of_chunk(p, source, logits, n), LEAVE_NOTHING,
+                   p->scratch + k % 2 * CHUNK};
+        const int last = at + n == classes;
+        look_ahead(p, last ? NULL : input_address(p->format, row->x, at + n),
+                   chunk_length(classes, at + n));
+        if (c.ref.shift != 0.0f)
+            pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
+        else if (before.n == 0)
+            pass_chunk_alone(c, &p->next);
+        else if (streamed)
+            pass_chunk(c, &p->next, before, SCALED, 1, 0);
+        else
+            pass_chunk(c, &p->next, before, SCALED, 0, 0);
+        if (p->format && before.n > 0)
+            put_in_place(p, row, at - CHUNK, &before, SCALED);
+        d.e = c.kept;
+        set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
+        before = d;
+    }
+    if (before.n > 0) {
+        leave_now(&before, SCALED, streamed);
+        if (p->format)
+            put_in_place(p, row, classes - before.n, &before, SCALED);
+    }
+    p->next = after;
+}
+
+/* At the first rows of a call, when nothing leaves. */
+double pass_rows_alone(const one_chunk_rows *r, const storage *x, exp_scale scale,
+                       const storage *ahead, float *max_ahead)
+{
+    return pass_rows(r, x, scale, ahead, max_ahead, r->leaves, NOTHING_LEAVES, 0);
+}
+
+/* One pass after the other, where logits are shifted. */
+double pass_rows_apart(const one_chunk_rows *r, const storage *x, reference ref,
+                       const storage *ahead, float *max_ahead, int leaving, int streamed)
+{
+    const int64_t n = r->classes, last = n - GROUP;
+    const exp_scale scale = exp_scale_of(ref.n);
+    const vf shift = vset1(ref.shift);
+    if (r->leaves.n > 0)
+        leave_now(&r->leaves, leaving, streamed);
+    for (int64_t i = 0; i < n; i += GROUP) {
+        const int64_t at = smaller(i, last);
+        exponentials_of_group(x + at, GROUP, scale, shift, 1, r->free_slot + at);
+    }
+    *max_ahead = max_of(ahead, n);
+    return sum_of_slot(r->kept.slot, n);
+}
+
+/* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
+row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed)
+{
+    if (r->leaves.n > 0)
+        leave_now(&r->leaves, leaving, streamed);
+    r->leaves.n = 0;
+    r->free_slot = r->kept.slot;
+    return (row_sum){r->kept.ref, sum_of_slot(r->kept.slot, r->classes), (double)r->kept.left_out};
+}
