@@ -96,13 +96,28 @@ class Tune(unittest.TestCase):
         self.assertEqual(os.stat(os.path.dirname(told["profile"])).st_mode & 0o777, 0o700)
         self.assertEqual((told["cases"], told["cases_measured"]), (3, 3))
         text = self.read(told["profile"])
+        build = text.split("\n")[1].removeprefix("build ")  # another build has another file
+        self.assertRegex(os.path.basename(told["profile"]),
+                         r"^[0-9a-f]{16}-%s\.profile$" % re.escape(build))
         lines = [line.split() for line in text.split("\n")[5:-2]]
         chosen = {(l[0], l[1]) for l in lines if not l[1].endswith("=default")}
         self.assertEqual(chosen, {(r["case"], r["choice"] + "=" + r["candidate"])
                                   for r in told["results"] if r["verdict"] == "chosen"})
         info = self.good("info")
         self.assertIn("%d choice" % len(lines), " ".join(info.split()))
-        self.assertNotIn("ignored", info)
+        info = json.loads(self.good("info", "--json"))
+        self.assertEqual((info["own_profile"], info["own_profile_exists"]),
+                         (told["profile"], True))
+        self.assertNotIn("ignored", " ".join(info["profile"]))
+
+    def test_no_profile_yet(self):
+        info = json.loads(self.good("info", "--json"))
+        self.assertTrue(info["own_profile"].startswith(self.path("cache/ballast/")))
+        self.assertFalse(info["own_profile_exists"])
+        self.assertIn("`ballast tune` writes it", self.good("info"))
+        nowhere = {"XDG_CACHE_HOME": "", "HOME": ""}
+        info = json.loads(self.good("info", "--json", env=nowhere))
+        self.assertEqual((info["own_profile"], info["own_profile_exists"]), (None, False))
 
     def test_only_what_is_faster_is_chosen(self):
         for r in self.tune()["results"]:

@@ -12,8 +12,10 @@
 #include "user_profile.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const option_spec specs[] = {{NULL, NULL, NULL, 0}};
 
@@ -74,7 +76,9 @@ typedef struct facts {
     int64_t threads;
     bool f64;
     const char *chosen, *variable;
-    char *profile; /* what the library says of it: lines */
+    char *profile;      /* what the library says of it: lines */
+    char own[PATH_MAX]; /* the user's; "" where there is no home */
+    bool has_own;       /* and it is there */
 } facts;
 
 /* Asked of the library itself: only it knows what it was built with. */
@@ -100,6 +104,9 @@ static void gather(facts *f, int64_t threads)
 {
     user_profile_load();
     f->profile = read_profile();
+    if (!user_profile_path(f->own, sizeof f->own))
+        f->own[0] = '\0';
+    f->has_own = f->own[0] && access(f->own, F_OK) == 0;
     ballast__cpu_read(NULL, &f->cpu);
     topology_read(&f->machine);
     quota_read("", &f->q);
@@ -217,6 +224,9 @@ static void print_profile(facts *f)
     for (const char *name = "in force"; (one = next_line(&rest)); name = "")
         line(name, one);
     line("BALLAST_PROFILE", variable ? variable : "not set");
+    line("your own", *f->own ? f->own : "no folder for it: neither XDG_CACHE_HOME nor HOME is set");
+    if (*f->own && !f->has_own)
+        line("", "is not there: `ballast tune` writes it");
 }
 
 static void format_size(char *text, size_t size, int64_t bytes)
@@ -368,6 +378,8 @@ static void write_profile(json *j, facts *f)
 {
     char *rest = f->profile, *one;
     json_text(j, "ballast_profile", getenv("BALLAST_PROFILE"));
+    json_text(j, "own_profile", *f->own ? f->own : NULL);
+    json_bool(j, "own_profile_exists", f->has_own);
     json_array(j, "profile");
     while ((one = next_line(&rest)))
         json_text(j, NULL, one);

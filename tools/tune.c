@@ -52,11 +52,11 @@ static const command_spec spec = {
         "a bit, and writes what is faster than the default to a profile. Candidates and default "
         "are called in turn, A B B A. A candidate is chosen where it takes less than 0.97 of the "
         "default's time with 95 %, twice, and nowhere longer; else the default stays. The profile "
-        "is $XDG_CACHE_HOME/ballast/CPU.profile, or in ~/.cache; `ballast loss` and `ballast info` "
-        "put that in force, other programs by BALLAST_PROFILE or ballast_profile_load. What stands "
-        "in it of other cases is kept. Ctrl-C ends the measuring and writes what is known. Exit "
-        "codes: 0 good, 1 --check found a stale entry, 2 wrong usage, or a file cannot be read or "
-        "written.",
+        "is $XDG_CACHE_HOME/ballast/CPU-BUILD.profile, or in ~/.cache; `ballast loss` and `ballast "
+        "info` put that in force, other programs by BALLAST_PROFILE or ballast_profile_load. What "
+        "stands in it of other cases is kept. Ctrl-C ends the measuring and writes what is known. "
+        "Exit codes: 0 good, 1 --check found a stale entry, 2 wrong usage, or a file cannot be "
+        "read or written.",
     .options = specs,
     .examples = examples,
     .operand_count = 0,
