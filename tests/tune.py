@@ -164,6 +164,20 @@ class Tune(unittest.TestCase):
         for name in ("weighted_sum:bf16", "sigmoid_focal:f16", "softmax:f64"):
             self.assertIn(name, everything)
 
+    def test_caches(self):
+        """What was measured lies where it was looked for; problems go by it."""
+        told = self.tune("--threads", 1)["last_cache"]
+        info = json.loads(self.good("info", "--caches", "--json"))["last_cache"]
+        sizes = [r["bytes"] for r in info["reads"]]
+        self.assertEqual(sizes, sorted(sizes))
+        self.assertIn(info["measured"], [0, *sizes])
+        self.assertTrue(all(r["gbps"] > 0 for r in info["reads"]))
+        self.assertEqual(told["taken"], info["taken"])
+        for it in (told, info):
+            self.assertGreater(it["bytes"], 0)
+        self.assertEqual(json.loads(self.good("info", "--json"))["last_cache"]["reads"], [])
+        self.assertRegex(self.good("info", "--caches"), r"(?m)^  128 KiB +\d+\.\d GB/s$")
+
     def test_progress(self):
         r = self.run_tool("tune", "--budget", 0.5, "--filter", FEW, "--json")
         self.assertRegex(r.err, r"^ballast:  \d\d %, \d+ s left: log_softmax:f32:")

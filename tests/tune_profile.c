@@ -138,7 +138,7 @@ static void too_many(void **unused)
     put_in_force();
     for (int i = 0; i < merged.count; i++) {
         tune_case c;
-        assert_true(tune_case_make(merged.lines[i].chosen.where, &c));
+        assert_true(tune_case_make(merged.lines[i].chosen.where, results.caches.real, &c));
         assert_int_equal(candidate_in_force(&c, (int)merged.lines[i].chosen.which),
                          merged.lines[i].chosen.candidate);
     }
@@ -163,7 +163,7 @@ static void by_hand(void **unused)
     tune_case c;
 
     (void)unused;
-    assert_false(tune_case_make(where, &c));
+    assert_false(tune_case_make(where, results.caches.real, &c));
     make_random(1 << 30);
     merged.count = 1;
     merged.lines[0] = (profile_line){{where, CHOOSE_TASK, 3}, 900, 900, 900, 9, 20261123};
@@ -178,7 +178,8 @@ static int set_up(void **unused)
 {
     (void)unused;
     (void)ballast__isas();
-    tune_cases_make(NULL, &all);
+    results.caches.real = (int64_t)ballast__data_bytes(1);
+    tune_cases_make(NULL, results.caches.real, &all);
     return all.count > 100 ? 0 : -1;
 }
 

@@ -2,7 +2,6 @@
 /* ballast tune: measures what this machine does best, and writes a profile. */
 #include "tune.h"
 
-#include "../dispatch/implementation.h"
 #include "../dispatch/text.h"
 #include "interrupt.h"
 #include "options.h"
@@ -192,14 +191,14 @@ static bool is_wanted(const tune_case *c, const char *filter)
     return !filter || strstr(c->name, filter);
 }
 
-static int find_entries(const settings *s, const profile *known, tune_cases *all,
+static int find_entries(const settings *s, const profile *known, int64_t cache, tune_cases *all,
                         const profile_line **lines)
 {
     int count = 0;
 
     for (int i = 0; i < known->count; i++)
         if (known->lines[i].chosen.candidate != 0 &&
-            tune_case_make(known->lines[i].chosen.where, &all->cases[count]) &&
+            tune_case_make(known->lines[i].chosen.where, cache, &all->cases[count]) &&
             is_wanted(&all->cases[count], s->filter))
             lines[count++] = &known->lines[i];
     return count;
@@ -229,7 +228,7 @@ static void measure_entries(const settings *s, const profile *known, tune_cases 
 {
     static const profile_line *lines[PROFILE_CHOICES];
 
-    r->count = r->case_count = find_entries(s, known, all, lines);
+    r->count = r->case_count = find_entries(s, known, r->caches.real, all, lines);
     for (int i = 0; i < r->count; i++)
         r->results[i] = (tune_result){
             .of = &all->cases[i], .which = lines[i]->chosen.which, .verdict = TUNE_UNDECIDED};
@@ -419,25 +418,6 @@ static int write_report(const settings *s, FILE *file, const tune_results *r)
                                             : complain("%s: cannot be written", s->report);
 }
 
-/* Where the CPU and the operating system disagree by a factor of two about the last cache, one of
- * them is wrong, as in virtual machines. Classes of data go by the CPU, so that they are not what
- * their names say; what is chosen for them is measured all the same. */
-static void warn_about_caches(void)
-{
-    const int64_t known = (int64_t)ballast__data_bytes(1);
-    int64_t told = 0;
-    topology t;
-
-    topology_read(&t);
-    for (int i = 0; i < t.cache_count; i++)
-        if (t.caches[i].kind != 'i' && t.caches[i].bytes > told)
-            told = t.caches[i].bytes;
-    if (told > 0 && (told >= 2 * known || known >= 2 * told))
-        complain("the last cache has %.4g MiB, says the CPU, or %.4g, says %s: classes of data may "
-                 "not be what their names say",
-                 (double)known / 1048576.0, (double)told / 1048576.0, t.source);
-}
-
 static int tune(const settings *s, const tune_cases *all, tune_results *r)
 {
     profile_machine machine;
@@ -446,8 +426,6 @@ static int tune(const settings *s, const tune_cases *all, tune_results *r)
 
     if (!open_report(s, &report))
         return EXIT_BAD_INPUT;
-    if (!s->quiet)
-        warn_about_caches();
     ballast__profile_machine(&machine); /* cores: before this thread is bound to one */
     open_means(&m, s->threads);
     r->case_count = all->count;
@@ -522,16 +500,17 @@ int tune_main(int argc, char **argv)
         return complain("--check and --export: one of them");
     if (s.report && (s.check || s.export))
         return complain("--report is for tuning alone");
-    (void)ballast__isas(); /* the first use, which finds out the sizes of the caches */
-    tune_cases_make(s.filter, &all);
+    if (s.export)
+        return find_path(&s) ? export_profile(&s) : EXIT_BAD_INPUT;
+    caches_read(&results.caches);
+    caches_measure(&results.caches, fmin(1.0, 0.1 * s.budget));
+    tune_cases_make(s.filter, results.caches.real, &all);
     if (all.count == 0)
         return complain("--filter '%s': no case has it", s.filter);
     if (s.list)
         return list(&all);
     if (!find_path(&s))
         return EXIT_BAD_INPUT;
-    if (s.export)
-        return export_profile(&s);
     case_use_pages(PAGES_4K);
     results.path = s.path;
     interrupt_watch();
