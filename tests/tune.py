@@ -7,6 +7,7 @@ usage: tune.py BALLAST [OPTION of unittest...]
 What is fastest depends on the machine, so that nothing here asks for a choice: tests ask that what
 is told, written and read again is the same, and that whatever happens leaves a whole profile.
 """
+import fcntl
 import json
 import os
 import pty
@@ -262,6 +263,21 @@ class Tune(unittest.TestCase):
             self.assertEqual(p.returncode, 0)
         self.assertEqual(os.listdir(self.folder), ["p"])
         self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))
+
+    def test_two_write_in_turn(self):
+        """What another tuner writes meanwhile is not lost: this one waits, and keeps it."""
+        other = self.line("sigmoid_focal:f32:classes=long,data=memory,rows=many",
+                          "task_cycles=7500")
+        text = self.profile(other)
+        folder = os.open(self.folder, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        p = self.start("tune", "--quiet", "--budget", 0.1, "--filter", FEW, "--output", "p")
+        time.sleep(3.0)
+        self.assertIsNone(p.poll())
+        self.write("p", text)
+        os.close(folder)
+        self.assertEqual(p.communicate(timeout=30)[1], "")
+        self.assertIn(other + "\n", self.read("p"))
 
     def test_no_space(self):
         """The profile before is left as it was, and the table is printed all the same."""

@@ -11,12 +11,14 @@
 #include "tune_profile.h"
 #include "user_profile.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -264,16 +266,22 @@ static bool is_profile(const char *path)
     return size == 0 || strcmp(begin, first) == 0;
 }
 
+/* False where the name is too long. */
+static bool folder_of(const char *path, char folder[PATH_MAX])
+{
+    const char *const slash = strrchr(path, '/');
+
+    snprintf(folder, PATH_MAX, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    return strlen(path) < PATH_MAX;
+}
+
 static const char *reason_not_to_write(const char *path)
 {
     struct stat about;
     char folder[PATH_MAX];
-    const char *const slash = strrchr(path, '/');
 
-    if (strlen(path) >= sizeof folder)
+    if (!folder_of(path, folder))
         return "is too long a name";
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
-             slash ? path : ".");
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
         return "is no regular file";
     if (!is_profile(path))
@@ -291,18 +299,36 @@ static bool may_write(const char *path)
     return !reason;
 }
 
+/* Waits until no other tuner is between reading a profile of this folder and writing it. Where the
+ * file system has no locks, the last one to write wins. */
+static int lock_folder(const char *path)
+{
+    char folder[PATH_MAX];
+
+    if (!folder_of(path, folder))
+        return -1;
+    const int file = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file >= 0)
+        (void)flock(file, LOCK_EX);
+    return file;
+}
+
 /* What was known before is read now, for another tuner may have written it meanwhile. */
 static int write_profile(const settings *s, int64_t cores, const tune_results *r)
 {
     static profile p;
     char reason[PROFILE_REASON];
+    const int folder = lock_folder(s->path);
 
     if (!is_there(s->path) || !ballast__profile_read(s->path, &p, reason))
         p.count = 0;
     p.cores = cores;
     if (tune_profile_merge(&p, r) > 0)
         complain("%s: is full: some choices were left out", s->path);
-    if (ballast__profile_write(s->path, &p, reason))
+    const bool written = ballast__profile_write(s->path, &p, reason);
+    if (folder >= 0)
+        close(folder); /* and with it the lock */
+    if (written)
         return EXIT_GOOD;
     return complain("%s: cannot be written: %s", s->path, reason);
 }

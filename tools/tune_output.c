@@ -45,10 +45,10 @@ void tune_format_interval(char text[CELL_SIZE], const tune_trial *t)
         snprintf(text, CELL_SIZE, "%.3f", t->ratio);
 }
 
-/* Where no candidate does anything else, only an entry is worth a line. */
+/* Where no candidate does anything else, or none was begun, only an entry is worth a line. */
 static bool is_shown(const tune_results *all, const tune_result *r)
 {
-    return r->verdict != TUNE_SAME || all->entries;
+    return all->entries || (r->verdict != TUNE_SAME && r->trial_count > 0);
 }
 
 static int name_width(const tune_results *r)
@@ -136,7 +136,7 @@ static int count_of(const tune_results *r, tune_verdict v)
     int n = 0;
 
     for (int i = 0; i < r->count; i++)
-        n += r->results[i].verdict == v;
+        n += r->results[i].verdict == v && is_shown(r, &r->results[i]);
     return n;
 }
 
