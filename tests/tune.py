@@ -334,6 +334,24 @@ class Tune(unittest.TestCase):
         self.assertEqual(self.good("tune", "--export", "q", "--output", "p"), "")
         self.assertEqual(self.read("q"), text)
 
+    # ---- what it gains --------------------------------------------------------------------------
+
+    def test_bench(self):
+        """Scalar is slower by so much that no noise hides it."""
+        self.write("p", self.profile(self.line(CASE, "isa=scalar")))
+        out = self.good("bench", "--profile", "p", "--problem", "log_softmax:f32:rows=100,classes=900",
+                        "--json", "--seconds", 0.1)
+        told = json.loads(out)["benchmarks"]
+        self.assertEqual([r["contender"] for r in told], ["ballast", "ballast tuned"])
+        if told[0]["isa"] != "scalar":
+            self.assertGreater(told[1]["ratio_low"], 1.5)
+        for args, message in ((["--profile", "none"],
+                               "--profile: none: there is no such file or folder"),
+                              (["--profile", "p", "--isa", "scalar"],
+                               "--profile and --isa: one of them")):
+            r = self.run_tool("bench", *args)
+            self.assertEqual((r.returncode, r.err), (2, "ballast: " + message + "\n"))
+
     # ---- wrong usage ----------------------------------------------------------------------------
 
     def test_bad_options(self):
