@@ -352,6 +352,23 @@ class Tune(unittest.TestCase):
             r = self.run_tool("bench", *args)
             self.assertEqual((r.returncode, r.err), (2, "ballast: " + message + "\n"))
 
+    def test_tuned_runs(self):
+        """Twenty runs in small: what is there is not measured again."""
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools/tuned-runs")
+        command = [sys.executable, script, TOOL, self.path("runs"), "--runs=1", "--budget=0.3",
+                   "--seconds=0.01", "--suites=cache", "--threads=1", "--filter=weighted_sum:f32"]
+        seen = []
+        for _ in range(2):
+            r = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=self.env, check=False)
+            self.assertIn(r.returncode, (0, 1), r.stderr)  # 1: noise that was there three times
+            self.assertRegex(r.stdout, r"(?m)^\d of 3 shapes within 3 %, and in every run\.$")
+            files = os.listdir(self.path("runs"))
+            seen.append((r.stdout, {f: os.stat(self.path("runs/" + f)).st_mtime_ns
+                                    for f in files}))
+        self.assertIn("00.profile", seen[0][1])
+        self.assertEqual(seen[0], seen[1])
+
     # ---- wrong usage ----------------------------------------------------------------------------
 
     def test_bad_options(self):
