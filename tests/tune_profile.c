@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Whatever was measured, a call takes what was chosen for its shape, and the default where nothing
- * was: also next to shapes that chose something else, and whatever the profile before said. */
+ * was: also next to shapes that chose something else, and whatever the profile before said. And which
+ * problems are measured follows the caches. */
 #include "../tools/tune_profile.h"
 
 #include "../dispatch/implementation.h"
@@ -174,6 +175,55 @@ static void by_hand(void **unused)
     check_all(before);
 }
 
+/* ---- Problems -------------------------------------------------------------------------------- */
+
+static int64_t bytes_of(const problem *p) { return 2 * 4 * p->rows * p->classes; }
+
+/* How many problems of the cases of f32 with many rows of 1000 classes in `data` lie within the
+ * cache, and beyond it. */
+static void count_problems(const char *data, int64_t cache, int *within, int *beyond)
+{
+    static tune_cases some;
+    char name[TUNE_NAME];
+
+    snprintf(name, sizeof name, "softmax:f32:classes=medium,data=%s,rows=many", data);
+    tune_cases_make(name, cache, &some);
+    *within = *beyond = 0;
+    for (int i = 0; i < some.count; i++)
+        for (int k = 0; k < some.cases[i].problem_count && some.cases[i].name[0] == 's'; k++) {
+            const problem *p = &some.cases[i].problems[k].p;
+            const tuned_case *where = &some.cases[i].where;
+
+            assert_int_equal(
+                ballast__tuned_case(where->operation, where->dtype, p->rows, p->classes).shape,
+                where->shape);
+            *within += bytes_of(p) <= cache;
+            *beyond += bytes_of(p) > cache;
+        }
+}
+
+/* Where the last cache is not what the library takes it for, both sides of its end are measured in
+ * the class that it ends in. */
+static void caches_of_another_size(void **unused)
+{
+    const int64_t taken = (int64_t)ballast__data_bytes(1), l2 = (int64_t)ballast__data_bytes(0);
+    int within, beyond;
+
+    (void)unused;
+    count_problems("cache", taken, &within, &beyond);
+    assert_int_equal(beyond, 0);
+    assert_true(within >= 1);
+    count_problems("memory", taken, &within, &beyond);
+    assert_int_equal(within, 0);
+    assert_int_equal(beyond, 1);
+    if (taken / 5 > 8 * l2) {
+        count_problems("cache", taken / 5, &within, &beyond);
+        assert_true(within >= 1 && beyond >= 1);
+    }
+    count_problems("memory", 5 * taken, &within, &beyond);
+    assert_true(within >= 1 && beyond >= 1);
+}
+
 static int set_up(void **unused)
 {
     (void)unused;
@@ -190,6 +240,7 @@ int main(void)
         cmocka_unit_test(too_many),
         cmocka_unit_test(nothing_chosen),
         cmocka_unit_test(by_hand),
+        cmocka_unit_test(caches_of_another_size),
     };
 
     return cmocka_run_group_tests_name("tune_profile", tests, set_up, NULL);
