@@ -132,7 +132,7 @@ static entrant *enter(contest *c, const char *name, void (*run)(void *context))
     *e = (entrant){.name = name, .isa = "", .contest = c};
     e->elements = elements_of(&c->data.p);
     e->bytes = traffic(&c->data, &c->results);
-    c->contenders[c->count++] = (contender){run, e};
+    c->contenders[c->count++] = (contender){run, e, NULL};
     return e;
 }
 
@@ -163,6 +163,31 @@ static void view_rows(entrant *e, int64_t rows)
 static int has_views(const contest *c)
 {
     return !problem_is_vector(&c->data.p) && c->data.p.operation->keys & KEY(KEY_THREADS);
+}
+
+static void before_ours(void *context)
+{
+    const entrant *e = context;
+
+    e->contest->put_in_force(0);
+}
+
+static void before_tuned(void *context)
+{
+    const entrant *e = context;
+
+    e->contest->put_in_force(1);
+}
+
+/* For neither an implementation is named, for that is a choice, too. */
+void contest_add_tuned(contest *c, void (*put_in_force)(int tuned))
+{
+    entrant *tuned = enter_ours(c, "ballast tuned", run_ours, c->entrants[0].implementation);
+
+    c->entrants[0].implementation = tuned->implementation = NULL;
+    c->put_in_force = put_in_force;
+    c->contenders[0].before = before_ours;
+    c->contenders[c->count - 1].before = before_tuned;
 }
 
 static void enter_scalar(contest *c, const ballast_implementation *scalar)

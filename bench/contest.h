@@ -38,6 +38,7 @@ struct contest {
     contender contenders[MEASURE_CONTENDERS];
     char notes[MEASURE_CONTENDERS][CONTEST_TEXT]; /* who was refused, and why */
     int note_count;
+    void (*put_in_force)(int tuned); /* NULL: nobody is tuned */
 };
 
 typedef struct contest_options {
@@ -55,6 +56,10 @@ void contest_close(contest *c);
 
 /* Lets a baseline take part. 0 where it cannot do this case, or is refused, which leaves a note. */
 int contest_add(contest *c, const char *name, const baseline *b);
+
+/* Lets Ballast take part a second time, as "ballast tuned", with what `put_in_force(1)` puts in
+ * force, while the first entrant is measured with `put_in_force(0)`. */
+void contest_add_tuned(contest *c, void (*put_in_force)(int tuned));
 
 /* 0 where it has no elements, or there is not memory enough, with the reason in `message`. */
 int contest_can_be_measured(const problem *p, char *message, size_t size);

@@ -60,6 +60,8 @@ typedef struct rounds {
  * the work look cheaper. */
 void measure_run(const contender *c, int64_t repeats, double *seconds, double *cycles)
 {
+    if (c->before)
+        c->before(c->context);
     if (repeats > 1)
         c->run(c->context);
     const double cycle_before = measure_cycle();
@@ -72,6 +74,8 @@ void measure_run(const contender *c, int64_t repeats, double *seconds, double *c
 
 int64_t measure_repeats(const contender *c)
 {
+    if (c->before)
+        c->before(c->context);
     c->run(c->context); /* warm */
     const double start = measure_now();
     c->run(c->context);

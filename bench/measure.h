@@ -8,10 +8,12 @@
 
 enum { MEASURE_CONTENDERS = 12, MEASURE_ROUNDS = 1001, MEASURE_PAIRS = 500 };
 
-/* Does the work once. */
+/* run: does the work once. before: what must be so for it, done before each turn, and not timed; or
+ * NULL. */
 typedef struct contender {
     void (*run)(void *context);
     void *context;
+    void (*before)(void *context);
 } contender;
 
 typedef struct measurement {

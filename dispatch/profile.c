@@ -393,7 +393,7 @@ static void describe_used(text *t)
     append(t, state.used.count == 1 ? " choice in force" : " choices in force");
     append(t, ", made with ");
     append_integer(t, (uint64_t)state.used.cores, 1);
-    append(t, " usable cores\n");
+    append(t, state.used.cores == 1 ? " usable core\n" : " usable cores\n");
     for (int i = 0; i < state.used.count; i++) {
         ballast__profile_format_line(&state.used.lines[i], t);
         append(t, "\n");

@@ -297,6 +297,37 @@ static void test_large_arrays_stand_on_pages(void **state)
     case_use_pages(PAGES_OF_SYSTEM);
 }
 
+/* ---- A profile ------------------------------------------------------------------------------- */
+
+static char in_force[64];
+
+static void put_in_force(int tuned)
+{
+    const size_t length = strlen(in_force);
+
+    assert_true(length + 1 < sizeof in_force);
+    in_force[length] = tuned ? 'T' : 'D';
+}
+
+/* In turn, each with its own before it. */
+static void test_tuned_and_default_in_turn(void **state)
+{
+    const contest_options default_alone = {ballast_implementation_default(NULL, 0), NULL, 0, 0};
+    contest *c = opened("softmax:f32:rows=3,classes=10", &default_alone);
+    measurement m[2];
+
+    (void)state;
+    contest_add_tuned(c, put_in_force);
+    assert_int_equal(c->count, 2);
+    assert_string_equal(c->entrants[0].name, "ballast");
+    assert_string_equal(c->entrants[1].name, "ballast tuned");
+    measure_in_turn(c->contenders, c->count, 0.0, m);
+    assert_string_equal(in_force, "DTDTTDDT"); /* how often to repeat; three rounds */
+    assert_int_equal(c->entrants[0].status, BALLAST_OK);
+    assert_int_equal(c->entrants[1].status, BALLAST_OK);
+    closed(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +342,7 @@ int main(void)
         cmocka_unit_test(test_nothing_is_no_contest),
         cmocka_unit_test(test_subnormals_are_honoured),
         cmocka_unit_test(test_large_arrays_stand_on_pages),
+        cmocka_unit_test(test_tuned_and_default_in_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 #include "../dispatch/arguments.h"
 #include "../dispatch/profile.h"
 #include "../dispatch/text.h"
+#include "../kernels/kernels.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -699,6 +700,62 @@ static void program_names_the_implementation(void **state)
     assert_ptr_equal(used_with(NULL), fastest);
 }
 
+/* Linked with --wrap, which counts the calls: bits do not tell implementations apart. */
+typedef void cross_entropy_kernel(const cross_entropy_job *job, int64_t begin, int64_t end);
+cross_entropy_kernel __real_ballast__cross_entropy_f32_scalar;
+cross_entropy_kernel __wrap_ballast__cross_entropy_f32_scalar;
+
+static atomic_int scalar_calls;
+
+void __wrap_ballast__cross_entropy_f32_scalar(const cross_entropy_job *job, int64_t begin,
+                                              int64_t end)
+{
+    atomic_fetch_add(&scalar_calls, 1);
+    __real_ballast__cross_entropy_f32_scalar(job, begin, end);
+}
+
+static int scalar_calls_of(int64_t rows, int64_t classes)
+{
+    static float logits[16 * 300], grad[16 * 300];
+    static const uint8_t labels[16];
+    ballast_cross_entropy_args a = BALLAST_CROSS_ENTROPY_ARGS;
+    double loss;
+
+    a.logits = ballast_const_matrix_f32(logits, rows, classes);
+    a.labels = ballast_labels_u8(labels);
+    a.loss = &loss;
+    a.grad = ballast_matrix_f32(grad, rows, classes);
+    atomic_store(&scalar_calls, 0);
+    assert_int_equal(ballast_cross_entropy(&a, NULL), BALLAST_OK);
+    return atomic_load(&scalar_calls);
+}
+
+/* A few rows need no plan, unless a profile says how. */
+static void few_rows_follow_the_profile(void **state)
+{
+    static const int64_t rows[] = {1, 2, 15, 16}, classes[] = {1, 10, 255, 300};
+
+    (void)state;
+    if (ballast_implementation_default(NULL, 0) == ballast_implementation_find("scalar")) {
+        print_message("skipped: scalar is the default here\n");
+        skip();
+    }
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 4; k++) {
+            static profile p;
+
+            p = (profile){.cores = 1};
+            add_line(&p, ballast__tuned_case(TUNE_CROSS_ENTROPY, BALLAST_F32, rows[i], classes[k]),
+                     CHOOSE_ISA, 1);
+            assert_int_equal(scalar_calls_of(rows[i], classes[k]), 0);
+            ballast__profile_use(&p, "by hand");
+            if (scalar_calls_of(rows[i], classes[k]) == 0)
+                fail_msg("%d rows of %d classes: not computed by what the profile names",
+                         (int)rows[i], (int)classes[k]);
+            ballast_profile_reset();
+        }
+}
+
 /* ---- Bits ------------------------------------------------------------------------------------ */
 
 enum { MOST_PROBLEMS = 1000, LENT = 5 };
@@ -1042,6 +1099,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(each_operation),
         cmocka_unit_test(nearest),
         cmocka_unit_test(program_names_the_implementation),
+        cmocka_unit_test(few_rows_follow_the_profile),
         cmocka_unit_test(loads_while_others_compute),
         cmocka_unit_test(variable),
         cmocka_unit_test(variable_names_the_implementation),

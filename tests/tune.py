@@ -7,6 +7,7 @@ usage: tune.py BALLAST [OPTION of unittest...]
 What is fastest depends on the machine, so that nothing here asks for a choice: tests ask that what
 is told, written and read again is the same, and that whatever happens leaves a whole profile.
 """
+import fcntl
 import json
 import os
 import pty
@@ -96,13 +97,28 @@ class Tune(unittest.TestCase):
         self.assertEqual(os.stat(os.path.dirname(told["profile"])).st_mode & 0o777, 0o700)
         self.assertEqual((told["cases"], told["cases_measured"]), (3, 3))
         text = self.read(told["profile"])
+        build = text.split("\n")[1].removeprefix("build ")  # another build has another file
+        self.assertRegex(os.path.basename(told["profile"]),
+                         r"^[0-9a-f]{16}-%s\.profile$" % re.escape(build))
         lines = [line.split() for line in text.split("\n")[5:-2]]
         chosen = {(l[0], l[1]) for l in lines if not l[1].endswith("=default")}
         self.assertEqual(chosen, {(r["case"], r["choice"] + "=" + r["candidate"])
                                   for r in told["results"] if r["verdict"] == "chosen"})
         info = self.good("info")
         self.assertIn("%d choice" % len(lines), " ".join(info.split()))
-        self.assertNotIn("ignored", info)
+        info = json.loads(self.good("info", "--json"))
+        self.assertEqual((info["own_profile"], info["own_profile_exists"]),
+                         (told["profile"], True))
+        self.assertNotIn("ignored", " ".join(info["profile"]))
+
+    def test_no_profile_yet(self):
+        info = json.loads(self.good("info", "--json"))
+        self.assertTrue(info["own_profile"].startswith(self.path("cache/ballast/")))
+        self.assertFalse(info["own_profile_exists"])
+        self.assertIn("`ballast tune` writes it", self.good("info"))
+        nowhere = {"XDG_CACHE_HOME": "", "HOME": ""}
+        info = json.loads(self.good("info", "--json", env=nowhere))
+        self.assertEqual((info["own_profile"], info["own_profile_exists"]), (None, False))
 
     def test_only_what_is_faster_is_chosen(self):
         for r in self.tune()["results"]:
@@ -148,6 +164,20 @@ class Tune(unittest.TestCase):
         self.assertNotIn("classes=short,data=memory,rows=one", everything)  # cannot exist
         for name in ("weighted_sum:bf16", "sigmoid_focal:f16", "softmax:f64"):
             self.assertIn(name, everything)
+
+    def test_caches(self):
+        """What was measured lies where it was looked for; problems go by it."""
+        told = self.tune("--threads", 1)["last_cache"]
+        info = json.loads(self.good("info", "--caches", "--json"))["last_cache"]
+        sizes = [r["bytes"] for r in info["reads"]]
+        self.assertEqual(sizes, sorted(sizes))
+        self.assertIn(info["measured"], [0, *sizes])
+        self.assertTrue(all(r["gbps"] > 0 for r in info["reads"]))
+        self.assertEqual(told["taken"], info["taken"])
+        for it in (told, info):
+            self.assertGreater(it["bytes"], 0)
+        self.assertEqual(json.loads(self.good("info", "--json"))["last_cache"]["reads"], [])
+        self.assertRegex(self.good("info", "--caches"), r"(?m)^  128 KiB +\d+\.\d GB/s$")
 
     def test_progress(self):
         r = self.run_tool("tune", "--budget", 0.5, "--filter", FEW, "--json")
@@ -234,6 +264,21 @@ class Tune(unittest.TestCase):
         self.assertEqual(os.listdir(self.folder), ["p"])
         self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))
 
+    def test_two_write_in_turn(self):
+        """What another tuner writes meanwhile is not lost: this one waits, and keeps it."""
+        other = self.line("sigmoid_focal:f32:classes=long,data=memory,rows=many",
+                          "task_cycles=7500")
+        text = self.profile(other)
+        folder = os.open(self.folder, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        p = self.start("tune", "--quiet", "--budget", 0.1, "--filter", FEW, "--output", "p")
+        time.sleep(3.0)
+        self.assertIsNone(p.poll())
+        self.write("p", text)
+        os.close(folder)
+        self.assertEqual(p.communicate(timeout=30)[1], "")
+        self.assertIn(other + "\n", self.read("p"))
+
     def test_no_space(self):
         """The profile before is left as it was, and the table is printed all the same."""
         self.write("p", self.profile(self.line(CASE, "stream=never")))
@@ -288,6 +333,41 @@ class Tune(unittest.TestCase):
         self.assertEqual(self.good("tune", "--export", "-", env={"BALLAST_PROFILE": "p"}), text)
         self.assertEqual(self.good("tune", "--export", "q", "--output", "p"), "")
         self.assertEqual(self.read("q"), text)
+
+    # ---- what it gains --------------------------------------------------------------------------
+
+    def test_bench(self):
+        """Scalar is slower by so much that no noise hides it."""
+        self.write("p", self.profile(self.line(CASE, "isa=scalar")))
+        out = self.good("bench", "--profile", "p", "--problem", "log_softmax:f32:rows=100,classes=900",
+                        "--json", "--seconds", 0.1)
+        told = json.loads(out)["benchmarks"]
+        self.assertEqual([r["contender"] for r in told], ["ballast", "ballast tuned"])
+        if told[0]["isa"] != "scalar":
+            self.assertGreater(told[1]["ratio_low"], 1.5)
+        for args, message in ((["--profile", "none"],
+                               "--profile: none: there is no such file or folder"),
+                              (["--profile", "p", "--isa", "scalar"],
+                               "--profile and --isa: one of them")):
+            r = self.run_tool("bench", *args)
+            self.assertEqual((r.returncode, r.err), (2, "ballast: " + message + "\n"))
+
+    def test_tuned_runs(self):
+        """Twenty runs in small: what is there is not measured again."""
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools/tuned-runs")
+        command = [sys.executable, script, TOOL, self.path("runs"), "--runs=1", "--budget=0.3",
+                   "--seconds=0.01", "--suites=cache", "--threads=1", "--filter=weighted_sum:f32"]
+        seen = []
+        for _ in range(2):
+            r = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=self.env, check=False)
+            self.assertIn(r.returncode, (0, 1), r.stderr)  # 1: noise that was there three times
+            self.assertRegex(r.stdout, r"(?m)^\d of 3 shapes within 3 %, and in every run\.$")
+            files = os.listdir(self.path("runs"))
+            seen.append((r.stdout, {f: os.stat(self.path("runs/" + f)).st_mtime_ns
+                                    for f in files}))
+        self.assertIn("00.profile", seen[0][1])
+        self.assertEqual(seen[0], seen[1])
 
     # ---- wrong usage ----------------------------------------------------------------------------
 

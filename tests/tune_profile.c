@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Whatever was measured, a call takes what was chosen for its shape, and the default where nothing
- * was: also next to shapes that chose something else, and whatever the profile before said. */
+ * was: also next to shapes that chose something else, and whatever the profile before said. And which
+ * problems are measured follows the caches. */
 #include "../tools/tune_profile.h"
 
 #include "../dispatch/implementation.h"
@@ -138,7 +139,7 @@ static void too_many(void **unused)
     put_in_force();
     for (int i = 0; i < merged.count; i++) {
         tune_case c;
-        assert_true(tune_case_make(merged.lines[i].chosen.where, &c));
+        assert_true(tune_case_make(merged.lines[i].chosen.where, results.caches.real, &c));
         assert_int_equal(candidate_in_force(&c, (int)merged.lines[i].chosen.which),
                          merged.lines[i].chosen.candidate);
     }
@@ -163,7 +164,7 @@ static void by_hand(void **unused)
     tune_case c;
 
     (void)unused;
-    assert_false(tune_case_make(where, &c));
+    assert_false(tune_case_make(where, results.caches.real, &c));
     make_random(1 << 30);
     merged.count = 1;
     merged.lines[0] = (profile_line){{where, CHOOSE_TASK, 3}, 900, 900, 900, 9, 20261123};
@@ -174,11 +175,61 @@ static void by_hand(void **unused)
     check_all(before);
 }
 
+/* ---- Problems -------------------------------------------------------------------------------- */
+
+static int64_t bytes_of(const problem *p) { return 2 * 4 * p->rows * p->classes; }
+
+/* How many problems of the cases of f32 with many rows of 1000 classes in `data` lie within the
+ * cache, and beyond it. */
+static void count_problems(const char *data, int64_t cache, int *within, int *beyond)
+{
+    static tune_cases some;
+    char name[TUNE_NAME];
+
+    snprintf(name, sizeof name, "softmax:f32:classes=medium,data=%s,rows=many", data);
+    tune_cases_make(name, cache, &some);
+    *within = *beyond = 0;
+    for (int i = 0; i < some.count; i++)
+        for (int k = 0; k < some.cases[i].problem_count && some.cases[i].name[0] == 's'; k++) {
+            const problem *p = &some.cases[i].problems[k].p;
+            const tuned_case *where = &some.cases[i].where;
+
+            assert_int_equal(
+                ballast__tuned_case(where->operation, where->dtype, p->rows, p->classes).shape,
+                where->shape);
+            *within += bytes_of(p) <= cache;
+            *beyond += bytes_of(p) > cache;
+        }
+}
+
+/* Where the last cache is not what the library takes it for, both sides of its end are measured in
+ * the class that it ends in. */
+static void caches_of_another_size(void **unused)
+{
+    const int64_t taken = (int64_t)ballast__data_bytes(1), l2 = (int64_t)ballast__data_bytes(0);
+    int within, beyond;
+
+    (void)unused;
+    count_problems("cache", taken, &within, &beyond);
+    assert_int_equal(beyond, 0);
+    assert_true(within >= 1);
+    count_problems("memory", taken, &within, &beyond);
+    assert_int_equal(within, 0);
+    assert_int_equal(beyond, 1);
+    if (taken / 5 > 8 * l2) {
+        count_problems("cache", taken / 5, &within, &beyond);
+        assert_true(within >= 1 && beyond >= 1);
+    }
+    count_problems("memory", 5 * taken, &within, &beyond);
+    assert_true(within >= 1 && beyond >= 1);
+}
+
 static int set_up(void **unused)
 {
     (void)unused;
     (void)ballast__isas();
-    tune_cases_make(NULL, &all);
+    results.caches.real = (int64_t)ballast__data_bytes(1);
+    tune_cases_make(NULL, results.caches.real, &all);
     return all.count > 100 ? 0 : -1;
 }
 
@@ -189,6 +240,7 @@ int main(void)
         cmocka_unit_test(too_many),
         cmocka_unit_test(nothing_chosen),
         cmocka_unit_test(by_hand),
+        cmocka_unit_test(caches_of_another_size),
     };
 
     return cmocka_run_group_tests_name("tune_profile", tests, set_up, NULL);

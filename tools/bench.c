@@ -4,6 +4,7 @@
 #include "bench.h"
 
 #include "../bench/contest.h"
+#include "../dispatch/profile.h"
 #include "bench_cases.h"
 #include "bench_machine.h"
 #include "bench_output.h"
@@ -17,7 +18,7 @@
 
 enum {
     OPT_PROBLEM = 1, OPT_SUITE, OPT_FILTER, OPT_ISA, OPT_BASELINES, OPT_PAGES, OPT_SECONDS,
-    OPT_REPETITIONS, OPT_LIST, OPT_JSON, OPT_HTML
+    OPT_REPETITIONS, OPT_LIST, OPT_JSON, OPT_HTML, OPT_PROFILE
 };
 
 static const option_spec specs[] = {
@@ -28,6 +29,7 @@ static const option_spec specs[] = {
      OPT_ISA},
     {"baselines", "WHICH", "on or off: what others would write or call (default on)",
      OPT_BASELINES},
+    {"profile", "FILE", "this profile and the defaults alone, in turn: what it gains", OPT_PROFILE},
     {"pages", "SIZE", "4k or huge: what arrays stand on (default 4k)", OPT_PAGES},
     {"seconds", "S", "time for each case (default 1)", OPT_SECONDS},
     {"repetitions", "N", "measure all of it N times, one after the other: for ballast compare "
@@ -41,6 +43,7 @@ static const option_spec specs[] = {
 static const char *const examples[] = {
     "ballast bench",
     "ballast bench --suite memory --filter cross_entropy --threads 2",
+    "ballast bench --suite memory --profile product.profile",
     "ballast bench --problem sigmoid_focal:f32:rows=50,classes=1000,gamma=0.5 --json focal.json",
     NULL,
 };
@@ -68,8 +71,34 @@ typedef struct settings {
     const ballast_implementation *implementation;
     double seconds;
     int64_t repetitions;
-    bool baselines, huge, list, json, quiet;
+    bool baselines, huge, list, json, quiet, tuned;
 } settings;
+
+/* ---- A profile ------------------------------------------------------------------------------- */
+
+static profile tuned_profile;
+
+static bool read_profile(const char *path)
+{
+    char reason[PROFILE_REASON];
+
+    if (ballast__profile_read(path, &tuned_profile, reason))
+        return true;
+    complain("--profile: %s: %s", path, reason);
+    return false;
+}
+
+static tuned_choice choice_at(const void *context, int index)
+{
+    const profile *p = context;
+
+    return p->lines[index].chosen;
+}
+
+static void put_in_force(int tuned)
+{
+    ballast__tuning_replace(tuned ? tuned_profile.count : 0, choice_at, &tuned_profile);
+}
 
 /* ---- One case -------------------------------------------------------------------------------- */
 
@@ -145,7 +174,8 @@ static int measure_case(const settings *s, const bench_case *c, const pool *p,
     static contest it; /* large */
     static measurement m[MEASURE_CONTENDERS];
     char message[PROBLEM_TEXT];
-    const contest_options o = {s->implementation, &p->parallel, s->baselines, 1};
+    const contest_options o = {s->implementation, &p->parallel, s->baselines && !s->tuned,
+                               !s->tuned};
 
     if (!contest_open(&c->p, &o, &it, message, sizeof message)) {
         bench_clear_progress(s->quiet);
@@ -156,7 +186,11 @@ static int measure_case(const settings *s, const bench_case *c, const pool *p,
         bench_clear_progress(s->quiet);
     for (int i = 0; i < it.note_count; i++)
         complain("'%s': %s", c->text, it.notes[i]);
+    if (s->tuned)
+        contest_add_tuned(&it, put_in_force);
     measure_in_turn(it.contenders, it.count, s->seconds, m);
+    if (s->tuned)
+        put_in_force(0);
     const double bandwidth = best_bandwidth(&it, m);
     for (int i = 0; i < it.count; i++) {
         results[i] = result_of(c, &it.entrants[i], &m[i], s->huge ? "huge" : "4k", bandwidth);
@@ -230,6 +264,7 @@ static bool apply(const options *o, settings *s, int id)
     case OPT_SECONDS: return bench_seconds(o, &s->seconds);
     case OPT_REPETITIONS: return options_integer(o, 1, 64, &s->repetitions);
     case OPT_FILTER: s->selection.filter = o->value; return true;
+    case OPT_PROFILE: s->tuned = true; return read_profile(o->value);
     case OPT_LIST: s->list = true; return true;
     case OPT_JSON: read_json(o, s); return true;
     case OPT_HTML: s->html_path = o->value; return true;
@@ -315,6 +350,10 @@ int bench_main(int argc, char **argv)
         return o.exit_code;
     s.selection.threads = o.threads;
     s.quiet = o.quiet;
+    if (s.tuned && s.implementation)
+        return complain("--profile and --isa: one of them");
+    if (s.tuned)
+        s.implementation = ballast_implementation_default(NULL, 0);
     if (s.html_path && s.repetitions > 1)
         return complain("--html shows one repetition, not %d", (int)s.repetitions);
     if (!bench_choose(&s.selection, &all))

@@ -48,7 +48,7 @@ static void read_repeatedly(void *context)
 static double read_bandwidth(const void *from, int64_t bytes)
 {
     reading r = {from, (size_t)(bytes / LINE * LINE), 1 + (1 << 20) / bytes};
-    const contender c = {read_repeatedly, &r};
+    const contender c = {read_repeatedly, &r, NULL};
 
     return 1e-9 * (double)r.bytes * (double)r.repeats / shortest(&c, 0.08);
 }
@@ -72,7 +72,7 @@ static void multiply_add(void *context) { *(double *)context = roofline_multiply
 static double peak(void)
 {
     double operations = 0.0;
-    const contender c = {multiply_add, &operations};
+    const contender c = {multiply_add, &operations, NULL};
     const double seconds = shortest(&c, 0.05);
 
     return operations / (seconds * 1e9 * fastest_clock());

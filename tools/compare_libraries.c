@@ -179,7 +179,7 @@ static void measure_load(const side sides[2], const case_data *c, const ballast_
 
     for (int k = 0; k < 2; k++) {
         runners[k] = runner_of(&sides[k ^ first], c, parallel, results);
-        contenders[k] = (contender){run, &runners[k]};
+        contenders[k] = (contender){run, &runners[k], NULL};
     }
     measure_pairs(contenders, seconds, out);
     if (first)

@@ -4,6 +4,7 @@
 
 #include "../dispatch/cpu.h"
 #include "ballast/ballast.h"
+#include "caches.h"
 #include "json.h"
 #include "options.h"
 #include "pool.h"
@@ -12,13 +13,21 @@
 #include "user_profile.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-static const option_spec specs[] = {{NULL, NULL, NULL, 0}};
+enum { OPT_CACHES = 1 };
+
+static const option_spec specs[] = {
+    {"caches", NULL, "measure where the last cache ends, too: about a second", OPT_CACHES},
+    {NULL, NULL, NULL, 0},
+};
 
 static const char *const examples[] = {
     "ballast info",
+    "ballast info --caches",
     "BALLAST_ISA=avx2 ballast info --json",
     NULL,
 };
@@ -70,11 +79,14 @@ void info_features(char *text, size_t size)
 typedef struct facts {
     ballast__cpu cpu;
     topology machine;
+    caches caches;
     quota q;
     int64_t threads;
     bool f64;
     const char *chosen, *variable;
-    char *profile; /* what the library says of it: lines */
+    char *profile;      /* what the library says of it: lines */
+    char own[PATH_MAX]; /* the user's; "" where there is no home */
+    bool has_own;       /* and it is there */
 } facts;
 
 /* Asked of the library itself: only it knows what it was built with. */
@@ -96,12 +108,18 @@ static char *read_profile(void)
     return text;
 }
 
-static void gather(facts *f, int64_t threads)
+static void gather(facts *f, int64_t threads, bool measure)
 {
     user_profile_load();
     f->profile = read_profile();
+    if (!user_profile_path(f->own, sizeof f->own))
+        f->own[0] = '\0';
+    f->has_own = f->own[0] && access(f->own, F_OK) == 0;
     ballast__cpu_read(NULL, &f->cpu);
     topology_read(&f->machine);
+    caches_read(&f->caches);
+    if (measure)
+        caches_measure(&f->caches, 1.0);
     quota_read("", &f->q);
     pool p;
     pool_open(&p, threads);
@@ -217,6 +235,9 @@ static void print_profile(facts *f)
     for (const char *name = "in force"; (one = next_line(&rest)); name = "")
         line(name, one);
     line("BALLAST_PROFILE", variable ? variable : "not set");
+    line("your own", *f->own ? f->own : "no folder for it: neither XDG_CACHE_HOME nor HOME is set");
+    if (*f->own && !f->has_own)
+        line("", "is not there: `ballast tune` writes it");
 }
 
 static void format_size(char *text, size_t size, int64_t bytes)
@@ -256,6 +277,38 @@ static void print_machine(const topology *t)
     line("source", t->source);
 }
 
+/* Every second point: sizes twice the last. */
+static void print_reads(const caches *c)
+{
+    char text[64], size[32];
+
+    head("Reads of so much, again and again");
+    for (int i = 0; i < c->count; i += 2) {
+        format_size(size, sizeof size, c->points[i].bytes);
+        snprintf(text, sizeof text, "%.1f GB/s", c->points[i].gbps);
+        line(size, text);
+    }
+}
+
+static void print_last_cache(const caches *c)
+{
+    char text[256], bytes[32], measured[32], taken[32];
+
+    format_size(bytes, sizeof bytes, c->real);
+    format_size(measured, sizeof measured, c->measured);
+    format_size(taken, sizeof taken, c->taken);
+    if (c->count == 0)
+        snprintf(text, sizeof text, "%s", bytes);
+    else if (c->measured == 0)
+        snprintf(text, sizeof text, "%s; beyond what reads slow down is not to be seen", bytes);
+    else
+        snprintf(text, sizeof text, "%s; reads slow down beyond %s", bytes, measured);
+    line("last cache", text);
+    snprintf(text, sizeof text, "the library takes it for %s", taken);
+    if (caches_differ(c->taken, c->real))
+        line("", text);
+}
+
 static void print_share(const facts *f)
 {
     char text[512];
@@ -280,7 +333,12 @@ static void print_text(facts *f)
     print_profile(f);
     putchar('\n');
     print_machine(&f->machine);
+    print_last_cache(&f->caches);
     putchar('\n');
+    if (f->caches.count > 0) {
+        print_reads(&f->caches);
+        putchar('\n');
+    }
     print_share(f);
 }
 
@@ -368,9 +426,28 @@ static void write_profile(json *j, facts *f)
 {
     char *rest = f->profile, *one;
     json_text(j, "ballast_profile", getenv("BALLAST_PROFILE"));
+    json_text(j, "own_profile", *f->own ? f->own : NULL);
+    json_bool(j, "own_profile_exists", f->has_own);
     json_array(j, "profile");
     while ((one = next_line(&rest)))
         json_text(j, NULL, one);
+    json_end(j);
+}
+
+static void write_last_cache(json *j, const caches *c)
+{
+    json_object(j, "last_cache");
+    json_integer(j, "bytes", c->real);
+    json_integer(j, "taken", c->taken);
+    json_integer(j, "measured", c->measured);
+    json_array(j, "reads");
+    for (int i = 0; i < c->count; i++) {
+        json_object(j, NULL);
+        json_integer(j, "bytes", c->points[i].bytes);
+        json_real(j, "gbps", c->points[i].gbps);
+        json_end(j);
+    }
+    json_end(j);
     json_end(j);
 }
 
@@ -383,6 +460,7 @@ static void print_json(facts *f)
     write_implementations(&j, f);
     write_profile(&j, f);
     write_machine(&j, &f->machine);
+    write_last_cache(&j, &f->caches);
     write_share(&j, f);
     json_end(&j);
 }
@@ -390,13 +468,17 @@ static void print_json(facts *f)
 int info_main(int argc, char **argv)
 {
     options o;
+    bool measure = false;
+    int id;
     options_begin(&o, &spec, argc, argv);
-    if (options_next(&o) == OPTIONS_STOP)
+    while ((id = options_next(&o)) > 0)
+        measure = true;
+    if (id == OPTIONS_STOP)
         return o.exit_code;
     facts *f = calloc(1, sizeof *f);
     if (!f)
         return complain("no memory");
-    gather(f, o.threads);
+    gather(f, o.threads, measure);
     const bool complete = f->profile != NULL;
     if (complete && o.json)
         print_json(f);

@@ -2,7 +2,6 @@
 /* ballast tune: measures what this machine does best, and writes a profile. */
 #include "tune.h"
 
-#include "../dispatch/implementation.h"
 #include "../dispatch/text.h"
 #include "interrupt.h"
 #include "options.h"
@@ -12,12 +11,14 @@
 #include "tune_profile.h"
 #include "user_profile.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,11 +53,11 @@ static const command_spec spec = {
         "a bit, and writes what is faster than the default to a profile. Candidates and default "
         "are called in turn, A B B A. A candidate is chosen where it takes less than 0.97 of the "
         "default's time with 95 %, twice, and nowhere longer; else the default stays. The profile "
-        "is $XDG_CACHE_HOME/ballast/CPU.profile, or in ~/.cache; `ballast loss` and `ballast info` "
-        "put that in force, other programs by BALLAST_PROFILE or ballast_profile_load. What stands "
-        "in it of other cases is kept. Ctrl-C ends the measuring and writes what is known. Exit "
-        "codes: 0 good, 1 --check found a stale entry, 2 wrong usage, or a file cannot be read or "
-        "written.",
+        "is $XDG_CACHE_HOME/ballast/CPU-BUILD.profile, or in ~/.cache; `ballast loss` and `ballast "
+        "info` put that in force, other programs by BALLAST_PROFILE or ballast_profile_load. What "
+        "stands in it of other cases is kept. Ctrl-C ends the measuring and writes what is known. "
+        "Exit codes: 0 good, 1 --check found a stale entry, 2 wrong usage, or a file cannot be "
+        "read or written.",
     .options = specs,
     .examples = examples,
     .operand_count = 0,
@@ -192,14 +193,14 @@ static bool is_wanted(const tune_case *c, const char *filter)
     return !filter || strstr(c->name, filter);
 }
 
-static int find_entries(const settings *s, const profile *known, tune_cases *all,
+static int find_entries(const settings *s, const profile *known, int64_t cache, tune_cases *all,
                         const profile_line **lines)
 {
     int count = 0;
 
     for (int i = 0; i < known->count; i++)
         if (known->lines[i].chosen.candidate != 0 &&
-            tune_case_make(known->lines[i].chosen.where, &all->cases[count]) &&
+            tune_case_make(known->lines[i].chosen.where, cache, &all->cases[count]) &&
             is_wanted(&all->cases[count], s->filter))
             lines[count++] = &known->lines[i];
     return count;
@@ -229,7 +230,7 @@ static void measure_entries(const settings *s, const profile *known, tune_cases 
 {
     static const profile_line *lines[PROFILE_CHOICES];
 
-    r->count = r->case_count = find_entries(s, known, all, lines);
+    r->count = r->case_count = find_entries(s, known, r->caches.real, all, lines);
     for (int i = 0; i < r->count; i++)
         r->results[i] = (tune_result){
             .of = &all->cases[i], .which = lines[i]->chosen.which, .verdict = TUNE_UNDECIDED};
@@ -265,16 +266,22 @@ static bool is_profile(const char *path)
     return size == 0 || strcmp(begin, first) == 0;
 }
 
+/* False where the name is too long. */
+static bool folder_of(const char *path, char folder[PATH_MAX])
+{
+    const char *const slash = strrchr(path, '/');
+
+    snprintf(folder, PATH_MAX, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    return strlen(path) < PATH_MAX;
+}
+
 static const char *reason_not_to_write(const char *path)
 {
     struct stat about;
     char folder[PATH_MAX];
-    const char *const slash = strrchr(path, '/');
 
-    if (strlen(path) >= sizeof folder)
+    if (!folder_of(path, folder))
         return "is too long a name";
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1,
-             slash ? path : ".");
     if (stat(path, &about) == 0 && !S_ISREG(about.st_mode))
         return "is no regular file";
     if (!is_profile(path))
@@ -292,18 +299,36 @@ static bool may_write(const char *path)
     return !reason;
 }
 
+/* Waits until no other tuner is between reading a profile of this folder and writing it. Where the
+ * file system has no locks, the last one to write wins. */
+static int lock_folder(const char *path)
+{
+    char folder[PATH_MAX];
+
+    if (!folder_of(path, folder))
+        return -1;
+    const int file = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file >= 0)
+        (void)flock(file, LOCK_EX);
+    return file;
+}
+
 /* What was known before is read now, for another tuner may have written it meanwhile. */
 static int write_profile(const settings *s, int64_t cores, const tune_results *r)
 {
     static profile p;
     char reason[PROFILE_REASON];
+    const int folder = lock_folder(s->path);
 
     if (!is_there(s->path) || !ballast__profile_read(s->path, &p, reason))
         p.count = 0;
     p.cores = cores;
     if (tune_profile_merge(&p, r) > 0)
         complain("%s: is full: some choices were left out", s->path);
-    if (ballast__profile_write(s->path, &p, reason))
+    const bool written = ballast__profile_write(s->path, &p, reason);
+    if (folder >= 0)
+        close(folder); /* and with it the lock */
+    if (written)
         return EXIT_GOOD;
     return complain("%s: cannot be written: %s", s->path, reason);
 }
@@ -419,25 +444,6 @@ static int write_report(const settings *s, FILE *file, const tune_results *r)
                                             : complain("%s: cannot be written", s->report);
 }
 
-/* Where the CPU and the operating system disagree by a factor of two about the last cache, one of
- * them is wrong, as in virtual machines. Classes of data go by the CPU, so that they are not what
- * their names say; what is chosen for them is measured all the same. */
-static void warn_about_caches(void)
-{
-    const int64_t known = (int64_t)ballast__data_bytes(1);
-    int64_t told = 0;
-    topology t;
-
-    topology_read(&t);
-    for (int i = 0; i < t.cache_count; i++)
-        if (t.caches[i].kind != 'i' && t.caches[i].bytes > told)
-            told = t.caches[i].bytes;
-    if (told > 0 && (told >= 2 * known || known >= 2 * told))
-        complain("the last cache has %.4g MiB, says the CPU, or %.4g, says %s: classes of data may "
-                 "not be what their names say",
-                 (double)known / 1048576.0, (double)told / 1048576.0, t.source);
-}
-
 static int tune(const settings *s, const tune_cases *all, tune_results *r)
 {
     profile_machine machine;
@@ -446,8 +452,6 @@ static int tune(const settings *s, const tune_cases *all, tune_results *r)
 
     if (!open_report(s, &report))
         return EXIT_BAD_INPUT;
-    if (!s->quiet)
-        warn_about_caches();
     ballast__profile_machine(&machine); /* cores: before this thread is bound to one */
     open_means(&m, s->threads);
     r->case_count = all->count;
@@ -522,16 +526,17 @@ int tune_main(int argc, char **argv)
         return complain("--check and --export: one of them");
     if (s.report && (s.check || s.export))
         return complain("--report is for tuning alone");
-    (void)ballast__isas(); /* the first use, which finds out the sizes of the caches */
-    tune_cases_make(s.filter, &all);
+    if (s.export)
+        return find_path(&s) ? export_profile(&s) : EXIT_BAD_INPUT;
+    caches_read(&results.caches);
+    caches_measure(&results.caches, fmin(1.0, 0.1 * s.budget));
+    tune_cases_make(s.filter, results.caches.real, &all);
     if (all.count == 0)
         return complain("--filter '%s': no case has it", s.filter);
     if (s.list)
         return list(&all);
     if (!find_path(&s))
         return EXIT_BAD_INPUT;
-    if (s.export)
-        return export_profile(&s);
     case_use_pages(PAGES_4K);
     results.path = s.path;
     interrupt_watch();

@@ -5,8 +5,10 @@
 #include "../bench/arrays.h"
 #include "../dispatch/profile.h"
 #include "../dispatch/text.h"
+#include "caches.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 /* ---- Operations, in the order in which they are measured ------------------------------------- */
@@ -36,38 +38,39 @@ enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
 /* ---- Problems that stand for a class --------------------------------------------------------- */
 
 enum { SHORT, MEDIUM, LONG };
-enum { L2, CACHE, MEMORY };
+enum { L2, CACHE, MEMORY, BETWEEN, GIVEN };
 enum { ONE, FEW, MANY };
 
 /* A problem's classes, and its rows: given, or so many that a matrix read and one written are
- * `share` times L2 or the last cache. */
+ * `share` times L2, the last cache, or what is in memory for certain. BETWEEN: where the library
+ * takes the last cache for much larger or smaller than it is, what lies between the two sizes: in
+ * the class of one side, and in truth on the other. */
 typedef struct extent {
     int64_t classes;
-    int of; /* L2, CACHE; GIVEN: `share` is the rows */
+    int of; /* GIVEN: `share` is the rows */
     double share;
 } extent;
 
-enum { GIVEN = -1 };
-
-/* Where a class spans much, one problem stands near either end. */
+/* Where a class spans much, one problem stands near either end; what is not of the class on this
+ * machine is left out. */
 static const struct {
     int classes, data, rows;
     extent problems[TUNE_PROBLEMS];
 } classes_of_shapes[] = {
     {SHORT, L2, MANY, {{10, L2, 0.5}, {100, L2, 0.5}}},
-    {SHORT, CACHE, MANY, {{10, L2, 4.0}, {100, CACHE, 0.5}}},
-    {SHORT, MEMORY, MANY, {{100, CACHE, 2.0}}},
+    {SHORT, CACHE, MANY, {{10, L2, 4.0}, {100, CACHE, 0.5}, {100, BETWEEN, 1.0}}},
+    {SHORT, MEMORY, MANY, {{100, MEMORY, 1.0}, {100, BETWEEN, 1.0}}},
     {SHORT, L2, FEW, {{100, GIVEN, 8}}},
     {SHORT, L2, ONE, {{100, GIVEN, 1}}},
     {MEDIUM, L2, MANY, {{1000, L2, 0.5}}},
-    {MEDIUM, CACHE, MANY, {{1000, L2, 4.0}, {4096, CACHE, 0.5}}},
-    {MEDIUM, MEMORY, MANY, {{1000, CACHE, 2.0}}},
+    {MEDIUM, CACHE, MANY, {{1000, L2, 4.0}, {4096, CACHE, 0.5}, {1000, BETWEEN, 1.0}}},
+    {MEDIUM, MEMORY, MANY, {{1000, MEMORY, 1.0}, {1000, BETWEEN, 1.0}}},
     {MEDIUM, L2, FEW, {{1000, GIVEN, 8}}},
     {MEDIUM, CACHE, FEW, {{8192, GIVEN, 12}}},
     {MEDIUM, L2, ONE, {{1000, GIVEN, 1}, {8192, GIVEN, 1}}},
     {LONG, L2, MANY, {{10000, L2, 0.75}}},
-    {LONG, CACHE, MANY, {{32000, CACHE, 0.5}}},
-    {LONG, MEMORY, MANY, {{32000, CACHE, 2.0}}},
+    {LONG, CACHE, MANY, {{32000, CACHE, 0.5}, {32000, BETWEEN, 1.0}}},
+    {LONG, MEMORY, MANY, {{32000, MEMORY, 1.0}, {32000, BETWEEN, 1.0}}},
     {LONG, L2, FEW, {{10000, GIVEN, 4}}},
     {LONG, CACHE, FEW, {{32000, GIVEN, 8}, {131072, GIVEN, 8}}},
     {LONG, L2, ONE, {{32000, GIVEN, 1}}},
@@ -86,17 +89,36 @@ static int shape_of(int i)
            classes_of_shapes[i].rows;
 }
 
-static int64_t rows_of(const extent *e, int64_t classes, ballast_dtype dtype)
+/* cache: the size of the last one, in truth. */
+static double bytes_of(int of, int64_t cache)
+{
+    const int64_t taken = (int64_t)ballast__data_bytes(1);
+
+    switch (of) {
+    case L2:
+        return (double)ballast__data_bytes(0);
+    case CACHE:
+        return fmin((double)cache, (double)taken);
+    case MEMORY:
+        return fmax(2.0 * (double)cache, 1.125 * (double)taken);
+    default:
+        return caches_differ(2 * cache, taken) && caches_differ(cache, 2 * taken)
+                   ? sqrt((double)cache * (double)taken)
+                   : 0.0;
+    }
+}
+
+static int64_t rows_of(const extent *e, int64_t classes, ballast_dtype dtype, int64_t cache)
 {
     if (e->of == GIVEN)
         return (int64_t)e->share;
     const int64_t row_bytes = 2 * classes * (int64_t)size_of(dtype);
-    return (int64_t)(e->share * (double)ballast__data_bytes(e->of)) / row_bytes;
+    return (int64_t)(e->share * bytes_of(e->of, cache)) / row_bytes;
 }
 
 /* False where the sizes of this machine's caches make another class of it. */
 static bool make_problem(const tuned_case *where, const char *options, const extent *e,
-                         tune_problem *out)
+                         int64_t cache, tune_problem *out)
 {
     const char *const name = ballast__tuned_operation_name((int)where->operation);
     const char *const dtype = ballast__tuned_dtype_name((int)where->dtype);
@@ -105,7 +127,7 @@ static bool make_problem(const tuned_case *where, const char *options, const ext
         return false;
     const bool is_vector = op->keys & KEY(KEY_COUNT);
     const int64_t classes = is_vector ? 1 : e->classes;
-    const int64_t rows = rows_of(e, classes, where->dtype);
+    const int64_t rows = rows_of(e, classes, where->dtype, cache);
     char message[PROBLEM_TEXT];
 
     if (rows < 1 ||
@@ -127,7 +149,7 @@ static void name_case(tune_case *c)
     ballast__profile_format_case(&c->where, &t);
 }
 
-static bool make_case(tuned_case where, int op, int shape, tune_case *out)
+static bool make_case(tuned_case where, int op, int shape, int64_t cache, tune_case *out)
 {
     *out = (tune_case){.where = where};
     out->streams = operations[op].streams && where.dtype == BALLAST_F32;
@@ -135,16 +157,16 @@ static bool make_case(tuned_case where, int op, int shape, tune_case *out)
     for (int i = 0; i < TUNE_PROBLEMS; i++)
         out->problem_count +=
             make_problem(&where, operations[op].options, &classes_of_shapes[shape].problems[i],
-                         &out->problems[out->problem_count]);
+                         cache, &out->problems[out->problem_count]);
     return out->problem_count > 0;
 }
 
-bool tune_case_make(tuned_case where, tune_case *out)
+bool tune_case_make(tuned_case where, int64_t cache, tune_case *out)
 {
     for (int op = 0; op < OPERATIONS; op++)
         for (int i = 0; i < CLASSES_OF_SHAPES; i++)
             if (operations[op].operation == where.operation && shape_of(i) == where.shape)
-                return make_case(where, op, i, out);
+                return make_case(where, op, i, cache, out);
     return false;
 }
 
@@ -157,7 +179,7 @@ static bool is_wanted(const tune_case *c, const char *filter)
     return found;
 }
 
-void tune_cases_make(const char *filter, tune_cases *out)
+void tune_cases_make(const char *filter, int64_t cache, tune_cases *out)
 {
     out->count = 0;
     for (int d = 0; d < DTYPES; d++)
@@ -165,7 +187,7 @@ void tune_cases_make(const char *filter, tune_cases *out)
             for (int i = 0; i < CLASSES_OF_SHAPES && out->count < TUNE_CASES; i++) {
                 const tuned_case where = {operations[op].operation, dtypes[d], shape_of(i)};
                 tune_case *c = &out->cases[out->count];
-                if (make_case(where, op, i, c) && is_wanted(c, filter))
+                if (make_case(where, op, i, cache, c) && is_wanted(c, filter))
                     out->count++;
             }
 }

@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-enum { TUNE_PROBLEMS = 2, TUNE_CASES = 1024, TUNE_NAME = 96 };
+enum { TUNE_PROBLEMS = 3, TUNE_CASES = 1024, TUNE_NAME = 96 };
 
 typedef struct tune_problem {
     problem p;
@@ -21,7 +21,7 @@ typedef struct tune_case {
     tuned_case where;
     char name[TUNE_NAME]; /* "softmax:f32:classes=short,data=L2,rows=many" */
     bool streams;
-    int problem_count; /* 1 or 2 */
+    int problem_count; /* 1 at least */
     tune_problem problems[TUNE_PROBLEMS];
 } tune_case;
 
@@ -31,10 +31,11 @@ typedef struct tune_cases {
 } tune_cases;
 
 /* All that can exist on this machine, the most used first. filter: only names, or problems, with
- * this text in it; NULL for all. */
-void tune_cases_make(const char *filter, tune_cases *out);
+ * this text in it; NULL for all. cache: bytes of the last one in truth (caches.h), which need not be
+ * what the library takes it for. */
+void tune_cases_make(const char *filter, int64_t cache, tune_cases *out);
 
 /* Of one shape. False where it cannot exist. */
-bool tune_case_make(tuned_case where, tune_case *out);
+bool tune_case_make(tuned_case where, int64_t cache, tune_case *out);
 
 #endif

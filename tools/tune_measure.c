@@ -54,7 +54,7 @@ static void run_place(void *context)
     p->status = p->data->p.operation->run(p->data, p->results, &exec);
 }
 
-static contender contender_of(place *p) { return (contender){run_place, p}; }
+static contender contender_of(place *p) { return (contender){run_place, p, NULL}; }
 
 /* ---- What is in force ------------------------------------------------------------------------ */
 

@@ -45,10 +45,10 @@ void tune_format_interval(char text[CELL_SIZE], const tune_trial *t)
         snprintf(text, CELL_SIZE, "%.3f", t->ratio);
 }
 
-/* Where no candidate does anything else, only an entry is worth a line. */
+/* Where no candidate does anything else, or none was begun, only an entry is worth a line. */
 static bool is_shown(const tune_results *all, const tune_result *r)
 {
-    return r->verdict != TUNE_SAME || all->entries;
+    return all->entries || (r->verdict != TUNE_SAME && r->trial_count > 0);
 }
 
 static int name_width(const tune_results *r)
@@ -136,17 +136,29 @@ static int count_of(const tune_results *r, tune_verdict v)
     int n = 0;
 
     for (int i = 0; i < r->count; i++)
-        n += r->results[i].verdict == v;
+        n += r->results[i].verdict == v && is_shown(r, &r->results[i]);
     return n;
 }
 
 static const char *plain_verdict(const tune_result *r) { return tune_verdict_name(r->verdict); }
+
+/* What the library takes the last cache for decides the classes of data; which problems stand for
+ * them follows what it is. */
+static void print_caches(const caches *c)
+{
+    if (caches_differ(c->real, c->taken))
+        printf("the library takes the last cache for %.4g MiB; %s %.4g MiB, and problems go by that\n",
+               (double)c->taken / 1048576.0,
+               c->real == c->measured ? "reads slow down beyond" : "it is said to have",
+               (double)c->real / 1048576.0);
+}
 
 void tune_print(const tune_results *r)
 {
     print_table(r, plain_verdict);
     printf("\n%d of %d cases measured in %.0f s, %d thread%s%s\n", r->cases_measured, r->case_count,
            r->seconds, r->threads, r->threads == 1 ? "" : "s", r->bound ? ", bound to cores" : "");
+    print_caches(&r->caches);
     for (int which = 0; which < CHOICES; which++)
         print_gains(r, which);
     if (count_of(r, TUNE_NOISY) > 0)
@@ -238,6 +250,11 @@ void tune_write_json(FILE *out, const tune_results *r)
 
     json_begin(&j, out);
     json_text(&j, "profile", r->path);
+    json_object(&j, "last_cache");
+    json_integer(&j, "taken", r->caches.taken);
+    json_integer(&j, "measured", r->caches.measured);
+    json_integer(&j, "bytes", r->caches.real);
+    json_end(&j);
     json_integer(&j, "threads", r->threads);
     json_bool(&j, "bound", r->bound);
     json_real(&j, "seconds", r->seconds);

@@ -3,6 +3,7 @@
 #ifndef BALLAST_TOOLS_TUNE_OUTPUT_H
 #define BALLAST_TOOLS_TUNE_OUTPUT_H
 
+#include "caches.h"
 #include "output.h"
 #include "tune_measure.h"
 
@@ -12,6 +13,7 @@
 typedef struct tune_results {
     const char *path; /* of the profile; NULL: none was written */
     bool entries;     /* of a profile, measured again */
+    caches caches;
     int threads;
     bool bound;                                    /* each to a core */
     double seconds;                                /* that it took */

@@ -195,7 +195,7 @@ int tune_profile_merge(profile *p, const tune_results *r)
 
     before = *p;
     p->count = 0;
-    tune_cases_make(NULL, &all);
+    tune_cases_make(NULL, r->caches.real, &all);
     for (int i = 0; i < before.count; i++) /* by hand: no problem stands for them */
         if (!is_case(&all, &before.lines[i].chosen.where))
             p->lines[p->count++] = before.lines[i];

@@ -20,25 +20,24 @@ static uint64_t hash_of(const char *text, uint64_t hash)
 }
 
 /* FNV-1a, 64 bits. */
-static uint64_t machine_number(void)
+static uint64_t number_of(const profile_machine *m)
 {
-    profile_machine m;
-
-    ballast__profile_machine(&m);
-    return hash_of(m.caches, hash_of(m.cpu, UINT64_C(0xcbf29ce484222325)));
+    return hash_of(m->caches, hash_of(m->cpu, UINT64_C(0xcbf29ce484222325)));
 }
 
 /* A relative $XDG_CACHE_HOME is to be ignored (XDG Base Directory Specification 0.8). */
 bool user_profile_path(char *path, size_t size)
 {
     const char *const cache = getenv("XDG_CACHE_HOME"), *const home = getenv("HOME");
-    const uint64_t number = machine_number();
-    int length = -1;
+    const bool has_cache = cache && *cache == '/';
+    profile_machine m;
 
-    if (cache && *cache == '/')
-        length = snprintf(path, size, "%s/ballast/%016" PRIx64 ".profile", cache, number);
-    else if (home && *home)
-        length = snprintf(path, size, "%s/.cache/ballast/%016" PRIx64 ".profile", home, number);
+    if (!has_cache && !(home && *home))
+        return false;
+    ballast__profile_machine(&m);
+    const int length = snprintf(path, size, "%s%s/ballast/%016" PRIx64 "-%s.profile",
+                                has_cache ? cache : home, has_cache ? "" : "/.cache",
+                                number_of(&m), m.build);
     return length > 0 && (size_t)length < size;
 }
 
