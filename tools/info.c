@@ -390,8 +390,7 @@ static void print_json(facts *f)
 int info_main(int argc, char **argv)
 {
     options o;
-    options_begin(&o, &spec, argc, argv);
-    if (options_next(&o) == OPTIONS_STOP)
+    if (!options_read(&o, &spec, argc, argv, NULL, NULL))
         return o.exit_code;
     facts *f = calloc(1, sizeof *f);
     if (!f)
