@@ -242,23 +242,39 @@ static void run_on_worker(void *context, int64_t tasks, void (*task)(void *, int
     set_environment(found);
 }
 
+typedef ballast_status lent_call(const void *what, const ballast_exec *exec);
+
+/* The call in the environment of hosts[i], its tasks in another's. What it computed is the caller's to
+ * check. */
+static worker call_with_worker(const char *name, int i, lent_call *call, const void *what)
+{
+    worker w = {.caller = &hosts[i], .own = &hosts[(i + 4) % HOSTS]};
+    const ballast_parallel parallel = {&w, run_on_worker, 2};
+    ballast_exec exec = BALLAST_EXEC;
+    outcome o;
+
+    exec.parallel = &parallel;
+    IN_ENVIRONMENT(w.caller, o, o.status = call(what, &exec));
+    assert_int_equal(o.status, BALLAST_OK);
+    check_outcome(name, w.caller, &o);
+    assert_true(w.caller_kept && w.own_kept);
+    return w;
+}
+
+static ballast_status call_problem(const void *what, const ballast_exec *exec)
+{
+    const problem *p = what;
+
+    return p->run(exec, NULL, ROWS_IN_PARALLEL);
+}
+
 static void tasks(void **state)
 {
     (void)state;
     for (const problem *p = problems; p < problems + PROBLEMS; p++)
         for (int i = 0; i < HOSTS; i++) {
-            worker w = {.caller = &hosts[i], .own = &hosts[(i + 4) % HOSTS]};
-            const ballast_parallel parallel = {&w, run_on_worker, 2};
-            ballast_exec exec = BALLAST_EXEC;
-            outcome o;
-
-            exec.parallel = &parallel;
             expect_plain(p, ROWS_IN_PARALLEL);
-            IN_ENVIRONMENT(w.caller, o, o.status = p->run(&exec, NULL, ROWS_IN_PARALLEL));
-            assert_int_equal(o.status, BALLAST_OK);
-            check_outcome(p->name, w.caller, &o);
-            check_bits(p->name, w.caller);
-            assert_true(w.caller_kept && w.own_kept);
+            check_bits(p->name, call_with_worker(p->name, i, call_problem, p).caller);
         }
 }
 
@@ -354,6 +370,13 @@ static void make_long_rows(void)
     }
 }
 
+static ballast_status call_long(const void *what, const ballast_exec *exec)
+{
+    const struct long_call *c = what;
+
+    return c->call(exec);
+}
+
 static void tasks_that_share_rows(void **state)
 {
     (void)state;
@@ -365,20 +388,11 @@ static void tasks_that_share_rows(void **state)
         assert_int_equal(c->call(NULL), BALLAST_OK);
         long_expected = long_found;
         for (int i = 0; i < HOSTS; i++) {
-            worker w = {.caller = &hosts[i], .own = &hosts[(i + 4) % HOSTS]};
-            const ballast_parallel parallel = {&w, run_on_worker, 2};
-            ballast_exec exec = BALLAST_EXEC;
-            outcome o;
-
-            exec.parallel = &parallel;
             memset(&long_found, 0x5a, sizeof long_found);
-            IN_ENVIRONMENT(w.caller, o, o.status = c->call(&exec));
-            assert_int_equal(o.status, BALLAST_OK);
-            check_outcome(c->name, w.caller, &o);
+            const worker w = call_with_worker(c->name, i, call_long, c);
             if (memcmp(&long_found, &long_expected, sizeof long_found) != 0)
                 fail_msg("%s: host %s: other bits than the serial call", c->name, w.caller->name);
             assert_int_equal(w.runs, c->runs);
-            assert_true(w.caller_kept && w.own_kept);
         }
     }
 }

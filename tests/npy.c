@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "../tools/npy.h"
+#include "whole_file.h"
 
 enum { ALL_DTYPES = NPY_F4 | NPY_F8 | NPY_I4 | NPY_I8 | NPY_U1 };
 
@@ -63,23 +64,6 @@ static int clean_folder(void **state)
     (void)state;
     count_files(remove);
     return 0;
-}
-
-static void put_file(const char *path, const void *bytes, size_t size)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, size, f), size);
-    assert_int_equal(fclose(f), 0);
-}
-
-static size_t get_file(const char *path, void *bytes, size_t room)
-{
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    size_t n = fread(bytes, 1, room, f);
-    fclose(f);
-    return n;
 }
 
 /* ---- files in memory ---- */

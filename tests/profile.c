@@ -16,6 +16,7 @@
 #include "../dispatch/profile.h"
 #include "../dispatch/text.h"
 #include "../kernels/kernels.h"
+#include "whole_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -126,25 +127,6 @@ static bool is_equal(const profile *a, const profile *b)
     return size == write_text(b, &machine, text_b) && memcmp(text_a, text_b, size) == 0;
 }
 
-static void store(const char *path, const void *bytes, size_t size)
-{
-    FILE *file = fopen(path, "wb");
-
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
-
-static size_t fetch(const char *path, char *bytes, size_t room)
-{
-    FILE *file = fopen(path, "rb");
-
-    assert_non_null(file);
-    const size_t size = fread(bytes, 1, room, file);
-    fclose(file);
-    return size;
-}
-
 static char described[2 * PROFILE_BYTES];
 
 static const char *describe(void)
@@ -176,10 +158,10 @@ static void round_trip(void **state)
         assert_string_equal(reason, "");
         assert_true(is_equal(&made, &read));
 
-        store(path_of("loaded"), written, size);
+        put_file(path_of("loaded"), written, size);
         assert_int_equal(ballast_profile_load(path_of("loaded")), BALLAST_OK);
         assert_int_equal(ballast_profile_save(path_of("saved")), BALLAST_OK);
-        assert_int_equal(fetch(path_of("saved"), again, sizeof again), size);
+        assert_int_equal(get_file(path_of("saved"), again, sizeof again), size);
         assert_memory_equal(again, written, size);
     }
     ballast_profile_reset();
@@ -353,7 +335,7 @@ static void foreign(void **state)
                  names[field], field == 0 ? "library" : "machine", ours, field);
         assert_string_equal(reason, expected);
 
-        store(path_of("foreign"), written, size);
+        put_file(path_of("foreign"), written, size);
         assert_int_equal(ballast_profile_load(path_of("foreign")), BALLAST_ERR_PROFILE);
         assert_described("no profile: the analytical default is in force\nignored: ");
         assert_described(expected);
@@ -374,7 +356,7 @@ static void ignored_leaves_what_was(void **state)
     const tuning t = ballast__tuning_of(TUNE_SOFTMAX, BALLAST_F32, 100, 1000);
     snprintf(before, sizeof before, "profile by hand: %d choices in force", p.count);
     assert_described(before);
-    store(path_of("damaged"), "ballast profile 1\n", 18);
+    put_file(path_of("damaged"), "ballast profile 1\n", 18);
     assert_int_equal(ballast_profile_load(path_of("damaged")), BALLAST_ERR_PROFILE);
     assert_described(before);
     assert_described("line 2, build: expected build, not the end of the file");
@@ -398,7 +380,7 @@ static void oversized(void **state)
     assert_non_null(bytes);
     memset(bytes, 'x', PROFILE_BYTES + 2);
     for (size_t size = PROFILE_BYTES; size <= PROFILE_BYTES + 2; size++) {
-        store(path_of("large"), bytes, size);
+        put_file(path_of("large"), bytes, size);
         assert_int_equal(ballast_profile_load(path_of("large")), BALLAST_ERR_PROFILE);
         assert_described(size == PROFILE_BYTES ? "line 1, format" : "larger than any profile");
     }
@@ -430,7 +412,7 @@ static void full_disk(void **state)
     (void)state;
     ballast_profile_reset();
     assert_int_equal(ballast_profile_save(path_of("kept")), BALLAST_OK);
-    const size_t size = fetch(path_of("kept"), before, sizeof before);
+    const size_t size = get_file(path_of("kept"), before, sizeof before);
     const int files = count_files();
     make_random(&p, 3);
     ballast__profile_use(&p, "by hand");
@@ -445,7 +427,7 @@ static void full_disk(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &unlimited), 0);
     assert_int_equal(status, BALLAST_ERR_FILE);
     assert_int_equal(kept_errno, 123);
-    assert_int_equal(fetch(path_of("kept"), after, sizeof after), size);
+    assert_int_equal(get_file(path_of("kept"), after, sizeof after), size);
     assert_memory_equal(before, after, size);
     assert_int_equal(count_files(), files);
 
@@ -499,13 +481,13 @@ static void left_over_files(void **state)
     (void)state;
     for (int i = 0; i < 300; i++) {
         snprintf(name, sizeof name, "%s.%d.%d.tmp", path_of("kept"), (int)getpid(), i);
-        store(name, "left", 4);
+        put_file(name, "left", 4);
     }
     assert_int_equal(ballast_profile_save(path_of("kept")), BALLAST_OK);
     assert_int_equal(ballast_profile_load(path_of("kept")), BALLAST_OK);
     for (int i = 0; i < 300; i++) {
         snprintf(name, sizeof name, "%s.%d.%d.tmp", path_of("kept"), (int)getpid(), i);
-        assert_int_equal(fetch(name, bytes, sizeof bytes), 4);
+        assert_int_equal(get_file(name, bytes, sizeof bytes), 4);
         unlink(name);
     }
     ballast_profile_reset();
@@ -939,7 +921,7 @@ static void loads_while_others_compute(void **state)
         call_labels[i] = (uint8_t)(i * 5);
     for (int i = 0; i < 2; i++) {
         make_random(&p, 1);
-        store(path_of(i ? "one" : "other"), written, write_text(&p, &machine, written));
+        put_file(path_of(i ? "one" : "other"), written, write_text(&p, &machine, written));
     }
     expected = loss_of_call(grad);
     for (int i = 0; i < CALLERS; i++)
@@ -1026,7 +1008,7 @@ static void variable(void **state)
     (void)state;
     make_random(&p, 0);
     snprintf(path, sizeof path, "%s", path_of("named"));
-    store(path, written, write_text(&p, &machine, written));
+    put_file(path, written, write_text(&p, &machine, written));
     snprintf(expected, sizeof expected, "profile %s: %d choices in force", path, p.count);
     check_child(path, NULL, expected);
     check_child(NULL, NULL, "no profile: the analytical default is in force\n");
@@ -1052,7 +1034,7 @@ static void variable_names_the_implementation(void **state)
     (void)state;
     add_line(&p, ballast__tuned_case(TUNE_SOFTMAX, BALLAST_F32, 1, 10), CHOOSE_ISA, 1);
     snprintf(path, sizeof path, "%s", path_of("scalar"));
-    store(path, written, write_text(&p, &machine, written));
+    put_file(path, written, write_text(&p, &machine, written));
     setenv("BALLAST_ISA", name, 1);
     snprintf(expected, sizeof expected, "%s\nprofile ", name);
     check_child(path, NULL, expected);

@@ -261,6 +261,20 @@ static void test_growth_has_no_bars(void **state)
     assert_true(line && line > end);
 }
 
+/* Scalar code and limits are measured on fewer elements: no plot is theirs alone. */
+static void test_growth_shows_ballast(void **state)
+{
+    enum { SCALAR = 2, IN_CACHE = 0x20 };
+    (void)state;
+    make_run(&the_run);
+    for (double classes = 64; classes <= 4096; classes *= 4)
+        measure(&the_run, "growth", "cross_entropy", 4096 / classes, classes, "", 1, 1,
+                SCALAR | IN_CACHE);
+    check_page(&the_run);
+    assert_int_equal(occurrences("<figure"), 6);
+    assert_int_equal(occurrences("2<sup>12</sup>"), 0);
+}
+
 static void test_no_results(void **state)
 {
     (void)state;
@@ -475,6 +489,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_suite),        cmocka_unit_test(test_growth_has_no_bars),
+        cmocka_unit_test(test_growth_shows_ballast),
         cmocka_unit_test(test_no_results),         cmocka_unit_test(test_one_result),
         cmocka_unit_test(test_nothing_known),      cmocka_unit_test(test_impossible_numbers),
         cmocka_unit_test(test_impossible_machine), cmocka_unit_test(test_extreme_ranges),

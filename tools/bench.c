@@ -251,8 +251,9 @@ static void read_json(const options *o, settings *s)
         s->json_path = o->argv[optind++];
 }
 
-static bool apply(const options *o, settings *s, int id)
+static bool apply(const options *o, void *to, int id)
 {
+    settings *const s = to;
     static const char *const switches[] = {"off", "on", NULL};
     static const char *const sizes[] = {"4k", "huge", NULL};
     int value = 0;
@@ -340,13 +341,8 @@ int bench_main(int argc, char **argv)
     bench_machine m = {0};
     settings s = {.selection.suite = "quick", .seconds = 1.0, .repetitions = 1, .baselines = true};
     options o;
-    int id;
 
-    options_begin(&o, &spec, argc, argv);
-    while ((id = options_next(&o)) > 0)
-        if (!apply(&o, &s, id))
-            return EXIT_BAD_INPUT;
-    if (id == OPTIONS_STOP)
+    if (!options_read(&o, &spec, argc, argv, apply, &s))
         return o.exit_code;
     s.selection.threads = o.threads;
     s.quiet = o.quiet;

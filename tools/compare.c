@@ -100,8 +100,9 @@ static bool read_bits(const options *o, settings *s)
     return good;
 }
 
-static bool apply(const options *o, settings *s, int id)
+static bool apply(const options *o, void *to, int id)
 {
+    settings *const s = to;
     bench_selection *selection = &s->compare.selection;
 
     switch (id) {
@@ -174,13 +175,8 @@ int compare_main(int argc, char **argv)
     settings s = {.compare = {.selection.suite = "quick", .seconds = 1.0, .loads = 20, .bits = true},
                   .effect = 0.03, .level = 0.01};
     options o;
-    int id;
 
-    options_begin(&o, &spec, argc, argv);
-    while ((id = options_next(&o)) > 0)
-        if (!apply(&o, &s, id))
-            return EXIT_BAD_INPUT;
-    if (id == OPTIONS_STOP)
+    if (!options_read(&o, &spec, argc, argv, apply, &s))
         return o.exit_code;
     s.compare.selection.threads = o.threads;
     s.compare.quiet = o.quiet;

@@ -465,15 +465,19 @@ static void print_json(facts *f)
     json_end(&j);
 }
 
+/* The one option. */
+static bool measure_caches(const options *o, void *measure, int id)
+{
+    (void)o, (void)id;
+    *(bool *)measure = true;
+    return true;
+}
+
 int info_main(int argc, char **argv)
 {
     options o;
     bool measure = false;
-    int id;
-    options_begin(&o, &spec, argc, argv);
-    while ((id = options_next(&o)) > 0)
-        measure = true;
-    if (id == OPTIONS_STOP)
+    if (!options_read(&o, &spec, argc, argv, measure_caches, &measure))
         return o.exit_code;
     facts *f = calloc(1, sizeof *f);
     if (!f)

@@ -152,8 +152,9 @@ static bool read_isa(const options *o, settings *s)
     return false;
 }
 
-static bool apply(const options *o, settings *s, int id)
+static bool apply(const options *o, void *to, int id)
 {
+    settings *const s = to;
     switch (id) {
     case OPT_LOSS: return options_choice(o, loss_names, &s->loss);
     case OPT_BETA: return read_beta(o, &s->beta);
@@ -861,12 +862,7 @@ int loss_main(int argc, char **argv)
                   .denominator_value = 1.0, .beta = NAN, .gamma = NAN, .alpha = NAN,
                   .ignore_index = -100};
     options o;
-    int id;
-    options_begin(&o, &spec, argc, argv);
-    while ((id = options_next(&o)) > 0)
-        if (!apply(&o, &s, id))
-            return EXIT_BAD_INPUT;
-    if (id == OPTIONS_STOP)
+    if (!options_read(&o, &spec, argc, argv, apply, &s))
         return o.exit_code;
     s.logits = o.operands[0];
     s.labels = o.operands[1];

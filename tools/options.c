@@ -131,7 +131,7 @@ static int option_total(const options *o)
     return least(count_options(o->spec->options) + count_options(common), OPTIONS_MAX);
 }
 
-void options_begin(options *o, const command_spec *spec, int argc, char **argv)
+static void begin(options *o, const command_spec *spec, int argc, char **argv)
 {
     memset(o, 0, sizeof *o);
     o->spec = spec;
@@ -148,6 +148,9 @@ void options_begin(options *o, const command_spec *spec, int argc, char **argv)
     opterr = 0;
     optind = 0; /* glibc and musl: start anew */
 }
+
+/* In place of the next option's id: they are all read; or there is nothing to do but to return exit_code. */
+enum { OPTIONS_END = 0, OPTIONS_STOP = -1 };
 
 static int stop(options *o, int code)
 {
@@ -228,7 +231,7 @@ static void name_option(options *o, int id)
             o->name = option_at(o, i)->name;
 }
 
-int options_next(options *o)
+static int next(options *o)
 {
     for (;;) {
         int id = getopt_long(o->argc, o->argv, ":hq", o->table, NULL);
@@ -250,6 +253,20 @@ int options_next(options *o)
         if (!apply_common(o, id))
             return stop(o, EXIT_BAD_INPUT);
     }
+}
+
+bool options_read(options *o, const command_spec *spec, int argc, char **argv, options_apply *apply,
+                  void *settings)
+{
+    int id;
+
+    begin(o, spec, argc, argv);
+    while ((id = next(o)) > 0)
+        if (!apply(o, settings, id)) {
+            o->exit_code = EXIT_BAD_INPUT;
+            return false;
+        }
+    return id == OPTIONS_END;
 }
 
 /* ---- Values ---------------------------------------------------------------------------------- */

@@ -26,18 +26,17 @@ typedef struct command_spec {
     int operand_count;           /* exactly */
 } command_spec;
 
-enum { OPTIONS_END = 0, OPTIONS_STOP = -1, OPTION_COMMON = 1000, OPTIONS_MAX = 40 };
+enum { OPTION_COMMON = 1000, OPTIONS_MAX = 40 };
 
 typedef struct options {
     /* Of every sub-command. */
     bool json, quiet;
     int64_t threads; /* 0: as many as there are usable cores */
 
-    /* After options_next. */
-    const char *name;  /* of the option that was read */
+    const char *name;  /* of the option just read */
     const char *value; /* its value; NULL for none */
-    char **operands;   /* at the end: spec->operand_count of them */
-    int exit_code;     /* at OPTIONS_STOP */
+    char **operands;   /* after the last: spec->operand_count of them */
+    int exit_code;
 
     const command_spec *spec; /* private */
     int argc;
@@ -45,13 +44,14 @@ typedef struct options {
     struct option table[OPTIONS_MAX + 1];
 } options;
 
-/* argv[0] is the name of the sub-command. */
-void options_begin(options *o, const command_spec *spec, int argc, char **argv);
+/* Takes the option just read, by its id, and its value, to `settings`. False where something is wrong; a line
+ * about it is printed. */
+typedef bool options_apply(const options *o, void *settings, int id);
 
-/* The next option's id. OPTIONS_END after the last, if the number of operands is right.
- * OPTIONS_STOP where there is nothing to do but to return exit_code: help was printed, or something
- * was wrong and a line about it was printed. */
-int options_next(options *o);
+/* Reads all of them; argv[0] is the name of the sub-command. `apply` is given those of the spec. False where
+ * there is nothing to do but to return exit_code: help was printed, or something was wrong. */
+bool options_read(options *o, const command_spec *spec, int argc, char **argv, options_apply *apply,
+                  void *settings);
 
 /* The value of the option just read. False where it is wrong; the line is printed. */
 bool options_real(const options *o, double *out);

@@ -73,6 +73,16 @@ static bool same_plot(const report *p, int i, int j)
            same_variant(p->results[i].problem, p->results[j].problem);
 }
 
+/* Scalar code and limits stand for problems of other sizes than they have, and some plots would show
+ * nothing else. */
+static bool shows_ballast(const bench_result *const *results, int count)
+{
+    bool any = false;
+    for (int i = 0; i < count; i++)
+        any |= is_ballast(results[i]);
+    return any;
+}
+
 /* Line by line, each from its left end: of classes and rows one is the same all over the plot, or
  * falls as the other grows. */
 static int by_line_and_size(const void *a, const void *b)
@@ -206,7 +216,7 @@ void report_growth(const report *p)
 {
     bool any = false;
     for (int i = 0; i < p->count; i++)
-        any |= p->growth[i] != GROWTH_NONE;
+        any |= p->growth[i] != GROWTH_NONE && is_ballast(&p->results[i]);
     if (!any)
         return;
     fputs(
@@ -216,7 +226,7 @@ void report_growth(const report *p)
         p->out);
     for (int i = 0; i < p->count; i++) {
         const int count = report_gather(p, i, same_plot);
-        if (count)
+        if (shows_ballast(p->group, count))
             draw_plot(p, p->growth[i], count);
     }
     fputs("</div></section>\n", p->out);

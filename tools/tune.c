@@ -479,8 +479,9 @@ static bool read_budget(const options *o, settings *s)
     return false;
 }
 
-static bool apply(const options *o, settings *s, int id)
+static bool apply(const options *o, void *to, int id)
 {
+    settings *const s = to;
     switch (id) {
     case OPT_BUDGET:
         return read_budget(o, s);
@@ -511,13 +512,8 @@ int tune_main(int argc, char **argv)
     static tune_results results;
     settings s = {.budget = 60.0};
     options o;
-    int id;
 
-    options_begin(&o, &spec, argc, argv);
-    while ((id = options_next(&o)) > 0)
-        if (!apply(&o, &s, id))
-            return EXIT_BAD_INPUT;
-    if (id == OPTIONS_STOP)
+    if (!options_read(&o, &spec, argc, argv, apply, &s))
         return o.exit_code;
     s.threads = o.threads;
     s.quiet = o.quiet;

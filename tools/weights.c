@@ -54,8 +54,9 @@ typedef struct settings {
     int f8;
 } settings;
 
-static bool apply(const options *o, settings *s, int id)
+static bool apply(const options *o, void *to, int id)
 {
+    settings *const s = to;
     static const char *const dtypes[] = {"f4", "f8", NULL};
     switch (id) {
     case OPT_BETA: return read_beta(o, &s->beta);
@@ -202,13 +203,10 @@ int weights_main(int argc, char **argv)
     settings s = {.beta = -1.0, .classes = -1, .ignore_index = -100};
     result r = {.s = &s};
     options o;
-    int id;
-    options_begin(&o, &spec, argc, argv);
-    while ((id = options_next(&o)) > 0)
-        if (!apply(&o, &s, id))
-            return EXIT_BAD_INPUT;
-    int code = id == OPTIONS_STOP ? o.exit_code : check(&s);
-    if (id == OPTIONS_STOP || code != EXIT_GOOD)
+    if (!options_read(&o, &spec, argc, argv, apply, &s))
+        return o.exit_code;
+    int code = check(&s);
+    if (code != EXIT_GOOD)
         return code;
     if (!read_counts(&s, &r.counts))
         return EXIT_BAD_INPUT;
