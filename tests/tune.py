@@ -53,7 +53,7 @@ class Tune(unittest.TestCase):
 
     def run_tool(self, *args, **how):
         p = self.start(*args, **how)
-        p.out, p.err = p.communicate(timeout=60)
+        p.out, p.err = p.communicate(timeout=120)
         return p
 
     def good(self, *args, code=0, **how):
@@ -239,12 +239,15 @@ class Tune(unittest.TestCase):
     # ---- interruptions --------------------------------------------------------------------------
 
     def interrupted(self, number):
-        p = self.start("tune", "--quiet", "--budget", 50, "--filter", "f32", "--output", "p")
-        time.sleep(2.0)
-        p.send_signal(number)
-        out, err = p.communicate(timeout=20)
-        self.assertEqual((p.returncode, err), (-number, ""))
-        self.assertRegex(out, r"(?m)^[1-9]\d* of \d+ cases measured in [0-9] s")
+        for seconds in (2.0, 8.0, 25.0):  # on a busy machine no case is done soon
+            p = self.start("tune", "--quiet", "--budget", 50, "--filter", "f32", "--output", "p")
+            time.sleep(seconds)
+            p.send_signal(number)
+            out, err = p.communicate(timeout=60)
+            self.assertEqual((p.returncode, err), (-number, ""))
+            if not re.search(r"(?m)^0 of \d+ cases", out):
+                break
+        self.assertRegex(out, r"(?m)^[1-9]\d* of \d+ cases measured in \d+ s")
         self.assertIn("in force", self.good("info", env={"BALLAST_PROFILE": "p"}))
         self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))
         self.assertEqual([f for f in os.listdir(self.folder) if "tmp" in f], [])

@@ -47,8 +47,8 @@ void caches_read(caches *c)
 
 /* ---- As measured ----------------------------------------------------------------------------- */
 
-/* One load a line: as fast as lines come, in any instruction set. */
-static void read_lines(const char *from, int64_t bytes)
+/* As fast as lines come, in any instruction set. */
+void caches_touch(const char *from, int64_t bytes)
 {
     uint64_t sum = 0;
 
@@ -68,11 +68,11 @@ static double rate_of(const char *from, int64_t bytes, double seconds)
     double best = INFINITY;
     int passes = 0;
 
-    read_lines(from, bytes); /* into the caches */
+    caches_touch(from, bytes); /* into the caches */
     do {
         const double begin = monotonic_seconds();
         for (int64_t i = 0; i < repeats; i++)
-            read_lines(from, bytes);
+            caches_touch(from, bytes);
         best = fmin(best, monotonic_seconds() - begin);
     } while (++passes < 3 || monotonic_seconds() < end);
     return 1e-9 * (double)(bytes * repeats) / best;
