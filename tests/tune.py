@@ -138,7 +138,7 @@ class Tune(unittest.TestCase):
         self.assertEqual({r["choice"] for r in told["results"]} - {"isa"}, {"stream"})
 
     def test_table(self):
-        out = self.good("tune", "--quiet", "--budget", 0.5, "--filter", FEW, "--output", "p")
+        out = self.good("tune", "--quiet", "--budget", 5, "--filter", FEW, "--output", "p")
         self.assertRegex(out, r"(?m)^case +choice +candidate +time +\[95 %\] +pairs +verdict$")
         self.assertRegex(out, r"(?m)^%s +stream +\w+ +\d+\.\d{3}" % CASE)
         self.assertTrue(out.endswith("profile: p\n"), out)
@@ -342,8 +342,8 @@ class Tune(unittest.TestCase):
     def test_bench(self):
         """Scalar is slower by so much that no noise hides it."""
         self.write("p", self.profile(self.line(CASE, "isa=scalar")))
-        out = self.good("bench", "--profile", "p", "--problem", "log_softmax:f32:rows=100,classes=900",
-                        "--json", "--seconds", 0.1)
+        out = self.good("bench", "--profile", "p", "--json", "--seconds", 0.1,
+                        "--problem", "log_softmax:f32:rows=100,classes=900")
         told = json.loads(out)["benchmarks"]
         self.assertEqual([r["contender"] for r in told], ["ballast", "ballast tuned"])
         if told[0]["isa"] != "scalar":

@@ -63,7 +63,7 @@ void caches_touch(const char *from, int64_t bytes)
 /* The fastest pass, of three at least: others slow down, and nobody speeds up. */
 static double rate_of(const char *from, int64_t bytes, double seconds)
 {
-    const int64_t repeats = 1 + (1 << 21) / bytes; /* so that the clock's own time does not matter */
+    const int64_t repeats = 1 + (1 << 21) / bytes; /* the clock takes time, too */
     const double end = monotonic_seconds() + seconds;
     double best = INFINITY;
     int passes = 0;

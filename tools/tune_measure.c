@@ -69,7 +69,8 @@ static void read_part(void *arg, int64_t index)
         const case_array *a = &p->results->out[k];
         const int64_t bytes = a->data ? a->rows * a->columns * (int64_t)size_of(a->dtype) : 0;
         const int64_t begin = bytes / parts * index;
-        caches_touch((const char *)a->data + begin, index + 1 < parts ? bytes / parts : bytes - begin);
+        const int64_t end = index + 1 < parts ? begin + bytes / parts : bytes;
+        caches_touch((const char *)a->data + begin, end - begin);
     }
 }
 
