@@ -23,8 +23,8 @@ static double noise(double most)
     return 1.0 - most * (double)(state >> 40) * 0x1p-24;
 }
 
-/* Reads of a machine with these caches: what is not there comes from behind. soft: of the last cache,
- * over how many doublings around its size it ends. */
+/* Reads of a machine with these caches: what is not there comes from behind. soft: of the last
+ * cache, over how many doublings around its size it ends. */
 typedef struct machine {
     int64_t l2, last; /* last 0: none behind L2 */
     double l2_gbps, last_gbps, memory_gbps;
@@ -47,7 +47,8 @@ static int64_t knee_of(const machine *m, int64_t l2)
         const double in_l2 = bytes <= (double)m->l2;
         const double in_last = fmax(share_in((double)m->last, bytes, m->soft) - in_l2, 0.0);
         const double behind = 1.0 - in_l2 - in_last;
-        const double seconds = in_l2 / m->l2_gbps + in_last / m->last_gbps + behind / m->memory_gbps;
+        const double seconds =
+            in_l2 / m->l2_gbps + in_last / m->last_gbps + behind / m->memory_gbps;
 
         points[i] = (caches_point){bytes_of(i), noise(m->noise) / seconds};
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Whatever was measured, a call takes what was chosen for its shape, and the default where nothing
- * was: also next to shapes that chose something else, and whatever the profile before said. And which
- * problems are measured follows the caches. */
+ * was: also next to shapes that chose something else, and whatever the profile before said. And
+ * which problems are measured follows the caches. */
 #include "../tools/tune_profile.h"
 
 #include "../dispatch/implementation.h"

@@ -5,6 +5,7 @@
 #include "../bench/measure.h"
 #include "../dispatch/cpu.h"
 #include "ballast/ballast.h"
+#include "caches.h"
 #include "info.h"
 #include "topology.h"
 
@@ -86,16 +87,27 @@ static int64_t cache_bytes(const topology *t, int level)
     return 0;
 }
 
+/* Virtual machines tell of the whole socket's L3. */
+static int64_t level_bytes(const topology *t, const caches *last, int level)
+{
+    const int64_t told = cache_bytes(t, level);
+
+    return level == 3 && told > 0 ? last->real : told;
+}
+
 /* From half of each cache, for the other half is not ours alone. */
 static void read_levels(bench_machine *m, const topology *t)
 {
     static const char *const names[LEVELS] = {"L1", "L2", "L3", "memory"};
+    caches last;
+    caches_read(&last);
+    caches_measure(&last, 1.0);
     char *array = aligned_alloc(LINE, (size_t)beyond_caches);
 
     if (array)
         memset(array, 0, (size_t)beyond_caches);
     for (int i = 0; i < LEVELS; i++) {
-        const int64_t size = i < MEMORY ? cache_bytes(t, i + 1) : t->memory;
+        const int64_t size = i < MEMORY ? level_bytes(t, &last, i + 1) : t->memory;
         const int64_t part = i < MEMORY ? size / 2 : beyond_caches;
 
         m->level_name[i] = names[i];

@@ -47,8 +47,8 @@ void caches_read(caches *c)
 
 /* ---- As measured ----------------------------------------------------------------------------- */
 
-/* One load a line: as fast as lines come, in any instruction set. */
-static void read_lines(const char *from, int64_t bytes)
+/* As fast as lines come, in any instruction set. */
+void caches_touch(const char *from, int64_t bytes)
 {
     uint64_t sum = 0;
 
@@ -63,16 +63,16 @@ static void read_lines(const char *from, int64_t bytes)
 /* The fastest pass, of three at least: others slow down, and nobody speeds up. */
 static double rate_of(const char *from, int64_t bytes, double seconds)
 {
-    const int64_t repeats = 1 + (1 << 21) / bytes; /* so that the clock's own time does not matter */
+    const int64_t repeats = 1 + (1 << 21) / bytes; /* the clock takes time, too */
     const double end = monotonic_seconds() + seconds;
     double best = INFINITY;
     int passes = 0;
 
-    read_lines(from, bytes); /* into the caches */
+    caches_touch(from, bytes); /* into the caches */
     do {
         const double begin = monotonic_seconds();
         for (int64_t i = 0; i < repeats; i++)
-            read_lines(from, bytes);
+            caches_touch(from, bytes);
         best = fmin(best, monotonic_seconds() - begin);
     } while (++passes < 3 || monotonic_seconds() < end);
     return 1e-9 * (double)(bytes * repeats) / best;

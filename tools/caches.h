@@ -32,8 +32,11 @@ void caches_read(caches *c);
  * process is interrupted. */
 void caches_measure(caches *c, double seconds);
 
-/* The size beyond which reads are no longer those of the cache behind L2, but of memory; l2: 0 where
- * unknown. 0 where no such step is to be seen. */
+/* Reads a word of each line. */
+void caches_touch(const char *from, int64_t bytes);
+
+/* The size beyond which reads are no longer those of the cache behind L2, but of memory; l2: 0
+ * where unknown. 0 where no such step is to be seen. */
 int64_t caches_knee(const caches_point *points, int count, int64_t l2);
 
 /* Of sizes as told and measured: what to believe. */

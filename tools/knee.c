@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-/* From the first to the last size that is at most as slow as this. */
+/* The largest size that is as fast as this. */
 static int64_t last_as_fast(const caches_point *points, int count, double gbps)
 {
     for (int i = count - 1; i >= 0; i--)
@@ -20,8 +20,8 @@ static int64_t end_of_l2(const caches_point *points, int count)
     return last_as_fast(points, count, points[0].gbps / 1.4);
 }
 
-/* The fastest from three times L2 on is what the cache behind it does; the last three are memory. In
- * between, the middle of the two, as their product goes: a cache that is no strict LRU, and that
+/* The fastest from three times L2 on is what the cache behind it does; the last three are memory.
+ * In between, the middle of the two, as their product goes: a cache that is no strict LRU, and that
  * others share, ends little by little. */
 int64_t caches_knee(const caches_point *points, int count, int64_t l2)
 {

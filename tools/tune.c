@@ -524,18 +524,20 @@ int tune_main(int argc, char **argv)
         return complain("--report is for tuning alone");
     if (s.export)
         return find_path(&s) ? export_profile(&s) : EXIT_BAD_INPUT;
+    interrupt_watch();
     caches_read(&results.caches);
     caches_measure(&results.caches, fmin(1.0, 0.1 * s.budget));
     tune_cases_make(s.filter, results.caches.real, &all);
     if (all.count == 0)
         return complain("--filter '%s': no case has it", s.filter);
-    if (s.list)
+    if (s.list) {
+        interrupt_leave();
         return list(&all);
+    }
     if (!find_path(&s))
         return EXIT_BAD_INPUT;
     case_use_pages(PAGES_4K);
     results.path = s.path;
-    interrupt_watch();
     const int code = s.check ? check(&s, &all, &results) : tune(&s, &all, &results);
     if (interrupt_seen())
         fflush(stdout);

@@ -4,8 +4,9 @@
  * Candidates that do the same as the default, or as another, are found out first: they lead to the
  * same tasks and the same way to memory. The others are visited in turn. Each visit is a pair of
  * the default and the candidate, A B B A, on every problem of the case, with one thread and with
- * all, as far as it makes a difference there. A candidate that cannot gain 3 % any more is visited
- * no more.
+ * all, as far as it makes a difference there; where outputs may go past the caches, with a read of
+ * them, for whoever called will read them. A candidate that cannot gain 3 % any more is visited no
+ * more.
  *
  * The best is measured again, and is chosen where the 95 % interval of these fresh pairs lies below
  * 0.97 and no problem takes longer: of many that do nothing, some look good once. */

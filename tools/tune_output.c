@@ -147,7 +147,8 @@ static const char *plain_verdict(const tune_result *r) { return tune_verdict_nam
 static void print_caches(const caches *c)
 {
     if (caches_differ(c->real, c->taken))
-        printf("the library takes the last cache for %.4g MiB; %s %.4g MiB, and problems go by that\n",
+        printf("the library takes the last cache for %.4g MiB; %s %.4g MiB, and problems go by "
+               "that\n",
                (double)c->taken / 1048576.0,
                c->real == c->measured ? "reads slow down beyond" : "it is said to have",
                (double)c->real / 1048576.0);

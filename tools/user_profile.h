@@ -7,8 +7,8 @@
 #include <stddef.h>
 
 /* $XDG_CACHE_HOME/ballast/<CPU>-<build>.profile, or in ~/.cache; <CPU> is a number made of the CPU
- * and its caches. For homes are shared between machines, and machines between builds of the library,
- * each of which ignores the profiles of the others. False where there is no home. */
+ * and its caches. For homes are shared between machines, and machines between builds of the
+ * library, each of which ignores the profiles of the others. False where there is no home. */
 bool user_profile_path(char *path, size_t size);
 
 /* Makes the folders that lead to a file. False where that is not possible. */
