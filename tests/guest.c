@@ -12,6 +12,8 @@
 
 #include <ballast/ballast.h>
 
+#include "sanitized.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
@@ -25,19 +27,6 @@
 #include <unistd.h>
 
 /* ---- Counted allocations ------------------------------------------------------------------- */
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
-    __has_feature(memory_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 static atomic_long allocations;
 
