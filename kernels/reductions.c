@@ -25,7 +25,7 @@
 
 enum { PRODUCT_SPAN = 256, SUM_STEP = 256, SUM_SPAN = 1024 };
 
-enum terms { PLAIN, PRODUCTS, SQUARES, WEIGHTED_SQUARES };
+enum terms { PRODUCTS, SQUARES, WEIGHTED_SQUARES };
 
 LANES double canonical_double(double x)
 {
@@ -74,13 +74,9 @@ LANES_LARGE vd add_span(vd total, const storage *x, int64_t left)
     return vd_add(total, fold_blocks(sum));
 }
 
-/* Whole spans take no look at what is left. */
 LANES vd add_spans(vd total, const storage *x, int64_t n)
 {
-    int64_t i = 0;
-    for (; i + SUM_SPAN <= n; i += SUM_SPAN)
-        total = add_span(total, x + i, SUM_SPAN);
-    if (i < n)
+    for (int64_t i = 0; i < n; i += SUM_SPAN)
         total = add_span(total, x + i, n - i);
     return total;
 }
@@ -123,11 +119,6 @@ LANES vd add_products(vd total, enum terms terms, const storage *x, const storag
     return total;
 }
 
-LANES vd add_elements(vd total, enum terms terms, const storage *x, const storage *w, int64_t n)
-{
-    return terms == PLAIN ? add_spans(total, x, n) : add_products(total, terms, x, w, n);
-}
-
 /* ---- leaves ---------------------------------------------------------------------------------- */
 
 /* The leaf that begins at element i: where its elements are and where its parts go. */
@@ -146,6 +137,11 @@ LANES leaf leaf_at(const reduce_job *job, int64_t i, int64_t end)
                   job->partial + i / job->leaf_rows * REDUCE_PARTS};
 }
 
+/* Elements that have a format are taken by pieces: whole spans, of which two fit L1. */
+enum { PIECE = CHUNK };
+
+LANES int64_t piece_of(const leaf *l) { return l->format ? PIECE : l->n; }
+
 /* Elements [i, i + n) of x or w. */
 LANES const storage *elements_of(const leaf *l, const char *vector, int64_t i, int64_t n,
                                  storage *wide)
@@ -153,46 +149,29 @@ LANES const storage *elements_of(const leaf *l, const char *vector, int64_t i, i
     return read_elements(l->format, vector + bytes_of(l->format, i), n, wide);
 }
 
-/* Elements that have a format are taken by pieces: whole spans, of which two fit L1. */
-enum { PIECE = CHUNK };
-
-LANES double sum_of_pieces(enum terms terms, const leaf *l)
+static double sum_of(const leaf *l)
 {
-    storage wide_x[PIECE], wide_w[PIECE];
+    storage wide[PIECE];
     vd total = vd_zero();
-    for (int64_t i = 0; i < l->n; i += PIECE) {
-        const int64_t n = smaller(PIECE, l->n - i);
-        const storage *x = elements_of(l, l->x, i, n, wide_x);
-        const storage *w = terms == PLAIN || terms == SQUARES ? x : elements_of(l, l->w, i, n, wide_w);
-        total = add_elements(total, terms, x, w, n);
+    for (int64_t i = 0, step = piece_of(l); i < l->n; i += step) {
+        const int64_t n = smaller(step, l->n - i);
+        total = add_spans(total, elements_of(l, l->x, i, n, wide), n);
     }
     return canonical_double(vd_across(total));
 }
 
-/* Out of line: elements in their place take no stack for pieces. */
-static __attribute__((noinline)) double sum_by_pieces(enum terms terms, const leaf *l)
-{
-    switch (terms) {
-    case PLAIN:
-        return sum_of_pieces(PLAIN, l);
-    case PRODUCTS:
-        return sum_of_pieces(PRODUCTS, l);
-    case SQUARES:
-        return sum_of_pieces(SQUARES, l);
-    default:
-        return sum_of_pieces(WEIGHTED_SQUARES, l);
-    }
-}
-
 LANES double sum_of_terms(enum terms terms, const leaf *l)
 {
-    const storage *x = (const storage *)l->x, *w = (const storage *)l->w;
-    if (l->format)
-        return sum_by_pieces(terms, l);
-    return canonical_double(vd_across(add_elements(vd_zero(), terms, x, w, l->n)));
+    storage wide_x[PIECE], wide_w[PIECE];
+    vd total = vd_zero();
+    for (int64_t i = 0, step = piece_of(l); i < l->n; i += step) {
+        const int64_t n = smaller(step, l->n - i);
+        const storage *x = elements_of(l, l->x, i, n, wide_x);
+        const storage *w = terms == SQUARES ? x : elements_of(l, l->w, i, n, wide_w);
+        total = add_products(total, terms, x, w, n);
+    }
+    return canonical_double(vd_across(total));
 }
-
-static double sum_of(const leaf *l) { return sum_of_terms(PLAIN, l); }
 
 void KERNEL(weighted_sum)(const reduce_job *job, int64_t begin, int64_t end)
 {
