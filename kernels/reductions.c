@@ -74,13 +74,9 @@ LANES_LARGE vd add_span(vd total, const storage *x, int64_t left)
     return vd_add(total, fold_blocks(sum));
 }
 
-/* Whole spans take no look at what is left. */
 LANES vd add_spans(vd total, const storage *x, int64_t n)
 {
-    int64_t i = 0;
-    for (; i + SUM_SPAN <= n; i += SUM_SPAN)
-        total = add_span(total, x + i, SUM_SPAN);
-    if (i < n)
+    for (int64_t i = 0; i < n; i += SUM_SPAN)
         total = add_span(total, x + i, n - i);
     return total;
 }
