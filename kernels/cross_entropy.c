@@ -379,8 +379,10 @@ LANES_LARGE void cross_entropy_short_row(const cross_entropy_job *job, int64_t i
     }
 }
 
-/* Fewer than a tile, or irregular: `count` rows from `begin` on, one after the other. */
-LANES vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin, int64_t count)
+/* Fewer than a tile, or irregular: `count` rows from `begin` on, one after the other. Out of line:
+ * tiles are seldom irregular. */
+static __attribute__((noinline)) vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin,
+                                                       int64_t count)
 {
     pending_losses pending;
     set_nothing_pending(&pending);
@@ -389,19 +391,12 @@ LANES vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin, int64_t
     return finish_pending(&pending);
 }
 
-/* Out of line: tiles are seldom irregular. */
-static __attribute__((noinline)) vf losses_of_irregular_tile(const cross_entropy_job *job,
-                                                             const cross_entropy_tile *t)
-{
-    return losses_of_few_rows(job, t->begin, t->count);
-}
-
 /* An irregular tile's gradients are written here, too. */
 LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
 {
     t->irregular = is_irregular(t);
     if (__builtin_expect(t->irregular, 0))
-        return losses_of_irregular_tile(job, t);
+        return losses_of_few_rows(job, t->begin, t->count);
     const vf label_term = vload_f32(t->label_term);
     vf minus_logit = vset1(0.0f);
     if (__builtin_expect(vany(vlt(label_term, vset1(SMALLEST_LABEL_TERM))), 0))
