@@ -10,6 +10,7 @@
  * log1p is latency bound, and sixteen lanes cost what one does. */
 #include "cross_entropy_loss.h"
 #include "one_chunk_rows.h"
+#include "row_tile.h"
 #include "shared_row.h"
 #include "softmax_planes.h"
 
@@ -379,8 +380,10 @@ LANES_LARGE void cross_entropy_short_row(const cross_entropy_job *job, int64_t i
     }
 }
 
-/* Fewer than a tile, or irregular: `count` rows from `begin` on, one after the other. */
-LANES vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin, int64_t count)
+/* Fewer than a tile, or irregular: `count` rows from `begin` on, one after the other. Out of line:
+ * tiles are seldom irregular. */
+static __attribute__((noinline)) vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin,
+                                                       int64_t count)
 {
     pending_losses pending;
     set_nothing_pending(&pending);
@@ -389,19 +392,12 @@ LANES vf losses_of_few_rows(const cross_entropy_job *job, int64_t begin, int64_t
     return finish_pending(&pending);
 }
 
-/* Out of line: tiles are seldom irregular. */
-static __attribute__((noinline)) vf losses_of_irregular_tile(const cross_entropy_job *job,
-                                                             const cross_entropy_tile *t)
-{
-    return losses_of_few_rows(job, t->begin, t->count);
-}
-
 /* An irregular tile's gradients are written here, too. */
 LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
 {
     t->irregular = is_irregular(t);
     if (__builtin_expect(t->irregular, 0))
-        return losses_of_irregular_tile(job, t);
+        return losses_of_few_rows(job, t->begin, t->count);
     const vf label_term = vload_f32(t->label_term);
     vf minus_logit = vset1(0.0f);
     if (__builtin_expect(vany(vlt(label_term, vset1(SMALLEST_LABEL_TERM))), 0))
@@ -447,9 +443,8 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
  * for they may lie over logits that an irregular tile reads again. `lines` as for write_tiles(). */
 static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
                                                         int64_t tiles_end, int64_t end,
-                                                        storage *lines)
+                                                        storage *lines, vd total)
 {
-    vd total = vd_zero();
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
     float e[TILE_CLASSES * BLOCK];
     cross_entropy_tile tile[MAX_TILES];
@@ -487,13 +482,92 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
     return total;
 }
 
+/* What is left to do when a tile's rows have gone. */
+LANES void end_row_tile(const cross_entropy_job *job, row_tile *r, const cross_entropy_tile *t,
+                        storage *lines)
+{
+    const int64_t stride = job->grad_stride;
+    storage *out = r->out;
+    if (!out)
+        return;
+    for (int j = 0; j < BLOCK; j++, out += stride)
+        store_one(out + t->label[j], t->label_gradient[j]);
+    if (lines)
+        stream_rows(lines, BLOCK * stride, grad_of(job, t->begin));
+}
+
+/* Out of line: it needs the registers. */
+static __attribute__((noinline)) vf pass_cross_entropy(const row_tile *before, const row_tile *now,
+                                                       const storage *next,
+                                                       const cross_entropy_job *job)
+{
+    return pass_row_tile(before, now, next, job->classes, job->logits_stride, job->grad_stride,
+                         SCALED);
+}
+
+/* Rows [begin, tiles_end), whole tiles that stay rows; all else is as in cross_entropy_tiles(). */
+static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_job *job,
+                                                            int64_t begin, int64_t tiles_end,
+                                                            int64_t end, storage *lines)
+{
+    const int64_t classes = job->classes;
+    const int64_t stride = job->logits_stride, out_stride = job->grad_stride;
+    float e[2 * BLOCK * SHORT_ROW];
+    row_tile row[2];
+    cross_entropy_tile tile[2];
+    vd total = vd_zero();
+    vf max = maxima_of_rows(logits_of(job, begin), classes, stride);
+    open_row_tiles(row, e, classes);
+    for (int64_t i = begin; i < tiles_end; i += BLOCK) {
+        const int k = (int)(i / BLOCK % 2);
+        const int64_t next = i + BLOCK < tiles_end ? i + BLOCK : i;
+        cross_entropy_tile *t = tile + k;
+        row_tile *r = row + k;
+        t->begin = i;
+        t->count = BLOCK;
+        t->max = max;
+        t->n = exponents_of(max);
+        weigh_rows(&job->rows, t);
+        set_reference(r, logits_of(job, i), t->n);
+        max = pass_cross_entropy(row + !k, r, logits_of(job, next), job);
+        end_row_tile(job, row + !k, tile + !k, lines);
+        leave_out_of_rows(r->e, classes, t->label, t->label_term);
+        sum_row_tile(r->e, classes, t->sum);
+        scale_rows(t);
+        const vf loss = losses_of_tile(job, t);
+        total = add_losses(&job->rows, i, BLOCK, loss, total);
+        total = end_leaf(&job->rows, i + BLOCK, end, total);
+        if (job->grad && !t->irregular)
+            set_scaled(r, t->factor, lines ? lines : grad_of(job, i));
+        if (next == i) {
+            leave_row_tile(r, classes, stride, out_stride, SCALED);
+            end_row_tile(job, r, t, lines);
+        }
+    }
+    return total;
+}
+
+LANES vd cross_entropy_any_tiles(const cross_entropy_job *job, int64_t begin, int64_t tiles_end,
+                                 int64_t end, storage *lines)
+{
+    vd total = vd_zero();
+    if (stay_rows(tiles_end - begin, job->classes)) {
+        const int64_t whole = begin + ((tiles_end - begin) & -BLOCK);
+        total = cross_entropy_row_tiles(job, begin, whole, end, lines);
+        begin = whole;
+    }
+    if (begin == tiles_end)
+        return total;
+    return cross_entropy_tiles(job, begin, tiles_end, end, lines, total);
+}
+
 /* Only this takes the stack for what is streamed. */
 static __attribute__((noinline)) vd cross_entropy_tiles_streamed(const cross_entropy_job *job,
                                                                  int64_t begin, int64_t tiles_end,
                                                                  int64_t end)
 {
     storage lines[TILE_CLASSES * BLOCK];
-    const vd total = cross_entropy_tiles(job, begin, tiles_end, end, lines);
+    const vd total = cross_entropy_any_tiles(job, begin, tiles_end, end, lines);
     vstream_fence();
     return total;
 }
@@ -562,7 +636,7 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
     if (tiles_end > begin && streams(job) && job->grad_stride == job->classes)
         total = cross_entropy_tiles_streamed(job, begin, tiles_end, end);
     else if (tiles_end > begin)
-        total = cross_entropy_tiles(job, begin, tiles_end, end, NULL);
+        total = cross_entropy_any_tiles(job, begin, tiles_end, end, NULL);
     if (tiles_end < end)
         cross_entropy_few_rows(job, tiles_end, end, total);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Softmax, log-softmax, log-sum-exp, and the gradients of the first two. */
 #include "one_chunk_rows.h"
+#include "row_tile.h"
 #include "shared_row.h"
 #include "softmax_backward_tile.h"
 
@@ -271,6 +272,70 @@ static __attribute__((noinline)) void short_rows(const softmax_job *job, int64_t
     rows(job, begin, end, &pipe);
 }
 
+/* Out of line: they need the registers. */
+static __attribute__((noinline)) vf pass_scaled(const row_tile *before, const row_tile *now,
+                                                const storage *next, const softmax_job *job)
+{
+    return pass_row_tile(before, now, next, job->classes, job->input_stride, job->output_stride,
+                         SCALED);
+}
+static __attribute__((noinline)) vf pass_subtracted(const row_tile *before, const row_tile *now,
+                                                    const storage *next, const softmax_job *job)
+{
+    return pass_row_tile(before, now, next, job->classes, job->input_stride, job->output_stride,
+                         SUBTRACTED);
+}
+
+/* Rows [begin, end), whole tiles that stay rows: to softmax or log-softmax. Outputs that are
+ * streamed go by way of `lines`, which is NULL elsewhere. */
+static __attribute__((noinline)) void forward_row_tiles(const softmax_job *job, int64_t begin,
+                                                        int64_t end, storage *lines,
+                                                        enum forward what, rows_function *rows)
+{
+    const int64_t classes = job->classes, stride = job->input_stride;
+    const int64_t out_stride = job->output_stride;
+    _Alignas(LINE) float scratch[SHORT_SCRATCH];
+    float e[2 * BLOCK * SHORT_ROW];
+    row_tile row[2];
+    forward_tile t = {.max = maxima_of_rows(input_row(job, begin), classes, stride)};
+    open_row_tiles(row, e, classes);
+    for (int64_t i = begin; i < end; i += BLOCK) {
+        const int k = (int)(i / BLOCK % 2);
+        const storage *x = input_row(job, i);
+        const storage *next = i + BLOCK < end ? input_row(job, i + BLOCK) : x;
+        row_tile *before = row + !k, *now = row + k;
+        t.n = exponents_of(t.max);
+        set_reference(now, x, t.n);
+        const vf max = what == SOFTMAX ? pass_scaled(before, now, next, job)
+                                       : pass_subtracted(before, now, next, job);
+        if (lines && before->out)
+            stream_rows(lines, BLOCK * out_stride, output_row(job, i - BLOCK));
+        vstore_f32(t.left_out, vset1(0.0f));
+        if (what == LOG_SOFTMAX) {
+            int32_t first[BLOCK];
+            first_maxima_of_rows(x, classes, stride, t.max, first);
+            leave_out_of_rows(now->e, classes, first, t.left_out);
+        }
+        sum_row_tile(now->e, classes, t.others);
+        storage *out = lines ? lines : output_row(job, i);
+        if (__builtin_expect(forward_is_irregular(&t), 0))
+            short_rows(job, i, i + BLOCK, scratch, rows);
+        else if (what == SOFTMAX)
+            set_scaled(now, finish_forward_tile(&t, SOFTMAX), out);
+        else
+            set_subtracted(now, t.max, finish_forward_tile(&t, LOG_SOFTMAX), out);
+        t.max = max;
+        if (next != x || !now->out)
+            continue;
+        if (what == SOFTMAX)
+            leave_row_tile(now, classes, stride, out_stride, SCALED);
+        else
+            leave_row_tile(now, classes, stride, out_stride, SUBTRACTED);
+        if (lines)
+            stream_rows(lines, BLOCK * out_stride, output_row(job, i));
+    }
+}
+
 /* The tiles of rows [begin, end), and then the rest row by row. Outputs are written last, for they may
  * lie over inputs that an irregular tile reads again. */
 LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enum forward what,
@@ -285,6 +350,11 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     _Alignas(LINE) float scratch[SHORT_SCRATCH];
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
     forward_tile tile[MAX_TILES];
+    if (what != LOG_SUM_EXP && stay_rows(end - begin, classes)) {
+        const int64_t whole = begin + ((end - begin) & -BLOCK);
+        forward_row_tiles(job, begin, whole, streamed ? lines : NULL, what, rows);
+        begin = whole;
+    }
     while (begin < tiles_end) {
         const int64_t first = begin;
         int64_t tiles = 0;

@@ -1320,11 +1320,39 @@ static void test_integers(void **unused)
     VERDICT();
 }
 
+/* Sixteen folds at once, of blocks with every special and both zeros, and of doubles. */
+static void test_across_rows(void **unused)
+{
+    uint64_t state = SEED;
+    float x[BLOCK * BLOCK], max[BLOCK];
+    double d[BLOCK * BLOCK], sum[BLOCK];
+
+    (void)unused;
+    for (int k = 0; k < RANDOM_BLOCKS; k++) {
+        for (int i = 0; i < BLOCK * BLOCK; i++) {
+            x[i] = float_of_bits(k % 2 ? special[next_below(&state, SPECIALS)]
+                                       : around(&state, -60, 60));
+            d[i] = (double)float_of_bits(around(&state, -20, 20));
+        }
+        vstore_f32(max, vmax_across_rows(x));
+        vd_store(sum, vd_across_rows(d));
+        for (int j = 0; j < BLOCK; j++) {
+            const float want = max_tree(x + j * BLOCK);
+
+            check_across("vmax_across_rows", x + j * BLOCK, bits_of_float(max[j]),
+                         bits_of_float(want), isnan(max[j]) && isnan(want));
+            check_across("vd_across_rows", x + j * BLOCK, bits_of_double(sum[j]),
+                         bits_of_double(add_tree_d(d + j * BLOCK, rule)), 0);
+        }
+    }
+    VERDICT();
+}
+
 #define EACH_TEST(test)                                                                           \
     test(test_special_values), test(test_random_values), test(test_fused_rounding),               \
         test(test_masks), test(test_memory), test(test_halves), test(test_half_memory),           \
         test(test_across), test(test_double_lanes), test(test_double_arithmetic),                 \
-        test(test_integers)
+        test(test_across_rows), test(test_integers)
 
 int lanes_test(void)
 {

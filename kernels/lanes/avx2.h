@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #define BLOCKS_IN_FLIGHT 2
+#define LEAST_ROW_TILE 0
 
 typedef struct { __m256 a, b; } vf;
 typedef struct { __m256 a, b; } vm;

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #define BLOCKS_IN_FLIGHT 4
+#define LEAST_ROW_TILE 45
 
 typedef __m512 vf;
 typedef __mmask16 vm;
@@ -193,6 +194,45 @@ LANES double vd_across(vd s)
     __m128d h = _mm_add_pd(_mm256_castpd256_pd128(q), _mm256_extractf128_pd(q, 1));
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
 }
+
+/* A step of the fold for two registers at once: their first halves against their second. */
+LANES vf vmax_across_rows(const float *p)
+{
+    vf q[4], h[2];
+    UNROLL for (int r = 0; r < 4; r++)
+    {
+        const vf a = vload_f32(p + 16 * r), b = vload_f32(p + 16 * (r + 4));
+        const vf c = vload_f32(p + 16 * (r + 8)), d = vload_f32(p + 16 * (r + 12));
+        const vf ab = vmax(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+        const vf cd = vmax(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+        q[r] = vmax(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    }
+    UNROLL for (int r = 0; r < 2; r++)
+        h[r] = vmax(_mm512_shuffle_ps(q[2 * r], q[2 * r + 1], 0x44),
+                    _mm512_shuffle_ps(q[2 * r], q[2 * r + 1], 0xee));
+    return vmax(_mm512_shuffle_ps(h[0], h[1], 0x88), _mm512_shuffle_ps(h[0], h[1], 0xdd));
+}
+LANES __m512d across8(const double *p)
+{
+    __m512d q[2];
+    UNROLL for (int r = 0; r < 2; r++)
+    {
+        __m512d x[4];
+        UNROLL for (int k = 0; k < 4; k++)
+        {
+            const double *row = p + 16 * (r + 2 * k);
+            x[k] = _mm512_add_pd(_mm512_loadu_pd(row), _mm512_loadu_pd(row + 8));
+        }
+        const __m512d ab = _mm512_add_pd(_mm512_shuffle_f64x2(x[0], x[1], 0x44),
+                                         _mm512_shuffle_f64x2(x[0], x[1], 0xee));
+        const __m512d cd = _mm512_add_pd(_mm512_shuffle_f64x2(x[2], x[3], 0x44),
+                                         _mm512_shuffle_f64x2(x[2], x[3], 0xee));
+        q[r] = _mm512_add_pd(_mm512_shuffle_f64x2(ab, cd, 0x88),
+                             _mm512_shuffle_f64x2(ab, cd, 0xdd));
+    }
+    return _mm512_add_pd(_mm512_unpacklo_pd(q[0], q[1]), _mm512_unpackhi_pd(q[0], q[1]));
+}
+LANES vd vd_across_rows(const double *p) { return (vd){across8(p), across8(p + 128)}; }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */
 

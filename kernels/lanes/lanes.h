@@ -56,9 +56,14 @@
  *   d    vd_normal(d)                 0 where |d| < 2^-126, else d
  *   vf   vd_narrow(d)                 rounded to f32
  *   f64  vd_across(d)
+ *   vf   vmax_across_rows(p)          lane j is vmax_across() of the block at p + BLOCK j
+ *   d    vd_across_rows(p)            lane j is vd_across() of the sixteen doubles at p + BLOCK j
  *
  * BLOCKS_IN_FLIGHT (1, 2 or 4): how many blocks an ISA's registers carry through a polynomial side by
  * side. It is speed only: accumulators belong to the definition of an operation, not to an ISA.
+ *
+ * LEAST_ROW_TILE: from so many classes on, short rows stay rows (kernels/row_tile.h); 0: they never
+ * do. It is speed only, too.
  *
  * An ISA header may use an instruction of its own wherever its result is exactly the one above;
  * tests/lanes.c proves every word of every ISA, lane by lane, against the scalar definition. */
@@ -134,6 +139,23 @@ LANES vf vcanonical(vf a)
 {
     return vselect(vnan(a), vset1(LANE_NAN), a);
 }
+
+#if !LEAST_ROW_TILE /* no shuffles that would fold sixteen rows together: one after the other */
+LANES vf vmax_across_rows(const float *p)
+{
+    float max[BLOCK];
+    for (int j = 0; j < BLOCK; j++)
+        max[j] = vmax_across(vload_f32(p + j * BLOCK));
+    return vload_f32(max);
+}
+LANES vd vd_across_rows(const double *p)
+{
+    double sum[BLOCK];
+    for (int j = 0; j < BLOCK; j++)
+        sum[j] = vd_across(vd_load(p + j * BLOCK));
+    return vd_load(sum);
+}
+#endif
 
 /* What an ISA header gives for 16-bit storage: sixteen elements in a `vh`, widened and narrowed. */
 #define DEFINE_HALF_WORDS(type)                                                                   \

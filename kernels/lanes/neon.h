@@ -6,6 +6,7 @@
 #include <arm_neon.h>
 
 #define BLOCKS_IN_FLIGHT 1
+#define LEAST_ROW_TILE 0
 
 typedef struct { float32x4_t a, b, c, d; } vf;
 typedef struct { uint32x4_t a, b, c, d; } vm;

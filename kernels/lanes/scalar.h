@@ -5,6 +5,7 @@
 #define BALLAST_LANES_SCALAR_H
 
 #define BLOCKS_IN_FLIGHT 1
+#define LEAST_ROW_TILE 0
 
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
