@@ -174,6 +174,7 @@ LANES vf vsub(vf x, vf y) { return (vf)EACH2(_mm256_sub_ps, x, y); }
 LANES vf vmul(vf x, vf y) { return (vf)EACH2(_mm256_mul_ps, x, y); }
 LANES vf vdiv(vf x, vf y) { return (vf)EACH2(_mm256_div_ps, x, y); }
 LANES vf vsqrt(vf x) { return (vf)EACH1(_mm256_sqrt_ps, x); }
+LANES vf vsqrt_fraction(vf x) { return vsqrt(x); }
 LANES vf vmax(vf x, vf y) { return (vf)EACH2(_mm256_max_ps, x, y); }
 LANES vf vmin(vf x, vf y) { return (vf)EACH2(_mm256_min_ps, x, y); }
 LANES vf vfma(vf x, vf y, vf z) { return (vf)EACH3(_mm256_fmadd_ps, x, y, z); }

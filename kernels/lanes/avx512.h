@@ -97,9 +97,8 @@ LANES vf vload_i64(const int64_t *p)
 }
 LANES vf vload_positive_u8(const uint8_t *p)
 {
-    __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-    __m512i minus = _mm512_sub_epi32(_mm512_setzero_si512(), v);
-    return _mm512_and_ps(FLOAT(minus), _mm512_set1_ps(-0.0f));
+    const __m128i v = _mm_loadu_si128((const __m128i *)p);
+    return _mm512_maskz_mov_ps(_mm_test_epi8_mask(v, v), _mm512_set1_ps(-0.0f));
 }
 
 LANES vf vadd(vf x, vf y) { return _mm512_add_ps(x, y); }
@@ -112,6 +111,22 @@ LANES vf vmin(vf x, vf y) { return _mm512_min_ps(x, y); }
 LANES vf vfma(vf x, vf y, vf z) { return _mm512_fmadd_ps(x, y, z); }
 LANES vf vfnma(vf x, vf y, vf z) { return _mm512_fnmadd_ps(x, y, z); }
 LANES vf vfms(vf x, vf y, vf z) { return _mm512_fmsub_ps(x, y, z); }
+/* Beside the divider, which roots would keep busy: from y, within 2^-14 of 1 / sqrt(x), g to sqrt(x) and
+ * h to 1 / (2 sqrt(x)), each by one step of Newton's, then g corrected by its exact remainder. That this
+ * rounds correctly is known by trial of all x in [1/4, 1), for any such y, whatever a CPU estimates
+ * (tests/lanes.c); a factor of 4 in x changes exponents only. */
+LANES vf root_by_estimate(vf x, vf y)
+{
+    const vf half = vset1(0.5f);
+    const vf g = vmul(x, y), h = vmul(y, half), r = vfnma(g, h, half);
+    const vf g2 = vfma(g, r, g), h2 = vfma(h, r, h);
+    return vfma(vfnma(g2, g2, x), h2, g2);
+}
+/* For 0 the estimate is infinite, and bounded; a NaN passes the minimum. */
+LANES vf vsqrt_fraction(vf x)
+{
+    return root_by_estimate(x, vmin(vset1(0x1p60f), _mm512_rsqrt14_ps(x)));
+}
 LANES vf vand(vf x, vf y) { return _mm512_and_ps(x, y); }
 LANES vf vor(vf x, vf y) { return _mm512_or_ps(x, y); }
 LANES vf vxor(vf x, vf y) { return _mm512_xor_ps(x, y); }
@@ -130,10 +145,10 @@ LANES vm vnan(vf x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
 LANES vm vmask_or(vm x, vm y) { return _kor_mask16(x, y); }
 LANES vf vselect(vm m, vf x, vf y) { return _mm512_mask_blend_ps(m, y, x); }
 LANES vf vkeep(vm m, vf x) { return _mm512_maskz_mov_ps(m, x); }
-/* A shift and a ternary: on Zen 4 whatever makes a mask takes a slot from FMA. */
+/* One mask serves all selections by a sign, and becomes that of the operation selected. */
 LANES vf vsign_select(vf s, vf x, vf y)
 {
-    return FLOAT(_mm512_ternarylogic_epi32(_mm512_srai_epi32(INT(s), 31), INT(x), INT(y), 0xca));
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask(INT(s)), y, x);
 }
 LANES int vany(vm m) { return !_kortestz_mask16_u8(m, m); }
 LANES int vfirst(vm m) { return __builtin_ctz(m | 1u << BLOCK); }

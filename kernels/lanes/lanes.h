@@ -39,6 +39,7 @@
  *   vf   vload_i64(p)                 p[i] as i32 lanes; -1 where it is not in [0, 2^32)
  *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)
  *   vf   vfma(a, b, c) = a b + c      vfnma(a, b, c) = c - a b      vfms(a, b, c) = a b - c
+ *   vf   vsqrt_fraction(a)            vsqrt for a of 0 or in [2^-100, 1], or NaN
  *   vf   vand vor vxor (a, b)         bits
  *   vf   vshl_bits(a, k) vsar_bits(a, k)   lanes as i32, shifted by the constant k
  *   vf   vadd_bits vsub_bits (a, b)   lanes as i32, wrapping

@@ -196,6 +196,7 @@ LANES vf vsub(vf x, vf y) { return (vf)EACH2(vsubq_f32, x, y); }
 LANES vf vmul(vf x, vf y) { return (vf)EACH2(vmulq_f32, x, y); }
 LANES vf vdiv(vf x, vf y) { return (vf)EACH2(vdivq_f32, x, y); }
 LANES vf vsqrt(vf x) { return (vf)EACH1(vsqrtq_f32, x); }
+LANES vf vsqrt_fraction(vf x) { return vsqrt(x); }
 LANES vf vmax(vf x, vf y) { return (vf)EACH2(max4, x, y); }
 LANES vf vmin(vf x, vf y) { return (vf)EACH2(min4, x, y); }
 LANES vf vfma(vf x, vf y, vf z) { return (vf)EACH3(fma4, x, y, z); }

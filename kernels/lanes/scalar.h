@@ -192,6 +192,7 @@ LANES vf vsub(vf x, vf y) { return (vf)EACH2(sub4, x, y); }
 LANES vf vmul(vf x, vf y) { return (vf)EACH2(mul4, x, y); }
 LANES vf vdiv(vf x, vf y) { return (vf)EACH2(div4, x, y); }
 LANES vf vsqrt(vf x) { return (vf)EACH1(sqrt4, x); }
+LANES vf vsqrt_fraction(vf x) { return vsqrt(x); }
 LANES vf vmax(vf x, vf y) { return (vf)EACH2(max4, x, y); }
 LANES vf vmin(vf x, vf y) { return (vf)EACH2(min4, x, y); }
 LANES vf vfma(vf x, vf y, vf z) { return (vf)EACH3(fma4, x, y, z); }
