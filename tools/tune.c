@@ -419,8 +419,8 @@ static int write_report(const settings *s, FILE *file, const tune_results *r)
                                             : complain("%s: cannot be written", s->report);
 }
 
-/* Where the CPU and the operating system disagree by a factor of two about the last cache, one of
- * them is wrong, as in virtual machines. Classes of data go by the CPU, so that they are not what
+/* Where the CPU and the operating system disagree by a factor of two about what counts of the last
+ * cache, one of them is wrong, as in virtual machines. Classes of data go by the CPU, so that they are not what
  * their names say; what is chosen for them is measured all the same. */
 static void warn_about_caches(void)
 {
@@ -432,6 +432,8 @@ static void warn_about_caches(void)
     for (int i = 0; i < t.cache_count; i++)
         if (t.caches[i].kind != 'i' && t.caches[i].bytes > told)
             told = t.caches[i].bytes;
+    if (told > (int64_t)COUNTED_CACHE)
+        told = (int64_t)COUNTED_CACHE;
     if (told > 0 && (told >= 2 * known || known >= 2 * told))
         complain("the last cache has %.4g MiB, says the CPU, or %.4g, says %s: classes of data may "
                  "not be what their names say",

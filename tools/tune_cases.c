@@ -40,7 +40,7 @@ enum { L2, CACHE, MEMORY };
 enum { ONE, FEW, MANY };
 
 /* A problem's classes, and its rows: given, or so many that a matrix read and one written are
- * `share` times L2 or the last cache. */
+ * `share` times L2 or what counts of the last cache. */
 typedef struct extent {
     int64_t classes;
     int of; /* L2, CACHE; GIVEN: `share` is the rows */
