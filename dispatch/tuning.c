@@ -50,7 +50,7 @@ static const struct {
     const char *classes[PART_CLASSES];
 } shape_parts[SHAPE_PARTS] = {
     {"classes", {"short", "medium", "long"}}, /* to 255, to 8192, more */
-    {"data", {"L2", "cache", "memory"}},      /* a working set within L2, the last cache, neither */
+    {"data", {"L2", "cache", "memory"}},      /* a working set in L2, what counts of the last, neither */
     {"rows", {"one", "few", "many"}},         /* 1, to 15, more */
 };
 
@@ -75,8 +75,8 @@ static const candidate isas[] = {
 };
 
 /* No bit: the same values reach the same addresses, by other instructions (tests/streaming.c).
- * By default the size of the last cache, which the machine says: lines that would leave it
- * before they are read again need not enter it. */
+ * By default what a core counts on of the last cache: lines that would leave it before they are
+ * read again need not enter it. */
 static const candidate stream_bytes[] = {
     {"default", 0},     {"always", 0},     NUMBER(262144),    NUMBER(524288),
     NUMBER(1048576),    NUMBER(2097152),   NUMBER(4194304),   NUMBER(8388608),
@@ -160,7 +160,7 @@ const candidate *ballast__candidate(int which, int index)
 
 /* Of the CPU. May be read before they are written by a thread whose first call races another's:
  * 0, a matter of speed only. */
-static _Atomic uint64_t l2_bytes, last_cache_bytes;
+static _Atomic uint64_t l2_bytes, counted_bytes;
 
 static atomic_bool any; /* word other than 0 */
 static _Atomic uint32_t words[TUNED_OPERATIONS][DTYPES][SHAPE_CLASSES]; /* 0: the defaults */
@@ -168,15 +168,17 @@ static _Atomic uint32_t words[TUNED_OPERATIONS][DTYPES][SHAPE_CLASSES]; /* 0: th
 /* Of most servers where CPUID does not say. */
 void ballast__tuning_begin(const ballast__cpu *cpu)
 {
-    const uint64_t usual_l2 = UINT64_C(1) << 20, usual_last = UINT64_C(32) << 20;
+    const uint64_t usual_l2 = UINT64_C(1) << 20;
     const uint64_t l2 = cpu->cache[1] ? cpu->cache[1] : usual_l2;
     uint64_t last = 0;
 
     for (int i = 0; i < BALLAST__CPU_CACHE_LEVELS; i++)
         if (cpu->cache[i] > last)
             last = cpu->cache[i];
+    if (last == 0 || last > COUNTED_CACHE)
+        last = COUNTED_CACHE;
     atomic_store_explicit(&l2_bytes, l2, memory_order_relaxed);
-    atomic_store_explicit(&last_cache_bytes, last ? last : usual_last, memory_order_relaxed);
+    atomic_store_explicit(&counted_bytes, last, memory_order_relaxed);
 }
 
 /* No array has 2^60 elements (arguments.c), and none has more than eight bytes. */
@@ -195,7 +197,7 @@ static inline extent extent_of(ballast_dtype dtype, int64_t rows, int64_t classe
 {
     const uint64_t bytes = working_set(dtype, rows, classes);
     const bool beyond_l2 = bytes > atomic_load_explicit(&l2_bytes, memory_order_relaxed);
-    const bool beyond_cache = bytes > atomic_load_explicit(&last_cache_bytes, memory_order_relaxed);
+    const bool beyond_cache = bytes > atomic_load_explicit(&counted_bytes, memory_order_relaxed);
     const int width = (classes > LAST_SHORT) + (classes > LAST_MEDIUM);
     const int data = beyond_cache ? 2 : beyond_l2;
     const int height = (rows > 1) + (rows > LAST_FEW);
@@ -211,7 +213,7 @@ tuned_case ballast__tuned_case(tuned_operation operation, ballast_dtype dtype, i
 
 uint64_t ballast__data_bytes(int data_class)
 {
-    return atomic_load_explicit(data_class == 0 ? &l2_bytes : &last_cache_bytes,
+    return atomic_load_explicit(data_class == 0 ? &l2_bytes : &counted_bytes,
                                 memory_order_relaxed);
 }
 
@@ -228,7 +230,7 @@ int64_t ballast__chosen(tuning t, choice_kind which)
 tuning ballast__tuning_of(tuned_operation operation, ballast_dtype dtype, int64_t rows,
                           int64_t classes)
 {
-    const uint64_t last = atomic_load_explicit(&last_cache_bytes, memory_order_relaxed);
+    const uint64_t last = atomic_load_explicit(&counted_bytes, memory_order_relaxed);
 
     /* Without a profile there is no class to find. */
     if (!atomic_load_explicit(&any, memory_order_relaxed))

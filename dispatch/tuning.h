@@ -74,6 +74,12 @@ typedef struct tuned_case {
 tuned_case ballast__tuned_case(tuned_operation operation, ballast_dtype dtype, int64_t rows,
                                int64_t classes);
 
+/* So much of the last cache one core counts on, however large it is: many cores share it, and on
+ * servers other tenants. Measured on an Intel server of 300 MiB (2 MiB of L2 a core), cross-entropy
+ * with gradient between a pass that writes the logits and one that reads the gradient: streamed, all
+ * of it took 1.2 times as long at 3 MiB, 0.96 at 12, 0.85 from 24 on. */
+#define COUNTED_CACHE (UINT64_C(16) << 20)
+
 /* Bytes of the largest working set of the data classes L2 (0) and cache (1). */
 uint64_t ballast__data_bytes(int data_class);
 

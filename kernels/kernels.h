@@ -38,7 +38,7 @@ typedef struct softmax_job {
     int64_t output_stride, output_class_stride;
     int64_t classes, inner;
     const storage_format *format;
-    int beyond_cache; /* the problem is larger than the last cache: stream what is written */
+    int beyond_cache; /* the problem is too large for the caches: stream what is written */
 } softmax_job;
 
 /* Backward of softmax and log-softmax. */

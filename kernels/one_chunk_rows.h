@@ -68,6 +68,10 @@ LANES_LARGE double pass_rows(const one_chunk_rows *r, const storage *x, exp_scal
     vf max = max_of_group(ahead + last, GROUP, vset1(-LANE_INFINITY));
     vd total = vd_zero();
 
+    /* Of what leaves next, the line in which it ends, if it follows: two rows share the line, so that
+     * it is not streamed, and what is streamed would wait while it is fetched. */
+    if (leaving && streamed)
+        vprefetch((const void *)((uintptr_t)d.out + 2 * (size_t)n * sizeof *d.out));
     /* The row that leaves is in the slot that is written: it is read first. */
     if (leaving && unaligned > 0)
         leave_group(&d, 0, unaligned, leaving, 0);

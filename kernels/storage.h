@@ -97,7 +97,7 @@ DEFINE_TAIL(f32)
 
 /* ---- past the caches: 64-byte lines are streamed whole or not at all --------------------------- */
 
-enum { LINE = 64 /* bytes */, PREFETCH_AHEAD = 2048 /* elements */ };
+enum { LINE = 64 /* bytes */, PREFETCH_AHEAD = 1024 /* elements */ };
 
 /* The elements before the first whole line. */
 LANES int64_t before_line(const storage *out, int64_t n)

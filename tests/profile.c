@@ -572,7 +572,6 @@ static int64_t chosen(tuned_operation o, ballast_dtype dtype, int64_t rows, int6
     return ballast__chosen(ballast__tuning_of(o, dtype, rows, classes), which);
 }
 
-/* The default is what it was before there were profiles. */
 static void defaults(void **state)
 {
     ballast__cpu cpu;
@@ -583,10 +582,10 @@ static void defaults(void **state)
     ballast__cpu_read(NULL, &cpu);
     for (int i = 0; i < BALLAST__CPU_CACHE_LEVELS; i++)
         last = cpu.cache[i] > last ? cpu.cache[i] : last;
-    last = last ? last : UINT64_C(32) << 20;
+    last = last && last < COUNTED_CACHE ? last : COUNTED_CACHE;
     for (int i = 0; i < TUNED_OPERATIONS; i++) {
         const tuned_operation o = (tuned_operation)i;
-        const int64_t rows = (int64_t)(last / 8 / 1000); /* the cache holds 2 * 4 * 1000 of them */
+        const int64_t rows = (int64_t)(last / 8 / 1000); /* within it: 2 * 4 * 1000 bytes each */
 
         assert_int_equal(chosen(o, BALLAST_F32, rows, 1000, CHOOSE_TASK), 60000);
         assert_int_equal(chosen(o, BALLAST_F32, rows, 1000, CHOOSE_TASKS), 4);
