@@ -304,7 +304,7 @@ static void print_last_cache(const caches *c)
     else
         snprintf(text, sizeof text, "%s; reads slow down beyond %s", bytes, measured);
     line("last cache", text);
-    snprintf(text, sizeof text, "the library takes it for %s", taken);
+    snprintf(text, sizeof text, "the library counts on %s of it", taken);
     if (caches_differ(c->taken, c->real))
         line("", text);
 }
