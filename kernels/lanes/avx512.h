@@ -204,13 +204,16 @@ LANES vh vh_load_n(const uint16_t *p, int n) { return _mm256_maskz_loadu_epi16(v
 LANES void vh_store_n(uint16_t *p, int n, vh h) { _mm256_mask_storeu_epi16(p, vmask_first(n), h); }
 
 LANES vf widen_bf16(vh h) { return FLOAT(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
-/* Not vcvtneps2bf16: it takes subnormals for 0. */
+/* Not vcvtneps2bf16: it takes subnormals for 0. Two operations round and two pack; shifts and vpmovdw would
+ * take seven, four of them on one port each. */
 LANES vh narrow_bf16(vf x)
 {
-    const __m512i bits = INT(x);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_add_epi32(bits, half), 16));
+    const __m512i upper = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25,
+                                           23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    const __m512i bits = INT(x), up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+    const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+    const __m512i rounded = _mm512_mask_sub_epi32(up, odd, up, _mm512_set1_epi32(-1));
+    return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, rounded));
 }
 LANES vf widen_f16(vh h) { return _mm512_cvtph_ps(h); }
 LANES vh narrow_f16(vf x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
