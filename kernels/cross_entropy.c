@@ -214,11 +214,11 @@ LANES void end_waiting_row(const cross_entropy_job *job, waiting_row waiting, ro
     while (waiting.i - sums->begin >= BLOCK)
         end_block(job, sums);
     const int64_t j = waiting.i - sums->begin;
-    storage *grad = leaving ? grad_of(job, waiting.i) : NULL;
+    void *grad = leaving ? grad_row(job, waiting.i) : NULL;
     if (row_is_special(row)) {
         set_special(&sums->pending, j, waiting.w.loss);
         if (leaving)
-            store_fill(grad, job->classes, LANE_NAN);
+            fill_elements(job->format, grad, job->classes, LANE_NAN);
         return;
     }
     const row_gradient g = end_row(row, waiting.w, waiting.label_logit, &sums->pending, j);
@@ -228,45 +228,65 @@ LANES void end_waiting_row(const cross_entropy_job *job, waiting_row waiting, ro
 
 /* Rows [begin, end), begin at a multiple of BLOCK in a leaf. */
 LANES void cross_entropy_one_chunk_to(const cross_entropy_job *job, int64_t begin, int64_t end,
-                                      float *scratch, const int leaving, const int streamed)
+                                      const one_chunk_rows *opened, const int leaving,
+                                      const int streamed)
 {
-    one_chunk_rows rows;
+    one_chunk_rows own = *opened, *const rows = &own; /* no stores of others are between its own */
     loss_sums sums = {.begin = begin, .end = end, .total = vd_zero()};
     waiting_row waiting = {.i = -1};
     set_nothing_pending(&sums.pending);
-    open_rows(&rows, job->classes, scratch);
     for (int64_t i = begin; i < end; i++) {
         const int64_t label = label_at(&job->rows, i);
-        const storage *x = logits_of(job, i), *next = i + 1 < end ? logits_of(job, i + 1) : NULL;
+        const void *x = logits_row(job, i), *next = i + 1 < end ? logits_row(job, i + 1) : NULL;
+        void *grad = leaving ? grad_row(job, i) : NULL;
         if (label == job->rows.ignore_index) {
             if (leaving)
-                store_fill(grad_of(job, i), job->classes, 0.0f);
+                fill_elements(job->format, grad, job->classes, 0.0f);
             continue;
         }
         const waiting_row taken_in = {i, label, row_factors_of(&job->rows, i, label),
-                                      load_one(x + label)};
-        const row_sum before = take_in_row(&rows, x, label, next, leaving, streamed);
+                                      load_one(row_in_f32(rows, x, 1) + label)};
+        const row_sum before = take_in_row(rows, x, label, next, grad, leaving, streamed, 1);
         if (waiting.i >= 0)
-            end_waiting_row(job, waiting, before, &rows, &sums, leaving);
+            end_waiting_row(job, waiting, before, rows, &sums, leaving);
         waiting = taken_in;
     }
     if (waiting.i >= 0)
-        end_waiting_row(job, waiting, end_of_rows(&rows, leaving, streamed), &rows, &sums, leaving);
+        end_waiting_row(job, waiting, end_of_rows(rows, leaving, streamed, 1), rows, &sums, leaving);
     while (sums.begin < end)
         end_block(job, &sums);
-    close_rows(&rows, leaving, streamed);
+    close_rows(rows, leaving, streamed, 1);
+}
+
+static __attribute__((noinline)) void cross_entropy_one_chunk_through(const cross_entropy_job *job,
+                                                                      int64_t begin, int64_t end,
+                                                                      const one_chunk_rows *rows)
+{
+    if (!job->grad)
+        cross_entropy_one_chunk_to(job, begin, end, rows, NOTHING_LEAVES, 0);
+    else if (streams(job) && !job->format)
+        cross_entropy_one_chunk_to(job, begin, end, rows, SCALED, 1);
+    else
+        cross_entropy_one_chunk_to(job, begin, end, rows, SCALED, 0);
 }
 
 static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entropy_job *job,
                                                               int64_t begin, int64_t end)
 {
     _Alignas(LINE) float scratch[2 * CHUNK];
-    if (!job->grad)
-        cross_entropy_one_chunk_to(job, begin, end, scratch, NOTHING_LEAVES, 0);
-    else if (streams(job))
-        cross_entropy_one_chunk_to(job, begin, end, scratch, SCALED, 1);
-    else
-        cross_entropy_one_chunk_to(job, begin, end, scratch, SCALED, 0);
+    one_chunk_rows rows;
+    open_rows(&rows, job->classes, scratch, NULL, NULL);
+    cross_entropy_one_chunk_through(job, begin, end, &rows);
+}
+
+static __attribute__((noinline)) void cross_entropy_staged_one_chunk(const cross_entropy_job *job,
+                                                                     int64_t begin, int64_t end)
+{
+    _Alignas(LINE) float scratch[2 * CHUNK];
+    _Alignas(LINE) row_stage stage;
+    one_chunk_rows rows;
+    open_rows(&rows, job->classes, scratch, job->format, &stage);
+    cross_entropy_one_chunk_through(job, begin, end, &rows);
 }
 
 /* ---- sixteen rows at once --------------------------------------------------------------------- */
@@ -646,10 +666,10 @@ void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t 
     const int is_block = job->classes >= 1 && job->classes <= BLOCK;
     if (is_block && !job->format && end - begin == 1 && cross_entropy_block_row(job, begin))
         return;
-    if (job->format)
+    if (tiles_of(job->classes) == 0 && go_as_one_chunk_rows(end - begin, job->classes))
+        (job->format ? cross_entropy_staged_one_chunk : cross_entropy_one_chunk)(job, begin, end);
+    else if (job->format)
         cross_entropy_staged_rows(job, begin, end);
-    else if (tiles_of(job->classes) == 0 && go_as_one_chunk_rows(end - begin, job->classes))
-        cross_entropy_one_chunk(job, begin, end);
     else if (tiles_of(job->classes) == 0)
         cross_entropy_rows(job, begin, end);
     else

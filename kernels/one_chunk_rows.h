@@ -12,7 +12,10 @@
  *
  * So the sum that comes out when row i is taken in is that of the row before it. The last group of a
  * maximum, or of exponentials, ends where its row does, and overlaps the group before: what is done
- * twice comes to the same, and no group is ragged. */
+ * twice comes to the same, and no group is ragged.
+ *
+ * Rows of 16 bits go over a stage as in softmax_row.h: row i + 1 is widened before its maximum is found,
+ * and row i - 2 rounded when it has left. Only if they leave scaled: nothing holds the logits of row i - 2. */
 #ifndef BALLAST_ONE_CHUNK_ROWS_H
 #define BALLAST_ONE_CHUNK_ROWS_H
 
@@ -38,12 +41,17 @@ typedef struct one_chunk_rows {
     float *free_slot;
     kept_row kept;   /* the row taken in last */
     departure leaves; /* the row before it; n = 0: none does */
-    const storage *ahead; /* of the row that begins there the maximum is known */
-    float max_ahead;
+    search ahead; /* of the row there, n > 0, the maximum is known */
+    /* Of 16 bits; NULL: f32. */
+    const storage_format *format;
+    row_stage *stage;
+    int newest; /* what is in stage->in[newest] was widened last */
+    void *place, *next_place; /* of the row that leaves, and of the one that was taken in last */
 } one_chunk_rows;
 
-/* scratch: SCRATCH_ROOM floats on a LINE. */
-LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch)
+/* scratch: 2 * CHUNK floats on a LINE. `format` and `stage`: of rows of 16 bits. */
+LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const storage_format *format,
+                     row_stage *stage)
 {
     const int64_t slot = (classes + GROUP - 1) & -GROUP;
     for (int64_t i = 0; i < 2 * slot; i += BLOCK)
@@ -52,14 +60,43 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch)
     r->free_slot = scratch;
     r->kept = (kept_row){.slot = scratch + slot};
     r->leaves.n = 0;
-    r->ahead = NULL;
+    r->ahead.n = 0;
+    r->format = format;
+    r->stage = stage;
+    r->newest = 0;
+}
+
+/* The two rows that were asked for last are on the stage. Out of line, as what 16 bits need elsewhere. */
+static __attribute__((noinline, unused)) const storage *row_on_stage(one_chunk_rows *r, const void *x)
+{
+    if (r->ahead.n > 0 && r->ahead.source == x)
+        return r->ahead.x;
+    r->newest ^= 1;
+    r->format->widen(x, r->classes, r->stage->in[r->newest]);
+    return r->stage->in[r->newest];
+}
+
+/* `staged`, a constant: rows may be of 16 bits. */
+LANES const storage *row_in_f32(one_chunk_rows *r, const void *x, const int staged)
+{
+    return staged && r->format ? row_on_stage(r, x) : x;
+}
+
+/* The row that leaves has left, but for what 16 bits take. */
+LANES void row_has_left(one_chunk_rows *r, const int leaving, const int staged)
+{
+    if (leaving && staged && r->format && r->leaves.n > 0)
+        put_in_place(r->format, &r->leaves, r->place, leaving);
+    r->leaves.n = 0;
 }
 
 /* Four rows, a group of each in turn. Returns the sum of the row before. */
-LANES_LARGE double pass_rows(const one_chunk_rows *r, const storage *x, exp_scale scale,
-                             const storage *ahead, float *max_ahead, const departure d,
-                             const int leaving, const int streamed)
+LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scale, const departure d,
+                             const int leaving, const int streamed, const int narrow)
 {
+    const storage *const ahead = r->ahead.x;
+    const void *const source = r->ahead.source;
+    void *const place = r->next_place;
     const int64_t n = r->classes, last = n - GROUP, whole = n & -GROUP;
     const int64_t unaligned = leaving && streamed ? before_line(d.out, n) : 0;
     const int64_t whole_leaving = (n - unaligned) & -GROUP;
@@ -82,7 +119,10 @@ LANES_LARGE double pass_rows(const one_chunk_rows *r, const storage *x, exp_scal
         total = add_exponentials(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
-        prefetch_group(ahead + i);
+        if (narrow)
+            prefetch_narrow_group(source, place, i);
+        else
+            prefetch_group(ahead + i);
         max = max_of_group(ahead + i, GROUP, max);
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
@@ -92,15 +132,18 @@ LANES_LARGE double pass_rows(const one_chunk_rows *r, const storage *x, exp_scal
     }
     if (leaving)
         leave_label(&d, streamed ? unaligned : n, leaving);
-    *max_ahead = vmax_across(max) + 0.0f; /* no -0 */
+    r->ahead.max = vmax_across(max) + 0.0f; /* no -0 */
     return vd_across(total);
 }
 
-/* In softmax_row.c: the same at the first rows of a call, when nothing leaves; and one pass after the
- * other, where logits are shifted. */
+/* In softmax_row.c: the same at the first rows of a call, when nothing leaves; of 16 bits; and one pass
+ * after the other, where logits are shifted. A row of 16 bits is rounded all at once, and would wait for its
+ * lines: they are fetched two rows before. In the loop of f32, this other stream of addresses takes 2 to 4 %
+ * of its time. */
 #define pass_rows_alone KERNEL(pass_rows_alone)
-double pass_rows_alone(const one_chunk_rows *r, const storage *x, exp_scale scale,
-                       const storage *ahead, float *max_ahead);
+double pass_rows_alone(one_chunk_rows *r, const storage *x, exp_scale scale);
+#define pass_narrow_rows KERNEL(pass_narrow_rows)
+double pass_narrow_rows(one_chunk_rows *r, const storage *x, exp_scale scale);
 
 LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
 {
@@ -111,45 +154,51 @@ LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
 }
 
 #define pass_rows_apart KERNEL(pass_rows_apart)
-double pass_rows_apart(const one_chunk_rows *r, const storage *x, reference ref,
-                       const storage *ahead, float *max_ahead, int leaving, int streamed);
+double pass_rows_apart(one_chunk_rows *r, const storage *x, reference ref, int leaving,
+                       int streamed);
 
-/* Takes in the row at x, which `next` follows (NULL: none does). Returns the sum of the row taken in
- * before, which may be told to leave then; of the first row, nothing of use. */
-LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const storage *x, int64_t left_out,
-                                const storage *next, const int leaving, const int streamed)
+/* Takes in the row at x, which `next` follows (NULL: none does), and which will leave to `out`, if at all.
+ * Returns the sum of the row taken in before, which may be told to leave then; of the first row, nothing
+ * of use. */
+LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_out, const void *next,
+                                void *out, const int leaving, const int streamed, const int staged)
 {
     const int64_t n = r->classes;
-    const reference ref = reference_of(r->ahead == x ? r->max_ahead : max_of(x, n));
-    const storage *ahead = next ? next : x;
+    const storage *const logits = row_in_f32(r, x, staged);
+    const int is_known = r->ahead.n > 0 && r->ahead.source == x;
+    const reference ref = reference_of(is_known ? r->ahead.max : max_of(logits, n));
+    const storage *const ahead = next ? row_in_f32(r, next, staged) : logits;
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
+    r->ahead = (search){ahead, n, 0.0f, next ? next : x};
+    r->next_place = out;
     if (left_out == LEAVE_MAXIMUM)
-        left_out = ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(x, n, ref.max);
+        left_out = ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(logits, n, ref.max);
     if (__builtin_expect(ref.shift != 0.0f, 0))
-        before.others = pass_rows_apart(r, x, ref, ahead, &r->max_ahead, leaving, streamed);
+        before.others = pass_rows_apart(r, logits, ref, leaving, streamed);
     else if (leaving && r->leaves.n == 0)
-        before.others = pass_rows_alone(r, x, exp_scale_of(ref.n), ahead, &r->max_ahead);
+        before.others = pass_rows_alone(r, logits, exp_scale_of(ref.n));
+    else if (staged && leaving == SCALED && r->format)
+        before.others = pass_narrow_rows(r, logits, exp_scale_of(ref.n));
     else
-        before.others = pass_rows(r, x, exp_scale_of(ref.n), ahead, &r->max_ahead, r->leaves,
-                                  leaving, streamed);
+        before.others = pass_rows(r, logits, exp_scale_of(ref.n), r->leaves, leaving, streamed, 0);
+    row_has_left(r, leaving, staged);
     float *slot = r->free_slot;
     r->free_slot = r->kept.slot;
     r->kept = (kept_row){slot, ref, left_out < 0 ? 0.0f : take_out(slot, left_out)};
-    r->leaves.n = 0;
-    r->ahead = ahead;
     return before;
 }
 
 /* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
 #define end_of_rows KERNEL(end_of_rows)
-row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed);
+row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed, int staged);
 
 /* The row whose sum came out last will leave as out_c = h e_c / (its reference), but for the column
  * `label`, which becomes label_value. */
 LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, float label_value,
-                                  storage *out)
+                                  void *out)
 {
-    r->leaves = (departure){.e = r->free_slot, .out = out, .n = r->classes, .label = label,
+    r->place = out;
+    r->leaves = (departure){.e = r->free_slot, .out = r->format ? r->stage->out : out, .n = r->classes, .label = label,
                             .label_value = label_value};
     set_scale(&r->leaves, narrowed(h));
 }
@@ -161,10 +210,12 @@ LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const storage *x, float
     r->leaves = (departure){.x = x, .out = out, .n = r->classes, .max = max, .rest = rest};
 }
 
-LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed)
+LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed,
+                            const int staged)
 {
     if (r->leaves.n > 0)
         leave_now(&r->leaves, leaving, streamed);
+    row_has_left(r, leaving, staged);
     if (streamed)
         vstream_fence();
 }

@@ -181,15 +181,15 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     const int leaving = what == SOFTMAX ? SCALED : what == LOG_SOFTMAX ? SUBTRACTED : NOTHING_LEAVES;
     const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
     one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch);
+    open_rows(&rows, job->classes, scratch, NULL, NULL);
     for (int64_t i = begin; i < end; i++) {
         const row_sum before = take_in_row(&rows, input_row(job, i), left_out, row_after(job, i, end),
-                                           leaving, streamed);
+                                           NULL, leaving, streamed, 0);
         if (i > begin)
             end_forward_row(job, i - 1, before, &rows, what);
     }
-    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed), &rows, what);
-    close_rows(&rows, leaving, streamed);
+    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed, 0), &rows, what);
+    close_rows(&rows, leaving, streamed, 0);
 }
 
 static __attribute__((noinline)) void softmax_one_chunk(const softmax_job *job, int64_t begin,
@@ -537,7 +537,7 @@ reference KERNEL(chunk_reference)(const storage *x, int64_t n) { return referenc
 
 chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
 {
-    search nothing = {NULL, 0, 0.0f, NULL};
+    search nothing = {.n = 0};
     const departure nobody = {.n = 0};
     return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
 }

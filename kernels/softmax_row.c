@@ -75,7 +75,7 @@ void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h
         else
             pass_chunk(c, &p->next, before, SCALED, 0, 0);
         if (p->format && before.n > 0)
-            put_in_place(p, row, at - CHUNK, &before, SCALED);
+            put_in_place(p->format, &before, output_address(p->format, row->out, at - CHUNK), SCALED);
         d.e = c.kept;
         set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
         before = d;
@@ -83,21 +83,25 @@ void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h
     if (before.n > 0) {
         leave_now(&before, SCALED, streamed);
         if (p->format)
-            put_in_place(p, row, classes - before.n, &before, SCALED);
+            put_in_place(p->format, &before,
+                         output_address(p->format, row->out, classes - before.n), SCALED);
     }
     p->next = after;
 }
 
 /* At the first rows of a call, when nothing leaves. */
-double pass_rows_alone(const one_chunk_rows *r, const storage *x, exp_scale scale,
-                       const storage *ahead, float *max_ahead)
+double pass_rows_alone(one_chunk_rows *r, const storage *x, exp_scale scale)
 {
-    return pass_rows(r, x, scale, ahead, max_ahead, r->leaves, NOTHING_LEAVES, 0);
+    return pass_rows(r, x, scale, r->leaves, NOTHING_LEAVES, 0, 0);
+}
+
+double pass_narrow_rows(one_chunk_rows *r, const storage *x, exp_scale scale)
+{
+    return pass_rows(r, x, scale, r->leaves, SCALED, 0, 1);
 }
 
 /* One pass after the other, where logits are shifted. */
-double pass_rows_apart(const one_chunk_rows *r, const storage *x, reference ref,
-                       const storage *ahead, float *max_ahead, int leaving, int streamed)
+double pass_rows_apart(one_chunk_rows *r, const storage *x, reference ref, int leaving, int streamed)
 {
     const int64_t n = r->classes, last = n - GROUP;
     const exp_scale scale = exp_scale_of(ref.n);
@@ -108,16 +112,16 @@ double pass_rows_apart(const one_chunk_rows *r, const storage *x, reference ref,
         const int64_t at = smaller(i, last);
         exponentials_of_group(x + at, GROUP, scale, shift, 1, r->free_slot + at);
     }
-    *max_ahead = max_of(ahead, n);
+    r->ahead.max = max_of(r->ahead.x, n);
     return sum_of_slot(r->kept.slot, n);
 }
 
 /* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
-row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed)
+row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed, int staged)
 {
     if (r->leaves.n > 0)
         leave_now(&r->leaves, leaving, streamed);
-    r->leaves.n = 0;
+    row_has_left(r, leaving, staged);
     r->free_slot = r->kept.slot;
     return (row_sum){r->kept.ref, sum_of_slot(r->kept.slot, r->classes), (double)r->kept.left_out};
 }

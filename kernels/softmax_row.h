@@ -26,7 +26,7 @@
  * of a row that is too long for it, in the output; of a row of more than 128 chunks, nowhere: they are
  * computed once more.
  *
- * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster, if they are f32.
+ * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster.
  *
  * Logits and outputs of 16 bits go over a stage, chunk by chunk: widened when their maximum is looked for,
  * rounded when they have left. So the passes are those of f32, and do not end between chunks. Their
@@ -98,6 +98,14 @@ LANES void load_blocks(vf *v, const int blocks, const storage *x, int64_t left, 
         FOR_BLOCKS(k, blocks) v[k] = vload_tail(x + BLOCK * k, left - BLOCK * k, fill);
 }
 
+/* A chunk whose maximum is wanted. */
+typedef struct search {
+    const storage *x;
+    int64_t n; /* 0: none is */
+    float max;
+    const void *source; /* where it is in the job: x, but for 16 bits */
+} search;
+
 /* What will be read PREFETCH_AHEAD after x. It may lie beyond the array: nothing is read. Of 16 bits it is
  * twice as much as needed, and half of it in the caches already. */
 LANES void prefetch_group(const storage *x)
@@ -105,6 +113,18 @@ LANES void prefetch_group(const storage *x)
     const uintptr_t first = (uintptr_t)x + PREFETCH_AHEAD * sizeof *x;
     UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
         vprefetch((const void *)(first + at));
+}
+
+/* The same of 16 bits, and what will be written at `place`. */
+LANES void prefetch_narrow_group(const uint16_t *x, void *place, int64_t at)
+{
+    const uintptr_t first = (uintptr_t)x + (size_t)(PREFETCH_AHEAD + at) * sizeof *x;
+    const uintptr_t written = (uintptr_t)place + (size_t)at * sizeof *x;
+    UNROLL for (uintptr_t i = 0; i < GROUP * sizeof *x; i += LINE)
+    {
+        vprefetch((const void *)(first + i));
+        vprefetch_write((void *)(written + i));
+    }
 }
 
 LANES_LARGE vf max_of_group(const storage *x, int64_t left, vf max)
@@ -238,14 +258,6 @@ typedef struct chunk_sum {
     double others;  /* without the column left out */
     float left_out; /* that column's exponential; 0 where there is none */
 } chunk_sum;
-
-/* A chunk whose maximum is wanted. */
-typedef struct search {
-    const storage *x;
-    int64_t n; /* 0: none is */
-    float max;
-    const void *source; /* where it is in the job: x, but for 16 bits */
-} search;
 
 /* The column's exponential, which is 0 in the sum then. A whole block is stored: the sum reads
  * blocks, and CPUs do not forward to them what was stored in pieces. */
@@ -405,7 +417,7 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
     p->classes = classes;
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
     p->turn = 0;
-    p->next = (search){NULL, 0, 0.0f, NULL};
+    p->next = (search){.n = 0};
     p->sum[0] = (chunk_sum){0.0, 0.0f}; /* stays the sum of a row without classes */
     for (int k = 0; k < SCRATCH_ROWS; k++)
         p->row[k].whole.n = 0;
@@ -445,10 +457,9 @@ LANES const float *logits_in_f32(row_pipe *p, const void *source, int64_t n)
 /* The chunk whose maximum is found while the present one is summed; NULL: none. */
 LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
 {
+    p->next = (search){.n = 0};
     if (source)
         p->next = (search){logits_in_f32(p, source, n), n, 0.0f, source};
-    else
-        p->next = (search){NULL, 0, 0.0f, NULL};
 }
 
 /* The part of a row that begins at `at`; on the stage it is 16 bits no more, and not yet again. */
@@ -479,15 +490,13 @@ LANES int leaves_numbers(const departure *d, const int leaving)
 
 /* What left for the stage goes on to its place. Out of line, as what is above, so that rows of f32 run
  * straight through. */
-static __attribute__((noinline, unused)) void put_in_place(const row_pipe *p,
-                                                           const departing_row *row, int64_t at,
-                                                           const departure *d, int leaving)
+static __attribute__((noinline, unused)) void put_in_place(const storage_format *format,
+                                                           const departure *d, void *to, int leaving)
 {
-    uint16_t *const to = output_address(p->format, row->out, at);
     if (leaves_numbers(d, leaving))
-        p->format->narrow_numbers(d->out, d->n, to);
+        format->narrow_numbers(d->out, d->n, to);
     else
-        p->format->narrow(d->out, d->n, to);
+        format->narrow(d->out, d->n, to);
 }
 
 /* left_out as seen from the chunk that begins at `at`. */
@@ -530,7 +539,7 @@ LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, 
 /* The n logits at x with nothing beside them, their exponentials in `e`. */
 LANES chunk_sum sum_alone(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
 {
-    search nothing = {NULL, 0, 0.0f, NULL};
+    search nothing = {.n = 0};
     const departure nobody = {.n = 0};
     const chunk c = {x, n, ref, left_out, e};
     return sum_chunk(&nothing, c, left_out, nobody, NOTHING_LEAVES, 0);
@@ -580,7 +589,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
         const departure d = departing_chunk(p, old, at, leaving);
         const chunk_sum s = sum_chunk(&p->next, c, left_out, d, leaving, streamed);
         if (leaving && p->format && d.n > 0)
-            put_in_place(p, old, at, &d, leaving);
+            put_in_place(p->format, &d, output_address(p->format, old->out, at), leaving);
         if (kept_sums) {
             p->ref[k] = c.ref;
             p->sum[k] = s;
@@ -613,7 +622,7 @@ LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leavin
         const departure d = departing_chunk(p, row, at, leaving);
         leave_now(&d, leaving, streamed);
         if (p->format)
-            put_in_place(p, row, at, &d, leaving);
+            put_in_place(p->format, &d, output_address(p->format, row->out, at), leaving);
     }
 }
 

@@ -726,6 +726,7 @@ static void test_memory(void **unused)
                 vstore_n_f32(f + first, n, v);
             } else if (first % BLOCK == 0 && at != 0) { /* on a line: the streamed store */
                 vprefetch(f - BLOCK); /* an address that must not be read */
+                vprefetch_write(f - BLOCK);
                 vstore_stream_f32(f + first, v);
                 vstream_fence();
             } else {

@@ -62,6 +62,8 @@ LANES void vstore_stream_f32(float *p, vf x)
 }
 LANES void vstream_fence(void) { _mm_sfence(); }
 LANES void vprefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+/* Where the CPU lacks it, it does nothing. Compilers have no intrinsic for it without an option of its own. */
+LANES void vprefetch_write(void *p) { __asm__ volatile("prefetchw %0" : : "m"(*(char *)p)); }
 LANES vf vload_n_f32(const float *p, int n, float fill)
 {
     __m256i low = first8(n), high = first8(n - 8);

@@ -29,6 +29,8 @@ LANES void vstore_f32(float *p, vf x) { _mm512_storeu_ps(p, x); }
 LANES void vstore_stream_f32(float *p, vf x) { _mm512_stream_ps(p, x); }
 LANES void vstream_fence(void) { _mm_sfence(); }
 LANES void vprefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+/* Where the CPU lacks it, it does nothing. Compilers have no intrinsic for it without an option of its own. */
+LANES void vprefetch_write(void *p) { __asm__ volatile("prefetchw %0" : : "m"(*(char *)p)); }
 LANES vf vload_n_f32(const float *p, int n, float fill)
 {
     return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), vmask_first(n), p);
@@ -259,13 +261,16 @@ LANES vh vh_load_n(const uint16_t *p, int n) { return _mm256_maskz_loadu_epi16(v
 LANES void vh_store_n(uint16_t *p, int n, vh h) { _mm256_mask_storeu_epi16(p, vmask_first(n), h); }
 
 LANES vf widen_bf16(vh h) { return FLOAT(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
-/* Not vcvtneps2bf16: it takes subnormals for 0. */
+/* Not vcvtneps2bf16: it takes subnormals for 0. Two operations round and two pack; shifts and vpmovdw would
+ * take seven, four of them on one port each. */
 LANES vh narrow_bf16(vf x)
 {
-    const __m512i bits = INT(x);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_add_epi32(bits, half), 16));
+    const __m512i upper = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25,
+                                           23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    const __m512i bits = INT(x), up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+    const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+    const __m512i rounded = _mm512_mask_sub_epi32(up, odd, up, _mm512_set1_epi32(-1));
+    return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, rounded));
 }
 LANES vf widen_f16(vh h) { return _mm512_cvtph_ps(h); }
 LANES vh narrow_f16(vf x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }

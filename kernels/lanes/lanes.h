@@ -32,6 +32,7 @@
  *   void vstore_numbers_bf16(p, v)  vstore_numbers_f16(p, v)    the same where no lane is NaN
  *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
  *   void vprefetch(p)                 p will be read; it may be no address at all
+ *   void vprefetch_write(p)           p will be written; likewise
  *   void vload_columns_f32(p, stride, n, c)    c[k] lane j = p[j stride + k] for k < n: n columns of
  *   void vstore_columns_f32(p, stride, n, c)   sixteen rows, n a constant from 1 to 4, and the inverse;
  *                                              c has four blocks

@@ -37,6 +37,7 @@ LANES void vstore_f32(float *p, vf v) { memcpy(p, &v, sizeof v); }
 LANES void vstore_stream_f32(float *p, vf x) { vstore_f32(p, x); }
 LANES void vstream_fence(void) {}
 LANES void vprefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
+LANES void vprefetch_write(void *p) { __builtin_prefetch(p, 1, 3); }
 LANES vf vset1(float x)
 {
     f4 q = {x, x, x, x};
