@@ -90,6 +90,13 @@ LANES void row_has_left(one_chunk_rows *r, const int leaving, const int staged)
     r->leaves.n = 0;
 }
 
+/* As add_exponentials(), of a group that was stored a row ago. */
+LANES vs add_kept(vs total, const float *kept)
+{
+    total = vs_add(total, kept, kept + 2 * BLOCK);
+    return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
+}
+
 /* Four rows, a group of each in turn. Returns the sum of the row before. */
 LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scale, const departure d,
                              const int leaving, const int streamed, const int narrow)
@@ -103,7 +110,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
     vf max = max_of_group(ahead + last, GROUP, vset1(-LANE_INFINITY));
-    vd total = vd_zero();
+    vs total = vs_zero();
 
     /* Of what leaves next, the line in which it ends, if it follows: two rows share the line, so that
      * it is not streamed, and what is streamed would wait while it is fetched. */
@@ -116,7 +123,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
                     streamed);
     for (int64_t i = 0; i < whole; i += GROUP) {
-        total = add_exponentials(total, added + i);
+        total = add_kept(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
         if (narrow)
@@ -127,13 +134,13 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
-        total = add_exponentials(total, added + whole);
+        total = add_kept(total, added + whole);
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
     if (leaving)
         leave_label(&d, streamed ? unaligned : n, leaving);
     r->ahead.max = vmax_across(max) + 0.0f; /* no -0 */
-    return vd_across(total);
+    return vs_across(total);
 }
 
 /* In softmax_row.c: the same at the first rows of a call, when nothing leaves; of 16 bits; and one pass
@@ -147,10 +154,10 @@ double pass_narrow_rows(one_chunk_rows *r, const storage *x, exp_scale scale);
 
 LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
 {
-    vd total = vd_zero();
+    vs total = vs_zero();
     for (int64_t i = 0; i < n; i += GROUP)
-        total = add_exponentials(total, slot + i);
-    return vd_across(total);
+        total = add_kept(total, slot + i);
+    return vs_across(total);
 }
 
 #define pass_rows_apart KERNEL(pass_rows_apart)

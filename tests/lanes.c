@@ -1265,6 +1265,37 @@ static void check_narrowed(const double *x)
                      isnan(x[i]) && isnan(got[i]));
 }
 
+/* Sums of 0 and of normal numbers, some with a NaN in one lane. */
+static void check_sums(uint64_t *state)
+{
+    double sum[BLOCK] = {0.0};
+    vs total = vs_zero();
+    int is_nan = 0;
+    for (int k = 0; k < 8; k++) {
+        float p[BLOCK], q[BLOCK];
+        for (int i = 0; i < BLOCK; i++) {
+            p[i] = fabsf(float_of_bits(around(state, -126, 20)));
+            q[i] = i == k ? 0.0f : fabsf(float_of_bits(around(state, -126, 20)));
+            if (i == 2 * k)
+                p[i] = 0.0f;
+        }
+        if (float_of_bits(around(state, -2, 2)) > 3.5f) {
+            p[k] = k % 2 ? -LANE_NAN : LANE_NAN;
+            is_nan = 1;
+        }
+        total = vs_add(total, p, q);
+        for (int i = 0; i < BLOCK; i++)
+            sum[i] += (double)(p[i] + q[i]);
+    }
+    for (int half = BLOCK / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++)
+            sum[i] += sum[i + half];
+    if (is_nan)
+        check_double("vs_add of NaN", isnan(vs_across(total)) ? 1.0 : 0.0, 1.0);
+    else
+        check_double("vs_add", vs_across(total), sum[0]);
+}
+
 static void test_double_arithmetic(void **unused)
 {
     uint64_t state = SEED;
@@ -1294,6 +1325,7 @@ static void test_double_arithmetic(void **unused)
             check_double("vd_set1", constant[i], x[0]);
         }
         check_narrowed(x);
+        check_sums(&state);
     }
     VERDICT();
 }

@@ -327,6 +327,13 @@ LANES double vd_across(vd s)
     __m128d h = _mm_add_pd(_mm256_castpd256_pd128(q), _mm256_extractf128_pd(q, 1));
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
 }
+typedef vd vs;
+LANES vs vs_zero(void) { return vd_zero(); }
+LANES vs vs_add(vs s, const float *p, const float *q)
+{
+    return vd_add(s, vadd(vload_f32(p), vload_f32(q)));
+}
+LANES double vs_across(vs s) { return vd_across(s); }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */
 

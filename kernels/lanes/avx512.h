@@ -211,6 +211,31 @@ LANES double vd_across(vd s)
     __m128d h = _mm_add_pd(_mm256_castpd256_pd128(q), _mm256_extractf128_pd(q, 1));
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
 }
+/* Odd elements in a, even ones in b: vcvtps2pd takes two places, one of them on port 5. Shifted so
+ * that 29 bits of 0 follow it, a float has its fields where those of a double are, and is worth 2^-896
+ * of what it was; a NaN has become a number of at least 2^128 then. */
+typedef vd vs;
+LANES vs vs_zero(void) { return vd_zero(); }
+LANES vs vs_add(vs s, const float *p, const float *q)
+{
+    const vf x = vload_f32(p), y = vload_f32(q);
+    const __m512i odd = _mm512_srli_epi64(INT(_mm512_maskz_add_ps(0xaaaa, x, y)), 3);
+    const __m512i even = _mm512_slli_epi64(INT(_mm512_maskz_add_ps(0x5555, x, y)), 29);
+    const __m512d unit = _mm512_set1_pd(0x1p896);
+    return (vs){_mm512_fmadd_pd(_mm512_castsi512_pd(odd), unit, s.a),
+                _mm512_fmadd_pd(_mm512_castsi512_pd(even), unit, s.b)};
+}
+LANES __m128d across4(__m512d x)
+{
+    const __m256d q = _mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1));
+    const __m128d h = _mm_add_pd(_mm256_castpd256_pd128(q), _mm256_extractf128_pd(q, 1));
+    return _mm_add_sd(h, _mm_unpackhi_pd(h, h));
+}
+LANES double vs_across(vs s)
+{
+    const double sum = _mm_cvtsd_f64(_mm_add_sd(across4(s.b), across4(s.a)));
+    return sum < 0x1p127 ? sum : (double)LANE_NAN;
+}
 
 /* A step of the fold for two registers at once: their first halves against their second. */
 LANES vf vmax_across_rows(const float *p)

@@ -60,6 +60,10 @@
  *   f64  vd_across(d)
  *   vf   vmax_across_rows(p)          lane j is vmax_across() of the block at p + BLOCK j
  *   d    vd_across_rows(p)            lane j is vd_across() of the sixteen doubles at p + BLOCK j
+ *   s    vs_zero()                    sixteen double lanes; what they sum is 0, or normal and in
+ *                                     (0, 2^100), or NaN
+ *   s    vs_add(s, p, q)              adds the blocks of f32 at p and q, their sum rounded to f32 first
+ *   f64  vs_across(s)                 as vd_across; NaN where one was added
  *
  * BLOCKS_IN_FLIGHT (1, 2 or 4): how many blocks an ISA's registers carry through a polynomial side by
  * side. It is speed only: accumulators belong to the definition of an operation, not to an ISA.

@@ -349,6 +349,13 @@ LANES double vd_across(vd s)
     float64x2_t h = vaddq_f64(p, q);
     return vgetq_lane_f64(h, 0) + vgetq_lane_f64(h, 1);
 }
+typedef vd vs;
+LANES vs vs_zero(void) { return vd_zero(); }
+LANES vs vs_add(vs s, const float *p, const float *q)
+{
+    return vd_add(s, vadd(vload_f32(p), vload_f32(q)));
+}
+LANES double vs_across(vs s) { return vd_across(s); }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */
 

@@ -304,6 +304,13 @@ LANES double vd_across(vd s)
     d4 q = (s.a + s.c) + (s.b + s.d);
     return (q[0] + q[2]) + (q[1] + q[3]);
 }
+typedef vd vs;
+LANES vs vs_zero(void) { return vd_zero(); }
+LANES vs vs_add(vs s, const float *p, const float *q)
+{
+    return vd_add(s, vadd(vload_f32(p), vload_f32(q)));
+}
+LANES double vs_across(vs s) { return vd_across(s); }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */
 
