@@ -205,7 +205,10 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
                                   void *out)
 {
     r->place = out;
-    r->leaves = (departure){.e = r->free_slot, .out = r->format ? r->stage->out : out, .n = r->classes, .label = label,
+    r->leaves = (departure){.e = r->free_slot,
+                            .out = r->format ? r->stage->out : out,
+                            .n = r->classes,
+                            .label = label,
                             .label_value = label_value};
     set_scale(&r->leaves, narrowed(h));
 }
