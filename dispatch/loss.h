@@ -115,7 +115,7 @@ static inline void ballast__set_rows(row_terms *r, const loss *l, double denomin
     r->leaf_rows = leaf_rows;
 }
 
-/* All but beyond_cache. */
+/* All but what is tuned. */
 static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss *l,
                                               double denominator, int64_t leaf_rows,
                                               const kernel_table *kernels)

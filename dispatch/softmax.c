@@ -32,6 +32,7 @@ static void plan_softmax(plan *p, const arguments *in, const ballast_const_tenso
         .inner = input->inner,
         .format = kernels->format,
         .beyond_cache = in->tuning.streams,
+        .tile_classes = ballast__tile_classes(in->tuning, kernels->tile_classes),
     };
 }
 
@@ -109,6 +110,8 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
         const ballast_tensor output = {.data = a->output};
 
         plan_softmax(p, in, input, &output, kernels);
+        p->job.softmax.tile_classes =
+            ballast__tile_classes(in->tuning, kernels->log_sum_exp_tile_classes);
         p->kernel.softmax = kernels->log_sum_exp_planes;
         if (ballast__has_rows(input->classes, input->inner, input->class_stride)) {
             p->kernel.softmax = kernels->log_sum_exp;

@@ -105,6 +105,13 @@ static const candidate least_shared_chunks[] = {
     LAST,
 };
 
+/* No bit: short rows are computed sixteen at once, or one after the other as long ones are, to the
+ * same sum. The default is that of the kernels, measured for each ISA. */
+static const candidate tile_classes[] = {
+    {"default", 0}, {"none", -1},  NUMBER(32),  NUMBER(48),  NUMBER(64), NUMBER(96),
+    NUMBER(128),    NUMBER(160),   NUMBER(192), NUMBER(224), NUMBER(255), LAST,
+};
+
 static const struct {
     const char *name;
     const candidate *candidates;
@@ -114,6 +121,7 @@ static const struct {
     [CHOOSE_TASK] = {"task_cycles", task_cycles},
     [CHOOSE_TASKS] = {"tasks_per_thread", tasks_per_thread},
     [CHOOSE_SHARE] = {"share_from_chunks", least_shared_chunks},
+    [CHOOSE_TILES] = {"tile_classes", tile_classes},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -121,7 +129,7 @@ _Static_assert(COUNT(operations) == TUNED_OPERATIONS, "every operation has a nam
 _Static_assert(COUNT(choices) == CHOICES && CHOICES * CHOICE_BITS <= 32, "choices fit in a word");
 #define FITS(candidates) (COUNT(candidates) - 1 <= (size_t)1 << CHOICE_BITS)
 _Static_assert(FITS(isas) && FITS(stream_bytes) && FITS(task_cycles) && FITS(tasks_per_thread) &&
-                   FITS(least_shared_chunks), "and so do candidates");
+                   FITS(least_shared_chunks) && FITS(tile_classes), "and so do candidates");
 
 /* ---- The data, by number --------------------------------------------------------------------- */
 
@@ -225,6 +233,11 @@ static unsigned index_of(uint32_t word, choice_kind which)
 int64_t ballast__chosen(tuning t, choice_kind which)
 {
     return choices[which].candidates[index_of(t.word, which)].value;
+}
+
+int64_t ballast__tile_classes(tuning t, int64_t of_kernels)
+{
+    return index_of(t.word, CHOOSE_TILES) ? ballast__chosen(t, CHOOSE_TILES) : of_kernels;
 }
 
 tuning ballast__tuning_of(tuned_operation operation, ballast_dtype dtype, int64_t rows,

@@ -664,13 +664,14 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
 void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const int is_block = job->classes >= 1 && job->classes <= BLOCK;
+    const int in_tiles = go_in_tiles(job->classes, job->tile_classes);
     if (is_block && !job->format && end - begin == 1 && cross_entropy_block_row(job, begin))
         return;
-    if (tiles_of(job->classes) == 0 && go_as_one_chunk_rows(end - begin, job->classes))
+    if (!in_tiles && go_as_one_chunk_rows(end - begin, job->classes))
         (job->format ? cross_entropy_staged_one_chunk : cross_entropy_one_chunk)(job, begin, end);
     else if (job->format)
         cross_entropy_staged_rows(job, begin, end);
-    else if (tiles_of(job->classes) == 0)
+    else if (!in_tiles)
         cross_entropy_rows(job, begin, end);
     else
         cross_entropy_short_rows(job, begin, end);

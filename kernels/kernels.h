@@ -38,7 +38,8 @@ typedef struct softmax_job {
     int64_t output_stride, output_class_stride;
     int64_t classes, inner;
     const storage_format *format;
-    int beyond_cache; /* the problem is too large for the caches: stream what is written */
+    int beyond_cache;     /* the problem is too large for the caches: stream what is written */
+    int64_t tile_classes; /* rows of at most so many classes go sixteen at once, if they can */
 } softmax_job;
 
 /* Backward of softmax and log-softmax. */
@@ -77,7 +78,8 @@ typedef struct cross_entropy_job {
     int64_t grad_stride, grad_class_stride;
     int64_t classes, inner;
     const storage_format *format;
-    int beyond_cache; /* as in softmax_job */
+    int beyond_cache; /* as in softmax_job, like */
+    int64_t tile_classes;
 } cross_entropy_job;
 
 enum target_kind {
@@ -159,6 +161,8 @@ typedef struct shared_kernel { /* all NULL: rows are not shared */
 
 typedef struct kernel_table {
     const storage_format *format; /* for the jobs */
+    /* For the jobs, too, where nothing else was chosen; of log-sum-exp, of which no rows leave. */
+    int64_t tile_classes, log_sum_exp_tile_classes;
     void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_sum_exp)(const softmax_job *, int64_t begin, int64_t end);

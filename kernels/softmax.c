@@ -411,7 +411,7 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (job->format)
         staged_rows(job, begin, end, softmax_rows);
-    else if (job->classes == 1 || tiles_of(job->classes) == 0) /* one class: 1, exactly */
+    else if (job->classes == 1 || !go_in_tiles(job->classes, job->tile_classes)) /* 1: it is 1 */
         long_rows(job, begin, end, softmax_rows, softmax_one_chunk);
     else
         softmax_tiles(job, begin, end);
@@ -421,7 +421,7 @@ void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (job->format)
         staged_rows(job, begin, end, log_softmax_rows);
-    else if (tiles_of(job->classes) == 0)
+    else if (!go_in_tiles(job->classes, job->tile_classes))
         long_rows(job, begin, end, log_softmax_rows, log_softmax_one_chunk);
     else
         log_softmax_tiles(job, begin, end);
@@ -431,7 +431,7 @@ void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (job->format)
         staged_rows(job, begin, end, log_sum_exp_rows);
-    else if (tiles_of(job->classes) == 0)
+    else if (!go_in_tiles(job->classes, job->tile_classes))
         long_rows(job, begin, end, log_sum_exp_rows, log_sum_exp_one_chunk);
     else
         log_sum_exp_tiles(job, begin, end);

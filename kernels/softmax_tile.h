@@ -26,21 +26,22 @@ enum { SHORT_ROW = (TILE_CLASSES + GROUP - 1) / GROUP * GROUP };
 /* The scratch of rows that could go in tiles and go one after the other. */
 enum { SHORT_SCRATCH = SCRATCH_ROWS * SHORT_ROW + BLOCK };
 
-/* How many tiles of `classes` classes go side by side; 0: such rows are too long for tiles. */
+/* Whether rows go in tiles; `widest` is tile_classes of the job. */
+LANES int go_in_tiles(int64_t classes, int64_t widest)
+{
+    return classes >= 1 && classes <= smaller(widest, TILE_CLASSES);
+}
+
+/* How many tiles of `classes` classes, at most TILE_CLASSES, go side by side. */
 LANES int64_t tiles_of(int64_t classes)
 {
-    if (classes < 1 || classes > TILE_CLASSES)
-        return 0;
     const int64_t tiles = SET_CLASSES / classes;
     return tiles < 1 ? 1 : tiles < MAX_TILES ? tiles : MAX_TILES;
 }
 
-/* Rows [begin, what is returned) go in tiles: none where rows are long, else all but a few at the end,
- * which cost less one by one. */
+/* Rows [begin, what is returned) go in tiles: all but a few at the end, which cost less one by one. */
 LANES int64_t end_of_tiles(int64_t begin, int64_t end, int64_t classes)
 {
-    if (tiles_of(classes) == 0)
-        return begin;
     const int64_t rest = (end - begin) % BLOCK;
     return rest < 2 + classes / 4 ? end - rest : end;
 }

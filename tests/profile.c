@@ -182,9 +182,10 @@ static void largest(void **state)
     (void)state;
     full.cores = 999999999;
     for (int i = 0; i < PROFILE_CHOICES; i++) {
-        const tuned_case where = {(tuned_operation)(i / 108), (ballast_dtype)(1 + i / 27 % 4),
-                                  i % SHAPE_CLASSES};
-        full.lines[i] = (profile_line){{where, CHOOSE_TASK, 6}, 999999, 999999, 999999, 999999999,
+        const tuned_case where = {(tuned_operation)(i / 108 % TUNED_OPERATIONS),
+                                  (ballast_dtype)(1 + i / 27 % 4), i % SHAPE_CLASSES};
+        const choice_kind which = i < 108 * TUNED_OPERATIONS ? CHOOSE_SHARE : CHOOSE_TASKS;
+        full.lines[i] = (profile_line){{where, which, 4}, 999999, 999999, 999999, 999999999,
                                        99991231};
     }
     full.count = PROFILE_CHOICES;
@@ -194,7 +195,7 @@ static void largest(void **state)
     strcpy(last, "softmax:f32:classes=short,data=L2,rows=one isa=default ratio=1.000 low=1.000 "
                  "high=1.000 samples=1 date=2026-11-23\nsum ");
     assert_false(ballast__profile_parse(longer, strlen(longer), &machine, &read, reason));
-    assert_string_equal(reason, "line 1030, choice: expected no more choices than 1024");
+    assert_string_equal(reason, "line 2054, choice: expected no more choices than 2048");
 }
 
 /* ---- Damage ---------------------------------------------------------------------------------- */

@@ -17,17 +17,18 @@ static const struct {
     tuned_operation operation;
     const char *options; /* of its problems */
     bool streams;        /* in f32, and not in place: kernels/cross_entropy.c, softmax.c */
+    bool has_tiles;      /* but for f64: the same */
 } operations[] = {
-    {TUNE_CROSS_ENTROPY, "", true},
-    {TUNE_SOFTMAX, "", true},
-    {TUNE_LOG_SOFTMAX, "", true},
-    {TUNE_BINARY_CROSS_ENTROPY, ",targets=u8,outputs=loss+grad", false},
-    {TUNE_SIGMOID_FOCAL, ",targets=u8,outputs=loss+grad", false},
-    {TUNE_LOG_SUM_EXP, "", false},
-    {TUNE_SOFTMAX_BACKWARD, "", false},
-    {TUNE_LOG_SOFTMAX_BACKWARD, "", false},
-    {TUNE_WEIGHTED_SUM, "", false},
-    {TUNE_WEIGHTED_LOG_SUM_EXP, "", false},
+    {TUNE_CROSS_ENTROPY, "", true, true},
+    {TUNE_SOFTMAX, "", true, true},
+    {TUNE_LOG_SOFTMAX, "", true, true},
+    {TUNE_BINARY_CROSS_ENTROPY, ",targets=u8,outputs=loss+grad", false, false},
+    {TUNE_SIGMOID_FOCAL, ",targets=u8,outputs=loss+grad", false, false},
+    {TUNE_LOG_SUM_EXP, "", false, true},
+    {TUNE_SOFTMAX_BACKWARD, "", false, false},
+    {TUNE_LOG_SOFTMAX_BACKWARD, "", false, false},
+    {TUNE_WEIGHTED_SUM, "", false, false},
+    {TUNE_WEIGHTED_LOG_SUM_EXP, "", false, false},
 };
 enum { OPERATIONS = sizeof operations / sizeof operations[0] };
 _Static_assert((int)OPERATIONS == (int)TUNED_OPERATIONS, "every operation is measured");
@@ -57,9 +58,9 @@ static const struct {
     int classes, data, rows;
     extent problems[TUNE_PROBLEMS];
 } classes_of_shapes[] = {
-    {SHORT, L2, MANY, {{10, L2, 0.5}, {100, L2, 0.5}}},
-    {SHORT, CACHE, MANY, {{10, L2, 4.0}, {100, CACHE, 0.5}, {100, BETWEEN, 1.0}}},
-    {SHORT, MEMORY, MANY, {{100, MEMORY, 1.0}, {100, BETWEEN, 1.0}}},
+    {SHORT, L2, MANY, {{10, L2, 0.5}, {100, L2, 0.5}, {200, L2, 0.5}}},
+    {SHORT, CACHE, MANY, {{10, L2, 4.0}, {100, CACHE, 0.5}, {200, CACHE, 0.5}, {100, BETWEEN, 1.0}}},
+    {SHORT, MEMORY, MANY, {{100, MEMORY, 1.0}, {200, MEMORY, 1.0}, {100, BETWEEN, 1.0}}},
     {SHORT, L2, FEW, {{100, GIVEN, 8}}},
     {SHORT, L2, ONE, {{100, GIVEN, 1}}},
     {MEDIUM, L2, MANY, {{1000, L2, 0.5}}},
@@ -153,6 +154,8 @@ static bool make_case(tuned_case where, int op, int shape, int64_t cache, tune_c
 {
     *out = (tune_case){.where = where};
     out->streams = operations[op].streams && where.dtype == BALLAST_F32;
+    out->has_tiles = operations[op].has_tiles && where.dtype != BALLAST_F64 &&
+                     classes_of_shapes[shape].classes == SHORT;
     name_case(out);
     for (int i = 0; i < TUNE_PROBLEMS; i++)
         out->problem_count +=

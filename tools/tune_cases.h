@@ -9,18 +9,19 @@
 
 #include <stdbool.h>
 
-enum { TUNE_PROBLEMS = 3, TUNE_CASES = 1024, TUNE_NAME = 96 };
+enum { TUNE_PROBLEMS = 4, TUNE_CASES = 1024, TUNE_NAME = 96 };
 
 typedef struct tune_problem {
     problem p;
     char text[PROBLEM_TEXT];
 } tune_problem;
 
-/* streams: its kernels can send outputs past the caches. */
+/* streams: its kernels can send outputs past the caches. has_tiles: they take these
+ * rows sixteen at once. */
 typedef struct tune_case {
     tuned_case where;
     char name[TUNE_NAME]; /* "softmax:f32:classes=short,data=L2,rows=many" */
-    bool streams;
+    bool streams, has_tiles;
     int problem_count; /* 1 at least */
     tune_problem problems[TUNE_PROBLEMS];
 } tune_case;

@@ -147,6 +147,17 @@ static uint64_t tasks_of(place *p)
     return r.hash;
 }
 
+/* Of the default implementation, which need not be the one that was chosen before: then a candidate may be
+ * measured that does what the default does. */
+static bool goes_in_tiles(const tuned_case *where, int candidate, int64_t classes)
+{
+    const kernel_table *k = ballast_implementation_default(NULL, 0)->f32;
+    const int64_t by_default = where->operation == TUNE_LOG_SUM_EXP ? k->log_sum_exp_tile_classes
+                                                                    : k->tile_classes;
+
+    return classes <= (candidate ? ballast__candidate(CHOOSE_TILES, candidate)->value : by_default);
+}
+
 /* With what is in force; a number that is another where something else is done. */
 static uint64_t effect_of(const places *all, place *p, const tuned_choice *c)
 {
@@ -160,6 +171,8 @@ static uint64_t effect_of(const places *all, place *p, const tuned_choice *c)
         return all->of->streams && ballast__tuning_of(where->operation, where->dtype, it->rows,
                                                       problem_is_vector(it) ? 1 : it->classes)
                                        .streams;
+    case CHOOSE_TILES:
+        return all->of->has_tiles && goes_in_tiles(where, c->candidate, it->classes);
     default:
         return tasks_of(p);
     }

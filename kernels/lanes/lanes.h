@@ -69,7 +69,7 @@
  * side. It is speed only: accumulators belong to the definition of an operation, not to an ISA.
  *
  * LEAST_ROW_TILE: from so many classes on, short rows stay rows (kernels/row_tile.h); 0: they never
- * do. It is speed only, too.
+ * do. WIDEST_TILE: to so many they go sixteen at once by default. Both are speed only, too.
  *
  * An ISA header may use an instruction of its own wherever its result is exactly the one above;
  * tests/lanes.c proves every word of every ISA, lane by lane, against the scalar definition. */
