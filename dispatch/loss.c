@@ -185,6 +185,7 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
     ballast__set_cross_entropy(job, l, p->denominator, p->row_step, kernels);
     job->beyond_cache = p->tuning.streams;
     job->tile_classes = ballast__tile_classes(p->tuning, kernels->tile_classes);
+    job->kept_chunks = ballast__chosen(p->tuning, CHOOSE_KEPT);
     if (rows)
         ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, grad->data != NULL);
 }

@@ -33,6 +33,7 @@ static void plan_softmax(plan *p, const arguments *in, const ballast_const_tenso
         .format = kernels->format,
         .beyond_cache = in->tuning.streams,
         .tile_classes = ballast__tile_classes(in->tuning, kernels->tile_classes),
+        .kept_chunks = ballast__chosen(in->tuning, CHOOSE_KEPT),
     };
 }
 

@@ -36,6 +36,7 @@ typedef enum choice_kind {
     CHOOSE_TASKS,  /* tasks a thread at most */
     CHOOSE_SHARE,  /* rows of fewer chunks are not shared between threads */
     CHOOSE_TILES,  /* rows of more classes do not go sixteen at once */
+    CHOOSE_KEPT,   /* rows of more chunks compute their exponentials twice */
     CHOICES
 } choice_kind;
 

@@ -30,6 +30,9 @@ typedef struct storage_format {
     void (*narrow_numbers)(const float *from, int64_t n, uint16_t *to);
 } storage_format;
 
+/* A chunk: what is summed of a long row at once. Of so many, a row's references have room on the stack. */
+enum { CHUNK = 2048, MOST_KEPT_CHUNKS = 128 };
+
 /* Softmax, log-softmax (output a matrix) and log-sum-exp (output one value per row). */
 typedef struct softmax_job {
     const void *input;
@@ -40,6 +43,9 @@ typedef struct softmax_job {
     const storage_format *format;
     int beyond_cache;     /* the problem is too large for the caches: stream what is written */
     int64_t tile_classes; /* rows of at most so many classes go sixteen at once, if they can */
+    /* Long rows of so many chunks keep their exponentials where the output will be, those of more, and of
+     * more than MOST_KEPT_CHUNKS, compute them twice. */
+    int64_t kept_chunks;
 } softmax_job;
 
 /* Backward of softmax and log-softmax. */
@@ -79,7 +85,7 @@ typedef struct cross_entropy_job {
     int64_t classes, inner;
     const storage_format *format;
     int beyond_cache; /* as in softmax_job, like */
-    int64_t tile_classes;
+    int64_t tile_classes, kept_chunks;
 } cross_entropy_job;
 
 enum target_kind {
@@ -127,7 +133,7 @@ typedef struct reduce_job {
  *   outputs  what depends on the row's sum.
  * Chunks are counted through the rows of the batch. The bits are those of the kernel that computes
  * rows whole. */
-enum { CHUNK = 2048, SHARED_CHUNKS = 256, SHARED_ROWS = 64 };
+enum { SHARED_CHUNKS = 256, SHARED_ROWS = 64 };
 
 /* A row, or a chunk of one: exponentials are relative to exp(shift) 2^n; `left_out` is that of one
  * column, which is not among the others. */

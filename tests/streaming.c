@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is written past the caches is what is written into them, and rows that go one after the other
- * are what they are sixteen at once: every kernel gives the same bits either way for every width,
+/* What is written past the caches is what is written into them, rows that go one after the other are what
+ * they are sixteen at once, and so are exponentials that are kept or computed twice: every kernel gives the same bits either way for every width,
  * alignment, stride and label, and nothing beside its rows is touched. Problems of a test's size are
  * never streamed by dispatch, so the kernels are called themselves. */
 #include <setjmp.h>
@@ -73,14 +73,15 @@ typedef struct results {
 /* How a job may be done. */
 typedef struct way {
     int beyond;
-    int64_t tile_classes;
+    int64_t tile_classes, kept_chunks;
 } way;
 
 /* The first keeps all in the caches, the second streams. */
 enum { WAYS = 4 };
 static way any_way(int n)
 {
-    return (way){n % 2, n < 2 ? SHORT : below(3) ? (int64_t)below(SHORT) : -1};
+    return n < 2 ? (way){n, SHORT, MOST_KEPT_CHUNKS}
+                 : (way){n % 2, below(3) ? (int64_t)below(SHORT) : -1, below(9)};
 }
 
 static void run(const kernel_table *k, int operation, const shape *s, const results *r, way w)
@@ -91,10 +92,12 @@ static void run(const kernel_table *k, int operation, const shape *s, const resu
         .rows = {.labels = s->labels, .label_bytes = 8, .ignore_index = -100, .grad_scale = 0.37,
                  .row_loss = (void *)r->row_loss},
         .logits = x, .logits_stride = s->stride, .grad = out, .grad_stride = out_stride,
-        .classes = s->classes, .beyond_cache = w.beyond, .tile_classes = w.tile_classes};
+        .classes = s->classes, .beyond_cache = w.beyond, .tile_classes = w.tile_classes,
+        .kept_chunks = w.kept_chunks};
     const softmax_job softmax = {.input = x, .input_stride = s->stride, .output = out,
                                  .output_stride = out_stride, .classes = s->classes,
-                                 .beyond_cache = w.beyond, .tile_classes = w.tile_classes};
+                                 .beyond_cache = w.beyond, .tile_classes = w.tile_classes,
+                                 .kept_chunks = w.kept_chunks};
 
     if (operation == 0)
         k->cross_entropy(&loss, 0, s->rows);
@@ -135,11 +138,11 @@ static void same_every_way(const kernel_table *k)
         }
         if (!same_results(&r[0], &r[1]))
             fail_msg("case %d: %s, %d rows of %d, strides %d and %d, offsets %d and %d, %s; "
-                     "streamed %d, tiles to %d",
+                     "streamed %d, tiles to %d, kept %d",
                      n, names[operation], (int)s.rows, (int)s.classes, (int)s.stride,
                      (int)s.out_stride, (int)s.offset, (int)s.out_offset,
                      s.in_place ? "in place" : "separate", second.beyond,
-                     (int)second.tile_classes);
+                     (int)second.tile_classes, (int)second.kept_chunks);
     }
     for (int i = 0; i < 2; i++) {
         free(r[i].x);

@@ -13,22 +13,23 @@
 
 /* ---- Operations, in the order in which they are measured ------------------------------------- */
 
+#define CAN(choice) (1u << (choice))
+#define GO_MORE_WAYS (CAN(CHOOSE_STREAM) | CAN(CHOOSE_TILES))
 static const struct {
     tuned_operation operation;
     const char *options; /* of its problems */
-    bool streams;        /* in f32, and not in place: kernels/cross_entropy.c, softmax.c */
-    bool has_tiles;      /* but for f64: the same */
+    unsigned ways;       /* that its kernels can go: kernels/kernels.h */
 } operations[] = {
-    {TUNE_CROSS_ENTROPY, "", true, true},
-    {TUNE_SOFTMAX, "", true, true},
-    {TUNE_LOG_SOFTMAX, "", true, true},
-    {TUNE_BINARY_CROSS_ENTROPY, ",targets=u8,outputs=loss+grad", false, false},
-    {TUNE_SIGMOID_FOCAL, ",targets=u8,outputs=loss+grad", false, false},
-    {TUNE_LOG_SUM_EXP, "", false, true},
-    {TUNE_SOFTMAX_BACKWARD, "", false, false},
-    {TUNE_LOG_SOFTMAX_BACKWARD, "", false, false},
-    {TUNE_WEIGHTED_SUM, "", false, false},
-    {TUNE_WEIGHTED_LOG_SUM_EXP, "", false, false},
+    {TUNE_CROSS_ENTROPY, "", GO_MORE_WAYS | CAN(CHOOSE_KEPT)},
+    {TUNE_SOFTMAX, "", GO_MORE_WAYS | CAN(CHOOSE_KEPT)},
+    {TUNE_LOG_SOFTMAX, "", GO_MORE_WAYS},
+    {TUNE_BINARY_CROSS_ENTROPY, ",targets=u8,outputs=loss+grad", 0},
+    {TUNE_SIGMOID_FOCAL, ",targets=u8,outputs=loss+grad", 0},
+    {TUNE_LOG_SUM_EXP, "", CAN(CHOOSE_TILES)},
+    {TUNE_SOFTMAX_BACKWARD, "", 0},
+    {TUNE_LOG_SOFTMAX_BACKWARD, "", 0},
+    {TUNE_WEIGHTED_SUM, "", 0},
+    {TUNE_WEIGHTED_LOG_SUM_EXP, "", 0},
 };
 enum { OPERATIONS = sizeof operations / sizeof operations[0] };
 _Static_assert((int)OPERATIONS == (int)TUNED_OPERATIONS, "every operation is measured");
@@ -150,12 +151,21 @@ static void name_case(tune_case *c)
     ballast__profile_format_case(&c->where, &t);
 }
 
+/* The f64 kernels go one way. Outputs of 16 bits are not streamed, and cannot keep exponentials. */
+static unsigned ways_of(ballast_dtype dtype, int classes)
+{
+    const unsigned tiles = classes == SHORT ? CAN(CHOOSE_TILES) : 0;
+    const unsigned kept = classes == LONG ? CAN(CHOOSE_KEPT) : 0;
+
+    if (dtype == BALLAST_F64)
+        return 0;
+    return dtype == BALLAST_F32 ? CAN(CHOOSE_STREAM) | tiles | kept : tiles;
+}
+
 static bool make_case(tuned_case where, int op, int shape, int64_t cache, tune_case *out)
 {
     *out = (tune_case){.where = where};
-    out->streams = operations[op].streams && where.dtype == BALLAST_F32;
-    out->has_tiles = operations[op].has_tiles && where.dtype != BALLAST_F64 &&
-                     classes_of_shapes[shape].classes == SHORT;
+    out->ways = operations[op].ways & ways_of(where.dtype, classes_of_shapes[shape].classes);
     name_case(out);
     for (int i = 0; i < TUNE_PROBLEMS; i++)
         out->problem_count +=

@@ -16,12 +16,11 @@ typedef struct tune_problem {
     char text[PROBLEM_TEXT];
 } tune_problem;
 
-/* streams: its kernels can send outputs past the caches. has_tiles: they take these
- * rows sixteen at once. */
+/* ways: a bit for each choice_kind that these kernels have for these rows, next to tasks and ISAs. */
 typedef struct tune_case {
     tuned_case where;
     char name[TUNE_NAME]; /* "softmax:f32:classes=short,data=L2,rows=many" */
-    bool streams, has_tiles;
+    unsigned ways;
     int problem_count; /* 1 at least */
     tune_problem problems[TUNE_PROBLEMS];
 } tune_case;
