@@ -502,27 +502,13 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
     return total;
 }
 
-/* What is left to do when a tile's rows have gone. */
-LANES void end_row_tile(const cross_entropy_job *job, row_tile *r, const cross_entropy_tile *t,
-                        storage *lines)
-{
-    const int64_t stride = job->grad_stride;
-    storage *out = r->out;
-    if (!out)
-        return;
-    for (int j = 0; j < BLOCK; j++, out += stride)
-        store_one(out + t->label[j], t->label_gradient[j]);
-    if (lines)
-        stream_rows(lines, BLOCK * stride, grad_of(job, t->begin));
-}
-
 /* Out of line: it needs the registers. */
 static __attribute__((noinline)) vf pass_cross_entropy(const row_tile *before, const row_tile *now,
                                                        const storage *next,
                                                        const cross_entropy_job *job)
 {
     return pass_row_tile(before, now, next, job->classes, job->logits_stride, job->grad_stride,
-                         SCALED);
+                         SCALED, 1);
 }
 
 /* Rows [begin, tiles_end), whole tiles that stay rows; all else is as in cross_entropy_tiles(). */
@@ -550,19 +536,19 @@ static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_
         weigh_rows(&job->rows, t);
         set_reference(r, logits_of(job, i), t->n);
         max = pass_cross_entropy(row + !k, r, logits_of(job, next), job);
-        end_row_tile(job, row + !k, tile + !k, lines);
         leave_out_of_rows(r->e, classes, t->label, t->label_term);
         sum_row_tile(r->e, classes, t->sum);
         scale_rows(t);
         const vf loss = losses_of_tile(job, t);
         total = add_losses(&job->rows, i, BLOCK, loss, total);
         total = end_leaf(&job->rows, i + BLOCK, end, total);
+        r->past = lines ? grad_of(job, i) : NULL;
+        r->label = t->label;
+        r->label_value = t->label_gradient;
         if (job->grad && !t->irregular)
             set_scaled(r, t->factor, lines ? lines : grad_of(job, i));
-        if (next == i) {
-            leave_row_tile(r, classes, stride, out_stride, SCALED);
-            end_row_tile(job, r, t, lines);
-        }
+        if (next == i)
+            leave_row_tile(r, classes, stride, out_stride, SCALED, 1);
     }
     return total;
 }

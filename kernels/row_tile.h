@@ -17,6 +17,9 @@ typedef struct row_tile {
     float *e;                           /* BLOCK rows of width_of(classes), 0 beyond the classes */
     float rounder[BLOCK], floor[BLOCK]; /* of exp_scale */
     storage *out;                       /* NULL: it does not leave */
+    storage *past;                      /* where `out` goes on to, past the caches; NULL: it stays */
+    const int32_t *label;               /* if labelled, the columns that become label_value */
+    const float *label_value;
     float factor[BLOCK], least[BLOCK];  /* SCALED: out = e factor; 0 below `least` */
     float max[BLOCK], rest[BLOCK];      /* SUBTRACTED: out = (x - max) - rest */
 } row_tile;
@@ -86,11 +89,36 @@ LANES void leave_row(const row_tile *t, int64_t j, int64_t classes, int64_t stri
     }
 }
 
+LANES void leave_label_of_row(const row_tile *t, int64_t j, int64_t out_stride)
+{
+    store_one(t->out + j * out_stride + t->label[j], t->label_value[j]);
+}
+
+/* The whole lines before element `end` that have not gone on yet; `gone` have. */
+LANES int64_t lines_go_on(const row_tile *t, int64_t gone, int64_t end)
+{
+    for (; gone + BLOCK <= end; gone += BLOCK)
+        vstore_stream(t->past + gone, vload(t->out + gone));
+    return gone;
+}
+
+/* What is no whole line, at either end of n elements. */
+LANES void ends_go_on(const row_tile *t, int64_t gone, int64_t n)
+{
+    const int64_t unaligned = before_line(t->past, n);
+    vstore_tail(t->past, unaligned, vload_tail(t->out, unaligned, 0.0f));
+    vstore_tail(t->past + gone, n - gone, vload_tail(t->out + gone, n - gone, 0.0f));
+}
+
 LANES void leave_row_tile(const row_tile *t, int64_t classes, int64_t stride, int64_t out_stride,
-                          const int leaving)
+                          const int leaving, const int labelled)
 {
     for (int64_t j = 0; t->out && j < BLOCK; j++)
         leave_row(t, j, classes, stride, out_stride, leaving);
+    for (int64_t j = 0; t->out && labelled && j < BLOCK; j++)
+        leave_label_of_row(t, j, out_stride);
+    if (t->out && t->past)
+        stream_rows(t->out, BLOCK * out_stride, t->past);
 }
 
 /* The maxima of sixteen rows from x on, never -0. */
@@ -111,6 +139,7 @@ LANES void open_row_tiles(row_tile *t, float *e, int64_t classes)
     t[0].e = e;
     t[1].e = e + BLOCK * width;
     t[0].out = t[1].out = NULL;
+    t[0].past = t[1].past = NULL;
 }
 
 LANES void set_reference(row_tile *t, const storage *x, vf n)
@@ -129,21 +158,40 @@ LANES void set_scaled(row_tile *t, vf factor, storage *out)
     vstore_f32(t->least, o.least);
 }
 
-/* The tile `now` while `before` leaves; returns the maxima of the one at `next`. */
-LANES vf pass_row_tile(const row_tile *before, const row_tile *now, const storage *next,
-                       int64_t classes, int64_t stride, int64_t out_stride, const int leaving)
+/* The tile `now` while `before` leaves, `streamed` where it goes on past the caches, and `labelled` where one
+ * column of each row has a value of its own; returns the maxima of the one at `next`. */
+LANES vf pass_rows_of_tile(const row_tile *before, const row_tile *now, const storage *next, int64_t classes,
+                           int64_t stride, int64_t out_stride, const int leaving, const int labelled,
+                           const int streamed)
 {
-    const int64_t width = width_of(classes);
+    const int64_t width = width_of(classes), n = BLOCK * out_stride;
+    int64_t gone = streamed ? before_line(before->past, n) : 0;
     float lanes[BLOCK * BLOCK];
     for (int64_t j = 0; j < BLOCK; j++) {
         const exp_scale scale = {vset1(now->rounder[j]), vset1(now->floor[j])};
         const storage *x = next + j * stride;
         maximum_lanes(x, classes, tile_ahead(x, stride, 1), lanes + j * BLOCK);
-        if (before->out)
+        if (streamed || before->out)
             leave_row(before, j, classes, stride, out_stride, leaving);
+        if (streamed && labelled)
+            leave_label_of_row(before, j, out_stride);
+        if (streamed) /* a row later: its stores are done by then */
+            gone = lines_go_on(before, gone, j * out_stride);
         exponentials_of_row(now->x + j * stride, classes, scale, now->e + j * width);
     }
+    for (int64_t j = 0; !streamed && labelled && before->out && j < BLOCK; j++)
+        leave_label_of_row(before, j, out_stride);
+    if (streamed)
+        ends_go_on(before, lines_go_on(before, gone, n), n);
     return vadd(vmax_across_rows(lanes), vset1(0.0f));
+}
+
+LANES vf pass_row_tile(const row_tile *before, const row_tile *now, const storage *next, int64_t classes,
+                       int64_t stride, int64_t out_stride, const int leaving, const int labelled)
+{
+    if (before->out && before->past)
+        return pass_rows_of_tile(before, now, next, classes, stride, out_stride, leaving, labelled, 1);
+    return pass_rows_of_tile(before, now, next, classes, stride, out_stride, leaving, labelled, 0);
 }
 
 LANES void set_subtracted(row_tile *t, vf max, vf rest, storage *out)

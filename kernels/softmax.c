@@ -277,13 +277,13 @@ static __attribute__((noinline)) vf pass_scaled(const row_tile *before, const ro
                                                 const storage *next, const softmax_job *job)
 {
     return pass_row_tile(before, now, next, job->classes, job->input_stride, job->output_stride,
-                         SCALED);
+                         SCALED, 0);
 }
 static __attribute__((noinline)) vf pass_subtracted(const row_tile *before, const row_tile *now,
                                                     const storage *next, const softmax_job *job)
 {
     return pass_row_tile(before, now, next, job->classes, job->input_stride, job->output_stride,
-                         SUBTRACTED);
+                         SUBTRACTED, 0);
 }
 
 /* Rows [begin, end), whole tiles that stay rows: to softmax or log-softmax. Outputs that are
@@ -308,8 +308,6 @@ static __attribute__((noinline)) void forward_row_tiles(const softmax_job *job, 
         set_reference(now, x, t.n);
         const vf max = what == SOFTMAX ? pass_scaled(before, now, next, job)
                                        : pass_subtracted(before, now, next, job);
-        if (lines && before->out)
-            stream_rows(lines, BLOCK * out_stride, output_row(job, i - BLOCK));
         vstore_f32(t.left_out, vset1(0.0f));
         if (what == LOG_SOFTMAX) {
             int32_t first[BLOCK];
@@ -318,6 +316,7 @@ static __attribute__((noinline)) void forward_row_tiles(const softmax_job *job, 
         }
         sum_row_tile(now->e, classes, t.others);
         storage *out = lines ? lines : output_row(job, i);
+        now->past = lines ? output_row(job, i) : NULL;
         if (__builtin_expect(forward_is_irregular(&t), 0))
             short_rows(job, i, i + BLOCK, scratch, rows);
         else if (what == SOFTMAX)
@@ -328,11 +327,9 @@ static __attribute__((noinline)) void forward_row_tiles(const softmax_job *job, 
         if (next != x || !now->out)
             continue;
         if (what == SOFTMAX)
-            leave_row_tile(now, classes, stride, out_stride, SCALED);
+            leave_row_tile(now, classes, stride, out_stride, SCALED, 0);
         else
-            leave_row_tile(now, classes, stride, out_stride, SUBTRACTED);
-        if (lines)
-            stream_rows(lines, BLOCK * out_stride, output_row(job, i));
+            leave_row_tile(now, classes, stride, out_stride, SUBTRACTED, 0);
     }
 }
 
