@@ -30,6 +30,9 @@ typedef struct storage_format {
     void (*narrow_numbers)(const float *from, int64_t n, uint16_t *to);
 } storage_format;
 
+/* A chunk: what is summed of a long row at once. Of so many, a row's references have room on the stack. */
+enum { CHUNK = 2048, MOST_KEPT_CHUNKS = 128 };
+
 /* Softmax, log-softmax (output a matrix) and log-sum-exp (output one value per row). */
 typedef struct softmax_job {
     const void *input;
@@ -39,6 +42,9 @@ typedef struct softmax_job {
     int64_t classes, inner;
     const storage_format *format;
     int beyond_cache; /* the problem is too large for the caches: stream what is written */
+    /* Long rows of so many chunks keep their exponentials where the output will be; those of more compute
+     * them twice. 0: MOST_KEPT_CHUNKS, and more than that are not kept. */
+    int kept_chunks;
 } softmax_job;
 
 /* Backward of softmax and log-softmax. */
@@ -77,7 +83,7 @@ typedef struct cross_entropy_job {
     int64_t grad_stride, grad_class_stride;
     int64_t classes, inner;
     const storage_format *format;
-    int beyond_cache; /* as in softmax_job */
+    int beyond_cache, kept_chunks; /* as in softmax_job */
 } cross_entropy_job;
 
 enum target_kind {
@@ -125,7 +131,7 @@ typedef struct reduce_job {
  *   outputs  what depends on the row's sum.
  * Chunks are counted through the rows of the batch. The bits are those of the kernel that computes
  * rows whole. */
-enum { CHUNK = 2048, SHARED_CHUNKS = 256, SHARED_ROWS = 64 };
+enum { SHARED_CHUNKS = 256, SHARED_ROWS = 64 };
 
 /* A row, or a chunk of one: exponentials are relative to exp(shift) 2^n; `left_out` is that of one
  * column, which is not among the others. */

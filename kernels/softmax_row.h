@@ -23,8 +23,8 @@
  * chunk after it is found, and the row before leaves, scaled: the exponential keeps the FMA pipes
  * busy, and what it leaves idle (loads, stores, additions) does the rest. No row waits for its own
  * maximum, sum or division. Until it leaves, a row's exponentials are in scratch memory on the stack;
- * of a row that is too long for it, in the output; of a row of more than 128 chunks, nowhere: they are
- * computed once more.
+ * of a row that is too long for it, in the output; of a row of more chunks than the job says, 128 at
+ * most, nowhere: they are computed once more.
  *
  * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster: of f32, and
  * for cross-entropy of 16 bits, too.
@@ -38,7 +38,6 @@
 #include "storage.h"
 
 enum {
-    KEPT_CHUNKS = 128, /* more than these, and a row's chunks are gone through twice */
     SCRATCH = 4 * CHUNK,
     SCRATCH_ROWS = 2,
     SCRATCH_ROOM = SCRATCH + BLOCK, /* lines that are streamed may end beyond a row */
@@ -391,8 +390,8 @@ typedef struct row_pipe {
     int64_t classes;
     int64_t slots, turn;
     search next; /* the maximum found ahead, and of which chunk */
-    reference ref[KEPT_CHUNKS]; /* of the row summed last */
-    chunk_sum sum[KEPT_CHUNKS];
+    reference ref[MOST_KEPT_CHUNKS]; /* of the row summed last */
+    chunk_sum sum[MOST_KEPT_CHUNKS];
     departing_row row[SCRATCH_ROWS];
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
     float *scratch;
@@ -564,7 +563,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
                       float *kept, const int leaving, const int streamed)
 {
     const int64_t classes = p->classes;
-    const int fits = fits_scratch(classes), kept_sums = classes <= (int64_t)KEPT_CHUNKS * CHUNK;
+    const int fits = fits_scratch(classes), kept_sums = classes <= (int64_t)MOST_KEPT_CHUNKS * CHUNK;
     departing_row *old = &p->row[p->turn];
     float *slot = slot_of(p, p->turn);
     row_sum row = {{-LANE_INFINITY, 0.0f, 0.0f}, 0.0, 0.0};
@@ -686,12 +685,12 @@ LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float r
     take_turn(p);
 }
 
-/* Where a long row's exponentials are kept until its sum is known: in the row of the output. Computing
- * them twice and streaming the result took 1.3 times as long, out of cache too (16384 to 131072 classes,
- * AMD Zen 3). Rows of more than KEPT_CHUNKS chunks have no room for their references. */
-LANES float *kept_in(const storage_format *format, void *out, int64_t classes)
+/* Where a long row's exponentials are kept until its sum is known: in the row of the output, where a job's
+ * kept_chunks allow it; NULL: nowhere, so that they are computed twice. */
+LANES float *kept_in(const storage_format *format, void *out, int64_t classes, int kept_chunks)
 {
-    const int can = !fits_scratch(classes) && classes <= (int64_t)KEPT_CHUNKS * CHUNK;
+    const int most = kept_chunks > 0 ? (int)smaller(kept_chunks, MOST_KEPT_CHUNKS) : MOST_KEPT_CHUNKS;
+    const int can = !fits_scratch(classes) && classes <= (int64_t)most * CHUNK;
     return can ? exponentials_in(format, out) : NULL;
 }
 
