@@ -154,11 +154,11 @@ LANES_LARGE void exponentials_of_group(const storage *x, int64_t left, exp_scale
     }
 }
 
-LANES vd add_exponentials(vd total, const float *kept)
+/* A group of exponentials; see the order of the sum above. */
+LANES vs add_exponentials(vs total, const float *kept)
 {
-    const vf even = vadd(vload_f32(kept), vload_f32(kept + 2 * BLOCK));
-    const vf odd = vadd(vload_f32(kept + BLOCK), vload_f32(kept + 3 * BLOCK));
-    return vd_add(vd_add(total, even), odd);
+    total = vs_add(total, kept, kept + 2 * BLOCK);
+    return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
 }
 
 /* A chunk on its way out. */
@@ -292,7 +292,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     int64_t together = shifted || ahead.n < GROUP ? 0 : smaller(whole, ahead.n & -GROUP);
     chunk_sum sum = {0.0, 0.0f};
     vf max = vset1(-LANE_INFINITY);
-    vd total = vd_zero();
+    vs total = vs_zero();
 
     /* First what the passes do not share, so that nothing of it is waited for at the end. What leaves
      * may be in c.kept: it is read before that is written, and lines that are streamed are ahead. */
@@ -326,7 +326,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     next->max = vmax_across(max) + 0.0f; /* no -0 */
     for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
         total = add_exponentials(total, c.kept + i);
-    sum.others = vd_across(total);
+    sum.others = vs_across(total);
     return sum;
 }
 
