@@ -43,7 +43,7 @@ typedef struct softmax_job {
     const storage_format *format;
     int beyond_cache; /* the problem is too large for the caches: stream what is written */
     /* Long rows of so many chunks keep their exponentials where the output will be; those of more compute
-     * them twice. 0: MOST_KEPT_CHUNKS, and more than that are not kept. */
+     * them twice. More than MOST_KEPT_CHUNKS are never kept. 0: what suits the ISA. */
     int kept_chunks;
 } softmax_job;
 
