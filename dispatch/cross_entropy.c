@@ -82,7 +82,7 @@ static bool at_once(const void *args, const ballast_exec *exec)
     ballast__set_cross_entropy(&job, &l, denominator, LEAF_LANES, kernels);
     job.beyond_cache = tuned.streams;
     job.tile_classes = kernels->tile_classes;
-    job.kept_chunks = MOST_KEPT_CHUNKS;
+    job.kept_chunks = 0;
     job.rows.partial = a->loss ? &sum : NULL;
     kernels->cross_entropy(&job, 0, a->logits.outer);
     if (a->loss) /* one row is not kept waiting for a division by 1 */

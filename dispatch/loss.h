@@ -130,6 +130,7 @@ static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss
     job->classes = l->logits->classes;
     job->inner = l->logits->inner;
     job->format = kernels->format;
+    job->kept_chunks = 0; /* the default */
 }
 
 /* Checks everything, sums the weights, fills the plan. */

@@ -115,9 +115,9 @@ static const candidate tile_classes[] = {
 };
 
 /* No bit: an exponential computed again is the same. By default they wait where the output will be, as
- * far as can be: it is written twice then, and not past the caches. */
+ * far as can be, but where it is streamed and an ISA computes fast: it is written twice then. */
 static const candidate kept_chunks[] = {
-    {"default", MOST_KEPT_CHUNKS}, {"none", 0}, NUMBER(8), NUMBER(16), NUMBER(32), NUMBER(64), LAST,
+    {"default", 0}, {"none", 1}, NUMBER(8), NUMBER(16), NUMBER(32), NUMBER(64), NUMBER(128), LAST,
 };
 
 static const struct {

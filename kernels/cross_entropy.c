@@ -86,7 +86,7 @@ LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int6
     const row_factors w = row_factors_of(&job->rows, i, label);
     /* read first: the gradient may be the logits */
     const float label_logit = read_element(job->format, x, label);
-    float *kept = leaving ? kept_in(job->format, grad, classes, job->kept_chunks) : NULL;
+    float *kept = leaving ? kept_in(job->format, grad, classes, job->kept_chunks, streamed) : NULL;
     const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed);
     if (row_is_special(row)) {
         set_special(pending, j, w.loss);

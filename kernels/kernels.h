@@ -44,7 +44,7 @@ typedef struct softmax_job {
     int beyond_cache;     /* the problem is too large for the caches: stream what is written */
     int64_t tile_classes; /* rows of at most so many classes go sixteen at once, if they can */
     /* Long rows of so many chunks keep their exponentials where the output will be, those of more, and of
-     * more than MOST_KEPT_CHUNKS, compute them twice. */
+     * more than MOST_KEPT_CHUNKS, compute them twice. 0: what suits the ISA. */
     int64_t kept_chunks;
 } softmax_job;
 
@@ -169,6 +169,7 @@ typedef struct kernel_table {
     const storage_format *format; /* for the jobs */
     /* For the jobs, too, where nothing else was chosen; of log-sum-exp, of which no rows leave. */
     int64_t tile_classes, log_sum_exp_tile_classes;
+    int computes_streamed_twice; /* where kept_chunks is 0 */
     void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_sum_exp)(const softmax_job *, int64_t begin, int64_t end);

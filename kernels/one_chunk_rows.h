@@ -90,13 +90,6 @@ LANES void row_has_left(one_chunk_rows *r, const int leaving, const int staged)
     r->leaves.n = 0;
 }
 
-/* As add_exponentials(), of a group that was stored a row ago. */
-LANES vs add_kept(vs total, const float *kept)
-{
-    total = vs_add(total, kept, kept + 2 * BLOCK);
-    return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
-}
-
 /* Four rows, a group of each in turn. Returns the sum of the row before. */
 LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scale, const departure d,
                              const int leaving, const int streamed, const int narrow)
@@ -123,7 +116,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
                     streamed);
     for (int64_t i = 0; i < whole; i += GROUP) {
-        total = add_kept(total, added + i);
+        total = add_exponentials(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
         if (narrow)
@@ -134,7 +127,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
-        total = add_kept(total, added + whole);
+        total = add_exponentials(total, added + whole);
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
     if (leaving)
@@ -156,7 +149,7 @@ LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
 {
     vs total = vs_zero();
     for (int64_t i = 0; i < n; i += GROUP)
-        total = add_kept(total, slot + i);
+        total = add_exponentials(total, slot + i);
     return vs_across(total);
 }
 

@@ -74,7 +74,7 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, r
     for (int64_t i = begin; i < end; i++) {
         const void *x = input_start(job, i);
         void *out = output_start(job, i);
-        float *kept = kept_in(job->format, out, classes, job->kept_chunks);
+        float *kept = kept_in(job->format, out, classes, job->kept_chunks, streamed);
         const row_sum row = sum_row(pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
                                     streamed);
         if (row_is_special(row))

@@ -24,7 +24,8 @@
  * busy, and what it leaves idle (loads, stores, additions) does the rest. No row waits for its own
  * maximum, sum or division. Until it leaves, a row's exponentials are in scratch memory on the stack;
  * of a row that is too long for it, in the output; of a row of more chunks than the job says, 128 at
- * most, nowhere: they are computed once more.
+ * most, nowhere: they are computed once more, and if they are streamed, beside the row after it. Its
+ * logits are in L2 still, and memory reads one row and writes another all the time.
  *
  * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster: of f32, and
  * for cross-entropy of 16 bits, too.
@@ -83,8 +84,9 @@ LANES double chunk_factor(reference chunk, reference row)
 /* What happens to a row once its sum is known. A constant after inlining, like `streamed`. */
 enum leaving {
     NOTHING_LEAVES,
-    SCALED,    /* e h */
-    SUBTRACTED /* (x - max) - rest */
+    SCALED,     /* e h */
+    SUBTRACTED, /* (x - max) - rest */
+    COMPUTED    /* e h, where e is computed once more, from x */
 };
 
 /* ---- a group of 64 logits in each pass -------------------------------------------------------- */
@@ -154,22 +156,23 @@ LANES_LARGE void exponentials_of_group(const storage *x, int64_t left, exp_scale
     }
 }
 
-LANES vd add_exponentials(vd total, const float *kept)
+/* A group of exponentials; see the order of the sum above. */
+LANES vs add_exponentials(vs total, const float *kept)
 {
-    const vf even = vadd(vload_f32(kept), vload_f32(kept + 2 * BLOCK));
-    const vf odd = vadd(vload_f32(kept + BLOCK), vload_f32(kept + 3 * BLOCK));
-    return vd_add(vd_add(total, even), odd);
+    total = vs_add(total, kept, kept + 2 * BLOCK);
+    return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
 }
 
 /* A chunk on its way out. */
 typedef struct departure {
     const float *e;   /* SCALED: out = e h, and exactly 0 where that is below the normal range */
-    const storage *x; /* SUBTRACTED: out = (x - max) - rest */
+    const storage *x; /* SUBTRACTED: out = (x - max) - rest; COMPUTED: what e is computed from */
     storage *out;
     int64_t n; /* 0: nothing leaves */
     float h, least; /* least: below this e, e h is not normal */
     float max, rest;
-    int64_t label; /* SCALED: this column becomes label_value; any other number: none does */
+    float exponent; /* COMPUTED: e is relative to 2^exponent */
+    int64_t label; /* SCALED, COMPUTED: this column becomes label_value; any other number: none does */
     float label_value;
 } departure;
 
@@ -190,9 +193,14 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
                        const int streamed)
 {
     vf v[GROUP_BLOCKS];
-    if (leaving == SCALED) {
+    if (leaving != SUBTRACTED) {
         const vf scale = vset1(d->h), least = vset1(d->least);
-        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
+        if (leaving == COMPUTED) {
+            load_blocks(v, GROUP_BLOCKS, d->x + at, left, -LANE_INFINITY);
+            vexp_scaled(v, v, GROUP_BLOCKS, exp_scale_of(d->exponent));
+        } else {
+            FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
+        }
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
         if (streamed && __builtin_expect((uint64_t)(d->label - at) < GROUP, 0)) {
             float group[GROUP];
@@ -212,7 +220,7 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
 /* The label's, after what is not streamed: a line that is must not be touched again. */
 LANES void leave_label(const departure *d, int64_t n, const int leaving)
 {
-    if (leaving == SCALED && (uint64_t)d->label < (uint64_t)n)
+    if (leaving != SUBTRACTED && (uint64_t)d->label < (uint64_t)n)
         d->out[d->label] = d->label_value;
 }
 
@@ -292,7 +300,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     int64_t together = shifted || ahead.n < GROUP ? 0 : smaller(whole, ahead.n & -GROUP);
     chunk_sum sum = {0.0, 0.0f};
     vf max = vset1(-LANE_INFINITY);
-    vd total = vd_zero();
+    vs total = vs_zero();
 
     /* First what the passes do not share, so that nothing of it is waited for at the end. What leaves
      * may be in c.kept: it is read before that is written, and lines that are streamed are ahead. */
@@ -326,7 +334,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     next->max = vmax_across(max) + 0.0f; /* no -0 */
     for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
         total = add_exponentials(total, c.kept + i);
-    sum.others = vd_across(total);
+    sum.others = vs_across(total);
     return sum;
 }
 
@@ -338,6 +346,10 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 
 #define pass_chunk_alone KERNEL(pass_chunk_alone)
 chunk_sum pass_chunk_alone(chunk c, search *next);
+
+/* And pass_chunk() where what leaves is COMPUTED, and streamed. */
+#define pass_chunk_computed KERNEL(pass_chunk_computed)
+chunk_sum pass_chunk_computed(chunk c, search *next, departure d);
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
@@ -374,7 +386,7 @@ typedef struct departing_row {
     departure whole; /* but for what it is made of and where it goes, which may be of 16 bits */
     const void *x;
     void *out;
-    float h[SCRATCH / CHUNK];
+    float h[MOST_KEPT_CHUNKS], exponent[MOST_KEPT_CHUNKS]; /* of its chunks; the latter: COMPUTED */
 } departing_row;
 
 /* What of 16 bits is under way, in f32: the chunks looked at last, and the one that leaves. They are 1 KiB
@@ -466,7 +478,7 @@ LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
 LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t at, const int leaving)
 {
     departure d = row->whole;
-    if (d.n == 0) /* h has room for the chunks of rows that fit SCRATCH only */
+    if (d.n == 0) /* h has no room for the chunks of any row */
         return d;
     d.n = smaller(d.n - at, CHUNK);
     d.out = output_address(p->format, row->out, at);
@@ -476,9 +488,14 @@ LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t a
         d.x = read_elements(p->format, input_address(p->format, row->x, at), d.n, d.out);
         return d;
     }
-    d.e += at;
     d.label -= at;
     set_scale(&d, row->h[at / CHUNK]);
+    if (d.e) {
+        d.e += at;
+    } else {
+        d.x = (const storage *)row->x + at;
+        d.exponent = row->exponent[at / CHUNK];
+    }
     return d;
 }
 
@@ -533,6 +550,8 @@ LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, 
         return pass_chunk_shifted(c, next, d, leaving, streamed);
     if (leaving && d.n == 0)
         return pass_chunk_alone(c, next);
+    if (leaving == SCALED && streamed && !d.e)
+        return pass_chunk_computed(c, next, d);
     return pass_chunk(c, next, d, leaving, streamed, 0);
 }
 
@@ -640,9 +659,10 @@ LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
 
 LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
 
-/* A row too long for the scratch: its exponentials are in `kept`, or computed once more. */
+/* A row too long for the scratch: its exponentials are in `kept`, or computed once more: now, or, where it
+ * is streamed, beside the row after it. */
 #define leave_long_row KERNEL(leave_long_row)
-void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h,
+void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h,
                     const float *kept, int streamed);
 
 /* The row just summed will leave as out_c = h e_c / (the row's reference), but for the column `label`,
@@ -659,7 +679,6 @@ LANES_LARGE void leave_scaled(row_pipe *p, const void *x, row_sum sum, double h,
     row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
         leave_long_row(p, row, sum, h, kept, streamed);
-        row->whole.n = 0;
         return;
     }
     row->h[0] = narrowed(h);
@@ -686,11 +705,14 @@ LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float r
 }
 
 /* Where a long row's exponentials are kept until its sum is known: in the row of the output, where a job's
- * kept_chunks allow it; NULL: nowhere, so that they are computed twice. */
-LANES float *kept_in(const storage_format *format, void *out, int64_t classes, int64_t kept_chunks)
+ * kept_chunks allow it; NULL: nowhere, so that they are computed twice. What is kept there is written twice,
+ * and past the caches once only if nothing is. */
+LANES float *kept_in(const storage_format *format, void *out, int64_t classes, int64_t kept_chunks,
+                     const int streamed)
 {
-    const int can = !fits_scratch(classes) && classes <= smaller(kept_chunks, MOST_KEPT_CHUNKS) * CHUNK;
-    return can ? exponentials_in(format, out) : NULL;
+    const int64_t usual = streamed && COMPUTE_STREAMED_TWICE ? 0 : MOST_KEPT_CHUNKS;
+    const int64_t most = kept_chunks > 0 ? smaller(kept_chunks, MOST_KEPT_CHUNKS) : usual;
+    return !fits_scratch(classes) && classes <= most * CHUNK ? exponentials_in(format, out) : NULL;
 }
 
 #endif

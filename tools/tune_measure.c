@@ -158,9 +158,12 @@ static bool goes_in_tiles(const tuned_case *where, int index, int64_t classes)
     return classes <= (index ? ballast__candidate(CHOOSE_TILES, index)->value : by_default);
 }
 
-static bool keeps(int index, int64_t classes)
+static bool keeps(int index, int64_t classes, bool streams)
 {
-    return classes <= CHUNK * ballast__candidate(CHOOSE_KEPT, index)->value;
+    const kernel_table *k = ballast_implementation_default(NULL, 0)->f32;
+    const int64_t by_default = streams && k->computes_streamed_twice ? 0 : MOST_KEPT_CHUNKS;
+
+    return classes <= CHUNK * (index ? ballast__candidate(CHOOSE_KEPT, index)->value : by_default);
 }
 
 /* With what is in force; a number that is another where something else is done. */
@@ -170,16 +173,17 @@ static uint64_t effect_of(const places *all, place *p, const tuned_choice *c)
     const int64_t rows = p->problem->p.rows;
     const int64_t classes = problem_is_vector(&p->problem->p) ? 1 : p->problem->p.classes;
     const bool can = all->of->ways >> c->which & 1;
+    const bool streams = ballast__tuning_of(where->operation, where->dtype, rows, classes).streams;
 
     switch (c->which) {
     case CHOOSE_ISA:
         return (uint64_t)c->candidate;
     case CHOOSE_STREAM:
-        return can && ballast__tuning_of(where->operation, where->dtype, rows, classes).streams;
+        return can && streams;
     case CHOOSE_TILES:
         return can && goes_in_tiles(where, c->candidate, classes);
     case CHOOSE_KEPT:
-        return can && keeps(c->candidate, classes);
+        return can && keeps(c->candidate, classes, streams);
     default:
         return tasks_of(p);
     }

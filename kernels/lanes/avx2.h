@@ -8,6 +8,7 @@
 #define BLOCKS_IN_FLIGHT 2
 #define LEAST_ROW_TILE 0
 #define WIDEST_TILE 160
+#define COMPUTE_STREAMED_TWICE 0
 
 typedef struct { __m256 a, b; } vf;
 typedef struct { __m256 a, b; } vm;

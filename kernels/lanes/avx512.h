@@ -8,6 +8,7 @@
 #define BLOCKS_IN_FLIGHT 4
 #define LEAST_ROW_TILE 45
 #define WIDEST_TILE 255
+#define COMPUTE_STREAMED_TWICE 1
 
 typedef __m512 vf;
 typedef __mmask16 vm;

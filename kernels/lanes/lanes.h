@@ -71,6 +71,9 @@
  * LEAST_ROW_TILE: from so many classes on, short rows stay rows (kernels/row_tile.h); 0: they never
  * do. WIDEST_TILE: to so many they go sixteen at once by default. Both are speed only, too.
  *
+ * COMPUTE_STREAMED_TWICE (0 or 1): whether exponentials of long rows that are streamed are computed twice,
+ * where a job does not say (kernels/softmax_row.h); again speed only.
+ *
  * An ISA header may use an instruction of its own wherever its result is exactly the one above;
  * tests/lanes.c proves every word of every ISA, lane by lane, against the scalar definition. */
 #ifndef BALLAST_LANES_H

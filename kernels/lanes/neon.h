@@ -8,6 +8,7 @@
 #define BLOCKS_IN_FLIGHT 1
 #define LEAST_ROW_TILE 0
 #define WIDEST_TILE 255
+#define COMPUTE_STREAMED_TWICE 0
 
 typedef struct { float32x4_t a, b, c, d; } vf;
 typedef struct { uint32x4_t a, b, c, d; } vm;

@@ -7,6 +7,7 @@
 #define BLOCKS_IN_FLIGHT 1
 #define LEAST_ROW_TILE 0
 #define WIDEST_TILE 255
+#define COMPUTE_STREAMED_TWICE 0
 
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
