@@ -40,10 +40,11 @@ enum focal_path { GAMMA_0, GAMMA_HALF, GAMMA_1, GAMMA_2, GAMMA_ANY };
  *
  *   -|z| = m ln 2 + r      2 unit exp(r) = (a + b) + c,  a = 2 unit,  b = a r,  c = unit r^2 g(r)
  *
- * b is exact; s + t = a + b is, by FastTwoSum; t + c is small, and so is its rounding; e + low is
- * s + (t + c), by FastTwoSum again, times 2^(m - n - 1), which is 0 at the clamp as in vexp_scaled.
+ * b is exact, and s + t = a + b by FastTwoSum, whose sums take b as the product it is; t + c is small, and
+ * so is its rounding; e + low is s + (t + c), by FastTwoSum again, times 2^(m - n - 1), which is 0 at the
+ * clamp as in vexp_scaled.
  * Error of e + low 0.29 ULP(e), witness z = -0x1.76aa6ep+2.
- * Cost 12 FMA-class operations a block. */
+ * Cost 13 FMA-class operations a block. */
 LANES_LARGE void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blocks, float n, float unit)
 {
     const exp_scale scale = exp_scale_of(n);
@@ -56,9 +57,8 @@ LANES_LARGE void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blo
     FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], vset1(LN2_HIGH), r[k]);
     FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], vset1(LN2_LOW), r[k]);
     FOR_BLOCKS(k, blocks) {
-        const vf b = vmul(a, r[k]);
-        s[k] = vadd(a, b);
-        t[k] = vsub(b, vsub(s[k], a));
+        s[k] = vfma(a, r[k], a);
+        t[k] = vfma(a, r[k], vsub(a, s[k]));
     }
     FOR_BLOCKS(k, blocks)
         g[k] = vfma(vset1(unit * exp_coefficient[EXP_DEGREE]), r[k],
@@ -118,13 +118,13 @@ LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int 
  * nearly; and to (e + low)^2, where low takes the same share: powers of 1 + e are not corrected. */
 LANES void log1p_of_two_words(const vf *e, const vf *low, int blocks, vf *l, vf *square)
 {
-    const vf one = vset1(1.0f), half = vset1(0.5f);
-    vf share[BLOCKS_IN_FLIGHT];
-    FOR_BLOCKS(k, blocks) share[k] = vmul(low[k], vfnma(e[k], half, one));
-    log1p_bend(e, l, blocks);
-    FOR_BLOCKS(k, blocks) l[k] = vadd(e[k], vfma(l[k], e[k], share[k]));
+    const vf two = vset1(2.0f), half = vset1(0.5f);
+    vf twice[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) twice[k] = vmul(low[k], vsub(two, e[k]));
+    log1p_bend(e, l, blocks, 2.0f);
+    FOR_BLOCKS(k, blocks) l[k] = vfma(half, vfma(l[k], e[k], twice[k]), e[k]);
     FOR_BLOCKS(k, blocks)
-        square[k] = vfma(e[k], e[k], vmul(e[k], vadd(share[k], share[k])));
+        square[k] = vfma(e[k], e[k], vmul(e[k], twice[k]));
 }
 
 /* First pass: e, and its second word for gamma 1 and 2. */
@@ -164,7 +164,7 @@ LANES_LARGE vf power_of_one_plus(vf e, int power)
 
 /* f and f' of block b, of l = log(1 + e) and w: for gamma 2 the square of e. */
 LANES void focal_products(const tile *t, int path, enum tile_targets targets, int out, int b, vf z,
-                          vf target, vf e, vf l, vf w)
+                          vp target, vf e, vf l, vf w)
 {
     const vf zero = vset1(0.0f), one = vset1(1.0f);
     const int power = path == GAMMA_1 ? 1 : path == GAMMA_2 ? 2 : 0; /* of 1 + e, below w in f */
@@ -172,14 +172,13 @@ LANES void focal_products(const tile *t, int path, enum tile_targets targets, in
                          : path == GAMMA_ANY ? t->loss->gamma : (float)power);
     const vf s = vadd(l, vmax(z, zero)), q = vsign_select(z, e, one);
     vf loss, grad;
-    if (path == GAMMA_HALF || path == GAMMA_1)
-        w = q;
-    if (path == GAMMA_2)
-        w = vsign_select(z, w, one);
     if (out & OUT_LOSS) {
         const vf a = alpha_of(t->loss, targets, target);
-        const vf u = path == GAMMA_HALF ? vsqrt_fraction(vdiv(w, vadd(one, e))) : w;
-        loss = vmul(vmul(u, a), limited_loss(t->loss, targets, target, s));
+        if (power)
+            loss = vsign_times(z, a, w, vset1(-0.0f));
+        else
+            loss = vmul(path == GAMMA_ANY ? w : vsqrt_fraction(vdiv(q, vadd(one, e))), a);
+        loss = vmul(loss, limited_loss(t->loss, targets, target, s));
         if (power)
             loss = vdiv(loss, power_of_one_plus(e, power));
     }
@@ -187,9 +186,11 @@ LANES void focal_products(const tile *t, int path, enum tile_targets targets, in
         const vf scale = scale_of(t, 1, targets, target, b);
         const vf gamma_p = vsign_select(z, gamma, vmul(gamma, e));
         const vf f = vfma(gamma_p, vmin(vset1(LARGEST_S), s), q);
-        if (path == GAMMA_HALF)
-            w = vsqrt(vdiv(w, power_of_one_plus(e, 3)));
-        grad = vmul(vfma(w, scale, zero), f);
+        if (power)
+            grad = vsign_times(z, scale, w, zero);
+        else
+            grad = vfma(path == GAMMA_ANY ? w : vsqrt(vdiv(q, power_of_one_plus(e, 3))), scale, zero);
+        grad = vmul(grad, f);
         if (path != GAMMA_HALF)
             grad = vdiv(grad, power_of_one_plus(e, power + 1));
     }
@@ -218,7 +219,8 @@ LANES_LARGE void focal_logarithms(const tile *t, int path, int width)
 LANES_LARGE void focal_modulators(const tile *t, enum tile_targets targets, int width)
 {
     FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        vf z[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        vp target[BLOCKS_IN_FLIGHT];
         load_elements(t, targets, b, width, z, target);
         load_blocks(t->scratch->l, b, width, l);
         modulator(t->loss, z, l, width, w);
@@ -231,7 +233,8 @@ LANES_LARGE void focal_modulators(const tile *t, enum tile_targets targets, int 
 LANES_LARGE void half_terms(const tile *t, enum tile_targets targets, int out, int width)
 {
     FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT];
+        vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT];
+        vp target[BLOCKS_IN_FLIGHT];
         load_blocks(t->scratch->e, b, width, e);
         log1p_of_fraction(e, l, width);
         load_elements(t, targets, b, width, z, target);
@@ -245,7 +248,8 @@ LANES_LARGE void half_terms(const tile *t, enum tile_targets targets, int out, i
 LANES void focal_terms(const tile *t, int path, enum tile_targets targets, int out)
 {
     FOR_TILE(b, t, 1) {
-        vf z, target, e, l, w;
+        vf z, e, l, w;
+        vp target;
         load_elements(t, targets, b, 1, &z, &target);
         load_blocks(t->scratch->e, b, 1, &e);
         load_blocks(t->scratch->l, b, 1, &l);

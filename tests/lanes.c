@@ -246,6 +246,12 @@ WORD(vmask_or, MASK(vmask_or(vlt(x, y), vnan(z))), a < b || is_nan(z) ? ~(uint32
 WORD(vselect, vselect(vlt(x, y), z, x), a < b ? z : x)
 WORD(vkeep, vkeep(vle(x, y), z), a <= b ? z : 0)
 WORD(vsign_select, vsign_select(x, y, z), x >> 31 ? y : z)
+WORD(vsign_times, vsign_times(x, vadd(y, vset1(0.0f)), z, vset1(0.0f)),
+     bits_of_float(x >> 31 ? fmaf(b, c, 0.0f) : b + 0.0f))
+WORD(vsign_times_exactly, vsign_times(x, y, z, vset1(-0.0f)), bits_of_float(x >> 31 ? b * c : b))
+WORD(vpositive_select, vpositive_select(vpositive(vlt(x, y)), z, x), a < b ? z : x)
+WORD(vpositive_neg, vpositive_neg(vpositive(vlt(x, y)), z), a < b ? z ^ 0x80000000u : z)
+WORD(vpositive_opposite, vpositive_opposite(vpositive(vlt(x, y)), z, vneg(z)), a < b ? z ^ 0x80000000u : z)
 WORD(vcanonical, vcanonical(x), is_nan(x) ? 0x7fc00000u : x)
 
 #define ROW(id, how) {#id, run_##id, want_##id, how}
@@ -285,6 +291,11 @@ static const word words[] = {
     ROW(vselect, TRIPLES),
     ROW(vkeep, TRIPLES),
     ROW(vsign_select, TRIPLES),
+    ROW(vsign_times, ANY_NAN | TRIPLES),
+    ROW(vsign_times_exactly, ANY_NAN | TRIPLES),
+    ROW(vpositive_select, TRIPLES),
+    ROW(vpositive_neg, TRIPLES),
+    ROW(vpositive_opposite, TRIPLES),
     ROW(vcanonical, 0),
 };
 enum { WORDS = sizeof words / sizeof *words };
@@ -594,9 +605,9 @@ static void check_load_u8(const uint8_t *p)
     float result[BLOCK];
     int i;
 
-    vstore_f32(result, vload_positive_u8(p));
+    vstore_f32(result, vpositive_select(vload_positive_u8(p), vset1(1.0f), vset1(0.0f)));
     for (i = 0; i < BLOCK; i++)
-        check_lane(i, bits_of_float(result[i]), p[i] ? 0x80000000u : 0);
+        check_lane(i, bits_of_float(result[i]), bits_of_float(p[i] ? 1.0f : 0.0f));
 }
 
 /* n columns of sixteen rows; the words want a constant. */

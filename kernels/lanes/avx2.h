@@ -12,6 +12,7 @@
 
 typedef struct { __m256 a, b; } vf;
 typedef struct { __m256 a, b; } vm;
+typedef vf vp; /* the sign bits, all others 0 */
 typedef struct { __m256d a, b, c, d; } vd;
 
 #define INT(x) _mm256_castps_si256(x)
@@ -163,7 +164,7 @@ LANES __m256 load8_i64(const int64_t *p)
     return FLOAT(_mm256_permute4x64_epi64(all, 0xd8));
 }
 LANES vf vload_i64(const int64_t *p) { return (vf){load8_i64(p), load8_i64(p + 8)}; }
-LANES vf vload_positive_u8(const uint8_t *p)
+LANES vp vload_positive_u8(const uint8_t *p)
 {
     __m256i low = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
     __m256i high = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)));
@@ -227,6 +228,14 @@ LANES vm vmask_or(vm x, vm y) { return (vm)EACH2(_mm256_or_ps, x, y); }
 LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(_mm256_blendv_ps, y, x, m); }
 LANES vf vkeep(vm m, vf x) { return (vf)EACH2(_mm256_and_ps, m, x); }
 LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(_mm256_blendv_ps, y, x, s); }
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
+}
+LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
+LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
+LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
 LANES unsigned mask_bits(vm m)
 {
     return (unsigned)_mm256_movemask_ps(m.a) | (unsigned)_mm256_movemask_ps(m.b) << 8;

@@ -12,6 +12,7 @@
 
 typedef __m512 vf;
 typedef __mmask16 vm;
+typedef __mmask16 vp;
 typedef struct { __m512d a, b; } vd;
 
 #define INT(x) _mm512_castps_si512(x)
@@ -99,11 +100,12 @@ LANES vf vload_i64(const int64_t *p)
     const __m256i y = _mm512_cvtusepi64_epi32(_mm512_loadu_si512(p + 8));
     return FLOAT(_mm512_inserti64x4(_mm512_castsi256_si512(x), y, 1));
 }
-LANES vf vload_positive_u8(const uint8_t *p)
+LANES vp vload_positive_u8(const uint8_t *p)
 {
     const __m128i v = _mm_loadu_si128((const __m128i *)p);
-    return _mm512_maskz_mov_ps(_mm_test_epi8_mask(v, v), _mm512_set1_ps(-0.0f));
+    return _mm_test_epi8_mask(v, v);
 }
+LANES vp vpositive(vm m) { return m; }
 
 LANES vf vadd(vf x, vf y) { return _mm512_add_ps(x, y); }
 LANES vf vsub(vf x, vf y) { return _mm512_sub_ps(x, y); }
@@ -149,11 +151,19 @@ LANES vm vnan(vf x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
 LANES vm vmask_or(vm x, vm y) { return _kor_mask16(x, y); }
 LANES vf vselect(vm m, vf x, vf y) { return _mm512_mask_blend_ps(m, y, x); }
 LANES vf vkeep(vm m, vf x) { return _mm512_maskz_mov_ps(m, x); }
-/* One mask serves all selections by a sign, and becomes that of the operation selected. */
+/* One mask serves all selections by a sign, and becomes that of the operation selected. vpmovd2m would
+ * take two places of the ports, vptestmd takes one. */
 LANES vf vsign_select(vf s, vf x, vf y)
 {
-    return _mm512_mask_blend_ps(_mm512_movepi32_mask(INT(s)), y, x);
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(INT(s), INT(vset1(-0.0f))), y, x);
 }
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return _mm512_mask_fmadd_ps(x, _mm512_test_epi32_mask(INT(s), INT(vset1(-0.0f))), y, zero);
+}
+LANES vf vpositive_select(vp t, vf x, vf y) { return _mm512_mask_blend_ps(t, y, x); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return vpositive_select(t, y, x); }
+LANES vf vpositive_neg(vp t, vf x) { return _mm512_mask_xor_ps(x, t, x, vset1(-0.0f)); }
 LANES int vany(vm m) { return !_kortestz_mask16_u8(m, m); }
 LANES int vfirst(vm m) { return __builtin_ctz(m | 1u << BLOCK); }
 

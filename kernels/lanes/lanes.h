@@ -23,7 +23,7 @@
  *     bf16 and f16 are uint16_t. They are widened exactly (NaN to some NaN), and narrowed to nearest
  *     even, subnormals included, beyond the largest finite to infinity; NaN to 0x7fc0 and 0x7e00.
  *
- * The words ("m" is a mask, "d" sixteen double lanes)
+ * The words ("m" is a mask, "p" sixteen targets, "d" sixteen double lanes)
  *   vf   vload_f32(p)   vload_n_f32(p, n, fill)       vset1(x)
  *   vf   vload_bf16(p)  vload_n_bf16(p, n, fill)      vload_f16(p)  vload_n_f16(p, n, fill)
  *   vf   vconstant(x)                 vset1 for a constant of a hot loop that several blocks share
@@ -36,7 +36,6 @@
  *   void vload_columns_f32(p, stride, n, c)    c[k] lane j = p[j stride + k] for k < n: n columns of
  *   void vstore_columns_f32(p, stride, n, c)   sixteen rows, n a constant from 1 to 4, and the inverse;
  *                                              c has four blocks
- *   vf   vload_positive_u8(p)        sign bit set where p[i] != 0, else +0
  *   vf   vload_i64(p)                 p[i] as i32 lanes; -1 where it is not in [0, 2^32)
  *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)
  *   vf   vfma(a, b, c) = a b + c      vfnma(a, b, c) = c - a b      vfms(a, b, c) = a b - c
@@ -48,6 +47,12 @@
  *   m    vlt vle veq (a, b)   vnan(a)
  *   vf   vselect(m, a, b) = m ? a : b     vkeep(m, a) = m ? a : +0
  *   vf   vsign_select(s, a, b)        a where the sign bit of s is set, else b
+ *   vf   vsign_times(s, a, b, zero)   a b + zero where the sign bit of s is set, else a + zero; where that is
+ *                                     +0 and not -0, a is not -0, unless vpositive_opposite made it
+ *   p    vload_positive_u8(p)         set where p[i] != 0
+ *   p    vpositive(m)
+ *   vf   vpositive_select(t, a, b) = t ? a : b      vpositive_neg(t, a) = t ? -a : a
+ *   vf   vpositive_opposite(t, a, b) = t ? b : a, where b is -a; what is 0 has either sign
  *   m    vmask_or(m, m)   vmask_first(n)   the first n lanes, 0 <= n <= 16
  *   m    vmask_without(k)             all lanes but lane k; all where k is not in [0, 16)
  *   int  vany(m)   vfirst(m)          the lowest lane set; 16 for none

@@ -12,6 +12,7 @@
 
 typedef struct { float32x4_t a, b, c, d; } vf;
 typedef struct { uint32x4_t a, b, c, d; } vm;
+typedef vf vp; /* the sign bits, all others 0 */
 typedef struct { float64x2_t a, b, c, d, e, f, g, h; } vd;
 
 #define INT(x) vreinterpretq_s32_f32(x)
@@ -151,7 +152,7 @@ LANES vf vload_i64(const int64_t *p)
 {
     return (vf){load4_i64(p), load4_i64(p + 4), load4_i64(p + 8), load4_i64(p + 12)};
 }
-LANES vf vload_positive_u8(const uint8_t *p)
+LANES vp vload_positive_u8(const uint8_t *p)
 {
     uint8x16_t v = vld1q_u8(p), zero = vdupq_n_u8(0);
     uint8x16_t sign = vandq_u8(vtstq_u8(v, v), vdupq_n_u8(0x80));
@@ -246,6 +247,14 @@ LANES vm vmask_without(int k)
 LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(vbslq_f32, m, x, y); }
 LANES vf vkeep(vm m, vf x) { return (vf)EACH2(keep4, m, x); }
 LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(sign_select4, s, x, y); }
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
+}
+LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
+LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
+LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
 LANES int vany(vm m)
 {
     return vmaxvq_u32(vorrq_u32(vorrq_u32(m.a, m.b), vorrq_u32(m.c, m.d))) != 0;

@@ -21,6 +21,7 @@ typedef int64_t l4 __attribute__((vector_size(32)));
 
 typedef struct { f4 a, b, c, d; } vf;
 typedef struct { i4 a, b, c, d; } vm;
+typedef vf vp; /* the sign bits, all others 0 */
 typedef struct { d4 a, b, c, d; } vd;
 
 #define EACH1(f, x) {f((x).a), f((x).b), f((x).c), f((x).d)}
@@ -114,7 +115,7 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const int n, const vf *x
     store4x4(p + 8 * stride, stride, n, x[0].c, x[1].c, x[2].c, x[3].c);
     store4x4(p + 12 * stride, stride, n, x[0].d, x[1].d, x[2].d, x[3].d);
 }
-LANES vf vload_positive_u8(const uint8_t *p)
+LANES vp vload_positive_u8(const uint8_t *p)
 {
     float t[BLOCK];
     for (int i = 0; i < BLOCK; i++)
@@ -236,6 +237,14 @@ LANES vm vmask_without(int k)
 LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(select4, m, x, y); }
 LANES vf vkeep(vm m, vf x) { return (vf)EACH2(keep4, m, x); }
 LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(sign_select4, s, x, y); }
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
+}
+LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
+LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
+LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
 LANES int vany(vm m)
 {
     l4 any = (l4)__builtin_shufflevector(m.a | m.b, m.c | m.d, 0, 1, 2, 3, 4, 5, 6, 7);
