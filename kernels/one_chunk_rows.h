@@ -46,7 +46,7 @@ typedef struct one_chunk_rows {
     const storage_format *format;
     row_stage *stage;
     int newest; /* what is in stage->in[newest] was widened last */
-    void *place, *next_place; /* of the row that leaves, and of the one that was taken in last */
+    void *next_place; /* of the row that was taken in last */
 } one_chunk_rows;
 
 /* scratch: 2 * CHUNK floats on a LINE. `format` and `stage`: of rows of 16 bits. */
@@ -86,7 +86,7 @@ LANES const storage *row_in_f32(one_chunk_rows *r, const void *x, const int stag
 LANES void row_has_left(one_chunk_rows *r, const int leaving, const int staged)
 {
     if (leaving && staged && r->format && r->leaves.n > 0)
-        put_in_place(r->format, &r->leaves, r->place, leaving);
+        put_in_place(r->format, &r->leaves, leaving);
     r->leaves.n = 0;
 }
 
@@ -120,7 +120,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
         if (narrow)
-            prefetch_narrow_group(source, place, i);
+            prefetch_narrow_group((const uint16_t *)source + PREFETCH_AHEAD, place, i);
         else
             prefetch_group(ahead + i);
         max = max_of_group(ahead + i, GROUP, max);
@@ -197,12 +197,12 @@ row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed, int staged);
 LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, float label_value,
                                   void *out)
 {
-    r->place = out;
     r->leaves = (departure){.e = r->free_slot,
                             .out = r->format ? r->stage->out : out,
                             .n = r->classes,
                             .label = label,
-                            .label_value = label_value};
+                            .label_value = label_value,
+                            .place = r->format ? out : NULL};
     set_scale(&r->leaves, narrowed(h));
 }
 

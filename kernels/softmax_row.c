@@ -8,19 +8,26 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 {
     if (leaving)
         leave_now(&d, leaving, streamed);
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1, 0);
 }
 
 /* While nothing leaves, the other passes should not wait as if something did: at the first rows of a
  * call, and in rows too long for the scratch. */
 chunk_sum pass_chunk_alone(chunk c, search *next)
 {
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 0);
 }
 
-chunk_sum pass_chunk_computed(chunk c, search *next, departure d)
+chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d)
 {
-    return pass_chunk(c, next, d, COMPUTED, 1, 0);
+    return pass_chunk(*c, next, *d, COMPUTED, 1, 0, 0);
+}
+
+chunk_sum pass_narrow_chunk(const chunk *c, search *next, const departure *d, int leaving)
+{
+    if (leaving == SCALED)
+        return pass_chunk(*c, next, *d, SCALED, 0, 0, 1);
+    return pass_chunk(*c, next, *d, SUBTRACTED, 0, 0, 1);
 }
 
 /* What leaves, leaves now, with nothing beside it. */
@@ -84,6 +91,7 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
         departure d = row->whole;
         d.n = n;
         d.out = p->format ? p->stage->out : (storage *)row->out + at;
+        d.place = p->format ? (uint16_t *)row->out + at : NULL;
         d.label -= at;
         if (kept) {
             d.e = at + n < classes ? kept + at : p->scratch;
@@ -102,12 +110,14 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
             pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
         else if (before.n == 0)
             pass_chunk_alone(c, &p->next);
+        else if (before.place)
+            pass_narrow_chunk(&c, &p->next, &before, SCALED);
         else if (streamed)
-            pass_chunk(c, &p->next, before, SCALED, 1, 0);
+            pass_chunk(c, &p->next, before, SCALED, 1, 0, 0);
         else
-            pass_chunk(c, &p->next, before, SCALED, 0, 0);
+            pass_chunk(c, &p->next, before, SCALED, 0, 0, 0);
         if (p->format && before.n > 0)
-            put_in_place(p->format, &before, output_address(p->format, row->out, at - CHUNK), SCALED);
+            put_in_place(p->format, &before, SCALED);
         d.e = c.kept;
         set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
         before = d;
@@ -115,8 +125,7 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
     if (before.n > 0) {
         leave_now(&before, SCALED, streamed);
         if (p->format)
-            put_in_place(p->format, &before,
-                         output_address(p->format, row->out, classes - before.n), SCALED);
+            put_in_place(p->format, &before, SCALED);
     }
     p->next = after;
     row->whole.n = 0;

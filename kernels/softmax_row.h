@@ -117,10 +117,10 @@ LANES void prefetch_group(const storage *x)
         vprefetch((const void *)(first + at));
 }
 
-/* The same of 16 bits, and what will be written at `place`. */
+/* A group of 16 bits that will be read at x + at, and one that will be written at place + at. */
 LANES void prefetch_narrow_group(const uint16_t *x, void *place, int64_t at)
 {
-    const uintptr_t first = (uintptr_t)x + (size_t)(PREFETCH_AHEAD + at) * sizeof *x;
+    const uintptr_t first = (uintptr_t)x + (size_t)at * sizeof *x;
     const uintptr_t written = (uintptr_t)place + (size_t)at * sizeof *x;
     UNROLL for (uintptr_t i = 0; i < GROUP * sizeof *x; i += LINE)
     {
@@ -174,6 +174,7 @@ typedef struct departure {
     float exponent; /* COMPUTED: e is relative to 2^exponent */
     int64_t label; /* SCALED, COMPUTED: this column becomes label_value; any other number: none does */
     float label_value;
+    uint16_t *place; /* where 16 bits go from the stage, which is `out`; NULL: f32 */
 } departure;
 
 /* Below this e, e h is not normal. */
@@ -289,7 +290,7 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
 }
 
 LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d, const int leaving,
-                           const int streamed, const int shifted)
+                           const int streamed, const int shifted, const int narrow)
 {
     static const float nothing[GROUP] = {0.0f};
     const search ahead = *next;
@@ -321,7 +322,10 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving)
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
-        prefetch_group((const storage *)ahead.source + i);
+        if (narrow)
+            prefetch_narrow_group((const uint16_t *)ahead.source + ahead.n, d.place, i);
+        else
+            prefetch_group((const storage *)ahead.source + i);
         max = max_of_group(ahead.x + i, GROUP, max);
         exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
@@ -347,9 +351,12 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 #define pass_chunk_alone KERNEL(pass_chunk_alone)
 chunk_sum pass_chunk_alone(chunk c, search *next);
 
-/* And pass_chunk() where what leaves is COMPUTED, and streamed. */
+/* And pass_chunk() where what leaves is COMPUTED, and streamed; or of 16 bits. These are rounded, and widened,
+ * a chunk at once, and would wait for its lines: they are fetched a chunk before. */
 #define pass_chunk_computed KERNEL(pass_chunk_computed)
-chunk_sum pass_chunk_computed(chunk c, search *next, departure d);
+chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d);
+#define pass_narrow_chunk KERNEL(pass_narrow_chunk)
+chunk_sum pass_narrow_chunk(const chunk *c, search *next, const departure *d, int leaving);
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
@@ -482,8 +489,10 @@ LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t a
         return d;
     d.n = smaller(d.n - at, CHUNK);
     d.out = output_address(p->format, row->out, at);
-    if (p->format)
+    if (p->format) {
+        d.place = (uint16_t *)row->out + at;
         d.out = p->stage->out;
+    }
     if (leaving == SUBTRACTED) {
         d.x = read_elements(p->format, input_address(p->format, row->x, at), d.n, d.out);
         return d;
@@ -508,12 +517,12 @@ LANES int leaves_numbers(const departure *d, const int leaving)
 /* What left for the stage goes on to its place. Out of line, as what is above, so that rows of f32 run
  * straight through. */
 static __attribute__((noinline, unused)) void put_in_place(const storage_format *format,
-                                                           const departure *d, void *to, int leaving)
+                                                           const departure *d, int leaving)
 {
     if (leaves_numbers(d, leaving))
-        format->narrow_numbers(d->out, d->n, to);
+        format->narrow_numbers(d->out, d->n, d->place);
     else
-        format->narrow(d->out, d->n, to);
+        format->narrow(d->out, d->n, d->place);
 }
 
 /* left_out as seen from the chunk that begins at `at`. */
@@ -551,8 +560,10 @@ LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, 
     if (leaving && d.n == 0)
         return pass_chunk_alone(c, next);
     if (leaving == SCALED && streamed && !d.e)
-        return pass_chunk_computed(c, next, d);
-    return pass_chunk(c, next, d, leaving, streamed, 0);
+        return pass_chunk_computed(&c, next, &d);
+    if (leaving && !streamed && d.place)
+        return pass_narrow_chunk(&c, next, &d, leaving);
+    return pass_chunk(c, next, d, leaving, streamed, 0, 0);
 }
 
 /* The n logits at x with nothing beside them, their exponentials in `e`. */
@@ -608,7 +619,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
         const departure d = departing_chunk(p, old, at, leaving);
         const chunk_sum s = sum_chunk(&p->next, c, left_out, d, leaving, streamed);
         if (leaving && p->format && d.n > 0)
-            put_in_place(p->format, &d, output_address(p->format, old->out, at), leaving);
+            put_in_place(p->format, &d, leaving);
         if (kept_sums) {
             p->ref[k] = c.ref;
             p->sum[k] = s;
@@ -641,7 +652,7 @@ LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leavin
         const departure d = departing_chunk(p, row, at, leaving);
         leave_now(&d, leaving, streamed);
         if (p->format)
-            put_in_place(p->format, &d, output_address(p->format, row->out, at), leaving);
+            put_in_place(p->format, &d, leaving);
     }
 }
 
