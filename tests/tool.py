@@ -210,6 +210,13 @@ class Info(ToolTest):
         self.assertEqual(len(info["profile"]), 2)
         self.assertIn("no such file", info["profile"][1])
 
+    def test_last_cache(self):
+        """What the library counts on, where it is less; and sizes that differ."""
+        cache, text = self.json("info")["last_cache"], self.good("info")
+        told = [cache[who] for who in ("cpu", "os") if cache[who]]
+        self.assertEqual("the library counts on" in text, cache["taken"] < cache["bytes"])
+        self.assertEqual("sizes differ: " in text, max(told, default=0) >= 2 * min(told, default=1))
+
     def test_version(self):
         self.assertRegex(self.good("--version"), r"^ballast \d+\.\d+\.\d+\n$")
         self.assertEqual(self.json("info")["version"], self.good("--version").split()[1])

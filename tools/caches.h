@@ -46,4 +46,7 @@ int64_t caches_believed(const caches *c);
 /* Whether a is at least twice b, or b twice a. */
 bool caches_differ(int64_t a, int64_t b);
 
+/* Whether the CPU, the operating system and the measurement differ, as far as they say anything. */
+bool caches_disagree(const caches *c);
+
 #endif
