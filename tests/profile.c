@@ -713,16 +713,21 @@ static int scalar_calls_of(int64_t rows, int64_t classes)
     return atomic_load(&scalar_calls);
 }
 
+static void skip_where_scalar_is_the_default(void)
+{
+    if (ballast_implementation_default(NULL, 0) == ballast_implementation_find("scalar")) {
+        print_message("skipped: scalar is the default here\n");
+        skip();
+    }
+}
+
 /* A few rows need no plan, unless a profile says how. */
 static void few_rows_follow_the_profile(void **state)
 {
     static const int64_t rows[] = {1, 2, 15, 16}, classes[] = {1, 10, 255, 300};
 
     (void)state;
-    if (ballast_implementation_default(NULL, 0) == ballast_implementation_find("scalar")) {
-        print_message("skipped: scalar is the default here\n");
-        skip();
-    }
+    skip_where_scalar_is_the_default();
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < 4; k++) {
             static profile p;
@@ -737,6 +742,49 @@ static void few_rows_follow_the_profile(void **state)
                          (int)rows[i], (int)classes[k]);
             ballast_profile_reset();
         }
+}
+
+typedef void reduce_kernel(const reduce_job *job, int64_t begin, int64_t end);
+reduce_kernel __real_ballast__weighted_sum_f32_scalar;
+reduce_kernel __wrap_ballast__weighted_sum_f32_scalar;
+
+void __wrap_ballast__weighted_sum_f32_scalar(const reduce_job *job, int64_t begin, int64_t end)
+{
+    atomic_fetch_add(&scalar_calls, 1);
+    __real_ballast__weighted_sum_f32_scalar(job, begin, end);
+}
+
+static int scalar_calls_of_sum(int64_t count)
+{
+    static const float x[4096];
+    ballast_reduce_args a = BALLAST_REDUCE_ARGS;
+    double result;
+
+    a.x = ballast_vector_f32(x, count);
+    a.result = &result;
+    atomic_store(&scalar_calls, 0);
+    assert_int_equal(ballast_weighted_sum(&a, NULL), BALLAST_OK);
+    return atomic_load(&scalar_calls);
+}
+
+/* Nor does a sum of one leaf. */
+static void short_sums_follow_the_profile(void **state)
+{
+    static const int64_t counts[] = {1, 4096};
+
+    (void)state;
+    skip_where_scalar_is_the_default();
+    for (int i = 0; i < 2; i++) {
+        static profile p;
+
+        p = (profile){.cores = 1};
+        add_line(&p, ballast__tuned_case(TUNE_WEIGHTED_SUM, BALLAST_F32, counts[i], 1), CHOOSE_ISA,
+                 1);
+        assert_int_equal(scalar_calls_of_sum(counts[i]), 0);
+        ballast__profile_use(&p, "by hand");
+        assert_int_not_equal(scalar_calls_of_sum(counts[i]), 0);
+        ballast_profile_reset();
+    }
 }
 
 /* ---- Bits ------------------------------------------------------------------------------------ */
@@ -1084,6 +1132,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(nearest),
         cmocka_unit_test(program_names_the_implementation),
         cmocka_unit_test(few_rows_follow_the_profile),
+        cmocka_unit_test(short_sums_follow_the_profile),
         cmocka_unit_test(loads_while_others_compute),
         cmocka_unit_test(variable),
         cmocka_unit_test(variable_names_the_implementation),
