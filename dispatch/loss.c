@@ -183,6 +183,9 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
     p->rows = cross_entropy_rows;
     p->kernel.cross_entropy = rows ? kernels->cross_entropy : kernels->cross_entropy_planes;
     ballast__set_cross_entropy(job, l, p->denominator, p->row_step, kernels);
+    job->logits_class_stride = x->class_stride;
+    job->grad_class_stride = grad->class_stride;
+    job->inner = x->inner;
     job->beyond_cache = p->tuning.streams;
     if (rows)
         ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, grad->data != NULL);

@@ -115,7 +115,7 @@ static inline void ballast__set_rows(row_terms *r, const loss *l, double denomin
     r->leaf_rows = leaf_rows;
 }
 
-/* All but beyond_cache. */
+/* All but beyond_cache, and what only planes have. */
 static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss *l,
                                               double denominator, int64_t leaf_rows,
                                               const kernel_table *kernels)
@@ -123,12 +123,9 @@ static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss
     ballast__set_rows(&job->rows, l, denominator, leaf_rows);
     job->logits = l->logits->data;
     job->logits_stride = l->logits->outer_stride;
-    job->logits_class_stride = l->logits->class_stride;
     job->grad = l->grad->data;
     job->grad_stride = l->grad->outer_stride;
-    job->grad_class_stride = l->grad->class_stride;
     job->classes = l->logits->classes;
-    job->inner = l->logits->inner;
     job->format = kernels->format;
 }
 
