@@ -14,6 +14,19 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
     p->kernel.softmax(&p->job.softmax, begin, end);
 }
 
+/* All but what only planes have. */
+static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
+                           const ballast_tensor *output, const kernel_table *kernels, tuning tuned)
+{
+    job->input = input->data;
+    job->input_stride = input->outer_stride;
+    job->output = output->data;
+    job->output_stride = output->outer_stride;
+    job->classes = input->classes;
+    job->format = kernels->format;
+    job->beyond_cache = tuned.streams;
+}
+
 static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,
                          const ballast_tensor *output, const kernel_table *kernels)
 {
@@ -21,18 +34,10 @@ static void plan_softmax(plan *p, const arguments *in, const ballast_const_tenso
 
     ballast__plan_rows(p, in, ballast__row_count(input), input->classes, cost);
     p->rows = softmax_rows;
-    p->job.softmax = (softmax_job){
-        .input = input->data,
-        .input_stride = input->outer_stride,
-        .input_class_stride = input->class_stride,
-        .output = output->data,
-        .output_stride = output->outer_stride,
-        .output_class_stride = output->class_stride,
-        .classes = input->classes,
-        .inner = input->inner,
-        .format = kernels->format,
-        .beyond_cache = in->tuning.streams,
-    };
+    set_job(&p->job.softmax, input, output, kernels, in->tuning);
+    p->job.softmax.input_class_stride = input->class_stride;
+    p->job.softmax.output_class_stride = output->class_stride;
+    p->job.softmax.inner = input->inner;
 }
 
 DEFINE_LAYOUT(softmax_layout, "struct_size", ballast_softmax_args, BALLAST_SOFTMAX_ARGS, output);
@@ -84,8 +89,37 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(softmax, ballast_softmax_args, prepare_softmax, SOFTMAX, NULL)
-DEFINE_OPERATION(log_softmax, ballast_softmax_args, prepare_softmax, LOG_SOFTMAX, NULL)
+/* Of one thread, a plan is no more than the call. */
+static inline bool at_once(const void *args, const ballast_exec *exec, const int variant)
+{
+    const ballast_softmax_args *a = args;
+    const ballast_implementation *implementation = ballast__serial_implementation(exec);
+
+    if (!implementation || !a || a->struct_size != sizeof *a || !is_plain(a))
+        return false;
+    const tuning tuned = ballast__tuning_of(variant == SOFTMAX ? TUNE_SOFTMAX : TUNE_LOG_SOFTMAX,
+                                            BALLAST_F32, a->input.outer, a->input.classes);
+    if (tuned.word != 0) /* a profile says how */
+        return false;
+    const kernel_table *kernels = implementation->f32;
+    softmax_job job;
+    set_job(&job, &a->input, &a->output, kernels, tuned);
+    (variant == SOFTMAX ? kernels->softmax : kernels->log_softmax)(&job, 0, a->input.outer);
+    return true;
+}
+
+static bool softmax_at_once(const void *args, const ballast_exec *exec)
+{
+    return at_once(args, exec, SOFTMAX);
+}
+
+static bool log_softmax_at_once(const void *args, const ballast_exec *exec)
+{
+    return at_once(args, exec, LOG_SOFTMAX);
+}
+
+DEFINE_OPERATION(softmax, ballast_softmax_args, prepare_softmax, SOFTMAX, softmax_at_once)
+DEFINE_OPERATION(log_softmax, ballast_softmax_args, prepare_softmax, LOG_SOFTMAX, log_softmax_at_once)
 
 /* ---- Log-sum-exp ----------------------------------------------------------------------------- */
 
@@ -118,7 +152,36 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(log_sum_exp, ballast_log_sum_exp_args, prepare_log_sum_exp, 0, NULL)
+static bool is_plain_log_sum_exp(const ballast_log_sum_exp_args *a)
+{
+    const byte_range output =
+        ballast__bytes(a->output, (size_t)a->input.outer * sizeof(float));
+    byte_range input;
+
+    return a->input.dtype == BALLAST_F32 && a->output &&
+           ballast__is_plain(&a->input, sizeof(float), &input) &&
+           ballast__is_plain_range(output, sizeof(float)) && ballast__are_apart(output, input);
+}
+
+static bool log_sum_exp_at_once(const void *args, const ballast_exec *exec)
+{
+    const ballast_log_sum_exp_args *a = args;
+    const ballast_implementation *implementation = ballast__serial_implementation(exec);
+
+    if (!implementation || !a || a->struct_size != sizeof *a || !is_plain_log_sum_exp(a))
+        return false;
+    const tuning tuned =
+        ballast__tuning_of(TUNE_LOG_SUM_EXP, BALLAST_F32, a->input.outer, a->input.classes);
+    if (tuned.word != 0)
+        return false;
+    const ballast_tensor output = {.data = a->output};
+    softmax_job job;
+    set_job(&job, &a->input, &output, implementation->f32, tuned);
+    implementation->f32->log_sum_exp(&job, 0, a->input.outer);
+    return true;
+}
+
+DEFINE_OPERATION(log_sum_exp, ballast_log_sum_exp_args, prepare_log_sum_exp, 0, log_sum_exp_at_once)
 
 /* ---- Backward -------------------------------------------------------------------------------- */
 
