@@ -244,11 +244,6 @@ int64_t ballast__chosen(tuning t, choice_kind which)
     return choices[which].candidates[index_of(t.word, which)].value;
 }
 
-int64_t ballast__tile_classes(tuning t, int64_t of_kernels)
-{
-    return index_of(t.word, CHOOSE_TILES) ? ballast__chosen(t, CHOOSE_TILES) : of_kernels;
-}
-
 tuning ballast__tuning_of(tuned_operation operation, ballast_dtype dtype, int64_t rows,
                           int64_t classes)
 {

@@ -610,7 +610,7 @@ LANES int cross_entropy_block_row(const cross_entropy_job *job, int64_t i)
         return 0;
     float kept[BLOCK];
     const reference ref = {max, exponent_of(max), 0.0f};
-    const vf e = vexp_of_factors(factors, ref.n);
+    const vf e = vexp_of_factors(factors, exponent_bits_of(max));
     vstore_f32(kept, e);
     const row_sum row = {ref, vd_across(vd_widen(vkeep(vmask_without((int)label), e))),
                          (double)kept[label]};
@@ -623,10 +623,11 @@ LANES int cross_entropy_block_row(const cross_entropy_job *job, int64_t i)
         scale_short_row(kept, classes, narrowed(g.h), grad);
         store_one(grad + label, g.label);
     }
-    const vf loss = finish_losses(vset1((float)row.others), vset1((float)row.left_out),
-                                  vset1(w.loss), vset1(ref.n), vset1(ref.shift - label_logit));
-    float row_loss;
-    vstore_n(&row_loss, 1, loss);
+    const vf loss = plain_losses(vset1((float)row.others), vset1((float)row.left_out), vset1(ref.n),
+                                 vset1(ref.shift - label_logit));
+    float row_loss = vlane0(loss);
+    if (w.loss != 1.0f)
+        row_loss = vlane0(weighted_losses(vset1(w.loss), loss));
     if (rows->row_loss)
         ((float *)rows->row_loss)[i] = row_loss;
     if (rows->partial)

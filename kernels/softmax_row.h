@@ -378,7 +378,7 @@ LANES int row_is_special(row_sum r)
  * all of the sum. */
 LANES float log_of_sum_over_max(row_sum row)
 {
-    return vmax_across(vlog1p(vset1((float)(row.others / row.left_out))));
+    return vlane0(vlog1p(vset1((float)(row.others / row.left_out))));
 }
 
 /* To f32, rounded once; 0 below the normal range. No branch: loops over rows are vectorised. */

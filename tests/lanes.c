@@ -237,6 +237,7 @@ WORD(vsar_bits_23, vsar_bits(x, 23), arithmetic_shift(x, 23))
 WORD(vsar_bits_31, vsar_bits(x, 31), arithmetic_shift(x, 31))
 WORD(vadd_bits, vadd_bits(x, y), x + y)
 WORD(vsub_bits, vsub_bits(x, y), x - y)
+WORD(vmax_bits, vmax_bits(x, y), integer_of(x) > integer_of(y) ? x : y)
 WORD(vfloat_of_bits, vfloat_of_bits(x), bits_of_float((float)integer_of(x)))
 WORD(vlt, MASK(vlt(x, y)), a < b ? ~(uint32_t)0 : 0)
 WORD(vle, MASK(vle(x, y)), a <= b ? ~(uint32_t)0 : 0)
@@ -282,6 +283,7 @@ static const word words[] = {
     ROW(vsar_bits_31, 0),
     ROW(vadd_bits, 0),
     ROW(vsub_bits, 0),
+    ROW(vmax_bits, 0),
     ROW(vfloat_of_bits, INTEGERS),
     ROW(vlt, 0),
     ROW(vle, 0),
@@ -1120,6 +1122,7 @@ static void check_folds(const float *x)
     const float sum = vadd_across(vload_f32(x)), max = vmax_across(vload_f32(x));
     const float want_sum = add_tree(x, rule), want_max = max_tree(x);
 
+    check_across("vlane0", x, bits_of_float(vlane0(vload_f32(x))), bits_of_float(x[0]), 0);
     check_across("vadd_across", x, bits_of_float(sum), bits_of_float(want_sum),
                  isnan(sum) && isnan(want_sum));
     check_across("vmax_across", x, bits_of_float(max), bits_of_float(want_max),

@@ -200,6 +200,11 @@ LANES vf vsub_bits(vf x, vf y)
     return (vf){FLOAT(_mm256_sub_epi32(INT(x.a), INT(y.a))),
                 FLOAT(_mm256_sub_epi32(INT(x.b), INT(y.b)))};
 }
+LANES vf vmax_bits(vf x, vf y)
+{
+    return (vf){FLOAT(_mm256_max_epi32(INT(x.a), INT(y.a))),
+                FLOAT(_mm256_max_epi32(INT(x.b), INT(y.b)))};
+}
 LANES vf vfloat_of_bits(vf x)
 {
     return (vf){_mm256_cvtepi32_ps(INT(x.a)), _mm256_cvtepi32_ps(INT(x.b))};
@@ -243,6 +248,7 @@ LANES unsigned mask_bits(vm m)
 LANES int vany(vm m) { return !_mm256_testz_ps(_mm256_or_ps(m.a, m.b), _mm256_or_ps(m.a, m.b)); }
 LANES int vfirst(vm m) { return __builtin_ctz(mask_bits(m) | 1u << BLOCK); }
 
+LANES float vlane0(vf x) { return _mm256_cvtss_f32(x.a); }
 LANES float vadd_across(vf x)
 {
     __m256 o = _mm256_add_ps(x.a, x.b);

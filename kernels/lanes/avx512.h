@@ -140,6 +140,7 @@ LANES vf vabs(vf x) { return vand(x, vset1(float_of_bits(0x7fffffffu))); }
 LANES vf vneg(vf x) { return vxor(x, vset1(-0.0f)); }
 LANES vf vadd_bits(vf x, vf y) { return FLOAT(_mm512_add_epi32(INT(x), INT(y))); }
 LANES vf vsub_bits(vf x, vf y) { return FLOAT(_mm512_sub_epi32(INT(x), INT(y))); }
+LANES vf vmax_bits(vf x, vf y) { return FLOAT(_mm512_max_epi32(INT(x), INT(y))); }
 LANES vf vfloat_of_bits(vf x) { return _mm512_cvtepi32_ps(INT(x)); }
 LANES vf vshl_bits(vf x, int k) { return FLOAT(_mm512_slli_epi32(INT(x), (unsigned)k)); }
 LANES vf vsar_bits(vf x, int k) { return FLOAT(_mm512_srai_epi32(INT(x), (unsigned)k)); }
@@ -167,6 +168,7 @@ LANES vf vpositive_neg(vp t, vf x) { return _mm512_mask_xor_ps(x, t, x, vset1(-0
 LANES int vany(vm m) { return !_kortestz_mask16_u8(m, m); }
 LANES int vfirst(vm m) { return __builtin_ctz(m | 1u << BLOCK); }
 
+LANES float vlane0(vf x) { return _mm512_cvtss_f32(x); }
 LANES float vadd_across(vf x)
 {
     __m256 o = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));

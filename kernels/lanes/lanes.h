@@ -42,7 +42,7 @@
  *   vf   vsqrt_fraction(a)            vsqrt for a of 0 or in [2^-100, 1], or NaN
  *   vf   vand vor vxor (a, b)         bits
  *   vf   vshl_bits(a, k) vsar_bits(a, k)   lanes as i32, shifted by the constant k
- *   vf   vadd_bits vsub_bits (a, b)   lanes as i32, wrapping
+ *   vf   vadd_bits vsub_bits (a, b)   lanes as i32, wrapping      vmax_bits(a, b)   the larger of two
  *   vf   vfloat_of_bits(a)            i32 lanes converted to f32, exactly for |i| <= 2^24
  *   m    vlt vle veq (a, b)   vnan(a)
  *   vf   vselect(m, a, b) = m ? a : b     vkeep(m, a) = m ? a : +0
@@ -56,7 +56,7 @@
  *   m    vmask_or(m, m)   vmask_first(n)   the first n lanes, 0 <= n <= 16
  *   m    vmask_without(k)             all lanes but lane k; all where k is not in [0, 16)
  *   int  vany(m)   vfirst(m)          the lowest lane set; 16 for none
- *   f32  vmax_across(v)   vadd_across(v)
+ *   f32  vmax_across(v)   vadd_across(v)   vlane0(v)
  *   d    vd_zero()   vd_add(d, v)     each lane widened, then added in double
  *   d    vd_widen(v)   vd_plus vd_times vd_over (d, d): + * /   vd_set1(x)
  *   d    vd_load(p)   vd_load_f32(p)   void vd_store(double *p, d)

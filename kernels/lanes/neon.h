@@ -184,6 +184,10 @@ LANES float32x4_t sub_bits4(float32x4_t x, float32x4_t y)
 {
     return FLOAT(vsubq_u32(BITS(x), BITS(y)));
 }
+LANES float32x4_t max_bits4(float32x4_t x, float32x4_t y)
+{
+    return vreinterpretq_f32_s32(vmaxq_s32(INT(x), INT(y)));
+}
 LANES float32x4_t float_of_bits4(float32x4_t x) { return vcvtq_f32_s32(INT(x)); }
 /* The operators, not vshlq: they become immediate shifts. */
 LANES float32x4_t shl4(float32x4_t x, int k) { return FLOAT(BITS(x) << k); }
@@ -213,6 +217,7 @@ LANES vf vabs(vf x) { return (vf)EACH1(vabsq_f32, x); }
 LANES vf vneg(vf x) { return (vf)EACH1(vnegq_f32, x); }
 LANES vf vadd_bits(vf x, vf y) { return (vf)EACH2(add_bits4, x, y); }
 LANES vf vsub_bits(vf x, vf y) { return (vf)EACH2(sub_bits4, x, y); }
+LANES vf vmax_bits(vf x, vf y) { return (vf)EACH2(max_bits4, x, y); }
 LANES vf vfloat_of_bits(vf x) { return (vf)EACH1(float_of_bits4, x); }
 LANES vf vshl_bits(vf x, int k)
 {
@@ -269,6 +274,7 @@ LANES int vfirst(vm m)
     return bits ? __builtin_ctzll(bits) >> 2 : BLOCK;
 }
 
+LANES float vlane0(vf x) { return vgetq_lane_f32(x.a, 0); }
 LANES float vadd_across(vf x)
 {
     float32x4_t q = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));

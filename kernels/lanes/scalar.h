@@ -140,6 +140,7 @@ LANES f4 max4(f4 x, f4 y) { return select4(x > y, x, y); }
 LANES f4 min4(f4 x, f4 y) { return select4(x < y, x, y); }
 LANES f4 add_bits4(f4 x, f4 y) { return (f4)((u4)x + (u4)y); }
 LANES f4 sub_bits4(f4 x, f4 y) { return (f4)((u4)x - (u4)y); }
+LANES f4 max_bits4(f4 x, f4 y) { return select4((i4)x > (i4)y, x, y); }
 LANES f4 float_of_bits4(f4 x) { return __builtin_convertvector((i4)x, f4); }
 LANES i4 lt4(f4 x, f4 y) { return x < y; }
 LANES i4 le4(f4 x, f4 y) { return x <= y; }
@@ -209,6 +210,7 @@ LANES vf vabs(vf x) { return vand(x, vset1(float_of_bits(0x7fffffffu))); }
 LANES vf vneg(vf x) { return vxor(x, vset1(-0.0f)); }
 LANES vf vadd_bits(vf x, vf y) { return (vf)EACH2(add_bits4, x, y); }
 LANES vf vsub_bits(vf x, vf y) { return (vf)EACH2(sub_bits4, x, y); }
+LANES vf vmax_bits(vf x, vf y) { return (vf)EACH2(max_bits4, x, y); }
 LANES vf vfloat_of_bits(vf x) { return (vf)EACH1(float_of_bits4, x); }
 LANES vf vshl_bits(vf x, int k)
 {
@@ -260,6 +262,7 @@ LANES int vfirst(vm m)
     return BLOCK;
 }
 
+LANES float vlane0(vf x) { return x.a[0]; }
 LANES float vadd_across(vf x)
 {
     f4 q = (x.a + x.c) + (x.b + x.d);
