@@ -466,7 +466,7 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
                                                         storage *lines, vd total)
 {
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
-    float e[TILE_CLASSES * BLOCK];
+    _Alignas(LINE) float e[TILE_FLOATS];
     cross_entropy_tile tile[MAX_TILES];
     vf loss[MAX_TILES];
     while (begin < tiles_end) {
@@ -486,7 +486,7 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
         for (int64_t k = 0; k < tiles; k++)
             leave_out(e + k * size, tile[k].label, tile[k].label_term);
         for (int64_t k = 0; k < tiles; k++)
-            sum_tile(e + k * size, classes, tile[k].sum);
+            sum_exponentials(e + k * size, classes, tile[k].sum);
         for (int64_t k = 0; k < tiles; k++)
             scale_rows(tile + k);
         for (int64_t k = 0; k < tiles; k++)
