@@ -459,14 +459,16 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
 }
 
 /* Rows [begin, tiles_end), begin at a multiple of BLOCK in a leaf. Tiles go side by side through each
- * step, over the ends of leaves, for a step of one tile is latency bound. Gradients are written last,
- * for they may lie over logits that an irregular tile reads again. `lines` as for write_tiles(). */
+ * step, over the ends of leaves, for a step of one tile is latency bound. Two steps share a loop where one
+ * is bound by arithmetic and the other by stores, or by divisions: it is a tile behind, so that it waits
+ * for nothing. Gradients are written last, for they may lie over logits that an irregular tile reads
+ * again. `lines` as for write_tiles(). */
 static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
                                                         int64_t tiles_end, int64_t end,
                                                         storage *lines, vd total)
 {
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
-    float e[TILE_CLASSES * BLOCK];
+    _Alignas(LINE) float e[TILE_FLOATS];
     cross_entropy_tile tile[MAX_TILES];
     vf loss[MAX_TILES];
     while (begin < tiles_end) {
@@ -480,15 +482,19 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             t->max = load_rows(logits_of(job, begin), job->logits_stride, t->count, classes, x);
             t->n = exponents_of(t->max);
         }
-        for (int64_t k = 0; k < tiles; k++)
-            exp_tile(e + k * size, e + k * size, classes, tile[k].n,
-                     tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most));
-        for (int64_t k = 0; k < tiles; k++)
-            leave_out(e + k * size, tile[k].label, tile[k].label_term);
-        for (int64_t k = 0; k < tiles; k++)
-            sum_tile(e + k * size, classes, tile[k].sum);
-        for (int64_t k = 0; k < tiles; k++)
-            scale_rows(tile + k);
+        for (int64_t k = 0; k <= tiles; k++) {
+            if (k < tiles)
+                exp_tile(e + k * size, e + k * size, classes, tile[k].n,
+                         tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most));
+            if (k > 0)
+                leave_out(e + (k - 1) * size, tile[k - 1].label, tile[k - 1].label_term);
+        }
+        for (int64_t k = 0; k <= tiles; k++) {
+            if (k < tiles)
+                sum_exponentials(e + k * size, classes, tile[k].sum);
+            if (k > 0)
+                scale_rows(tile + k - 1);
+        }
         for (int64_t k = 0; k < tiles; k++)
             loss[k] = losses_of_tile(job, tile + k);
         for (int64_t k = 0; k < tiles; k++) { /* after the calls above: `total` stays in registers */

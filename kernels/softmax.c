@@ -234,7 +234,7 @@ LANES void sum_forward_tile(const float *x, float *e, int64_t classes, const enu
         first_maxima(x, classes, t->max, first);
         leave_out(e, first, t->left_out);
     }
-    sum_tile(e, classes, t->others);
+    sum_exponentials(e, classes, t->others);
 }
 
 LANES int forward_is_irregular(const forward_tile *t)
@@ -342,7 +342,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     const int64_t tiles_end = end_of_tiles(begin, end, classes);
     const int64_t stride = what == LOG_SUM_EXP ? 1 : job->output_stride;
     const int streamed = what != LOG_SUM_EXP && streams(job) && stride == classes;
-    float x[TILE_CLASSES * BLOCK], fresh[TILE_CLASSES * BLOCK];
+    _Alignas(LINE) float x[TILE_FLOATS], fresh[TILE_FLOATS];
     storage *const lines = fresh; /* free once the sums are known */
     _Alignas(LINE) float scratch[SHORT_SCRATCH];
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */

@@ -20,6 +20,9 @@
  * at most SET_CLASSES classes, 8 KiB, and stay in L1 beside their rows; a wider tile goes alone. */
 enum { SET_CLASSES = 128, MAX_TILES = 8, TILE_CLASSES = 255 };
 
+/* Tiles, and behind them what sum_exponentials() may read. */
+enum { TILE_FLOATS = (TILE_CLASSES + 1) * BLOCK };
+
 /* A row that could go in a tile and goes by itself: whole groups. */
 enum { SHORT_ROW = (TILE_CLASSES + GROUP - 1) / GROUP * GROUP };
 
@@ -131,10 +134,10 @@ LANES void leave_out(float *e, const int32_t *column, float *left_out)
 }
 
 /* Whether the rows need more than this file does; `sum` is that of every class, in f32. Where the
- * maximum is finite and small the sum is above 0.7 - or NaN. */
+ * maximum is finite and small the sum is above 0.7 - or infinite or NaN, where a logit is NaN. */
 LANES int tile_is_irregular(vf max, vf sum)
 {
-    return vany(vmask_or(vlt(vset1(DIRECT_BOUND), vabs(max)), vnan(sum)));
+    return vany(vmask_or(vlt(vset1(DIRECT_BOUND), vabs(max)), vnan(vsub(sum, sum))));
 }
 
 #endif

@@ -674,6 +674,59 @@ static void check_store_columns(float *page, size_t floats, size_t first, int st
     }
 }
 
+#define EACH_WIDTH(of)                                                                            \
+    of(1) of(2) of(3) of(5) of(6) of(7) of(9) of(10) of(11) of(13) of(14) of(15)
+
+/* Sixteen rows of n that follow each other. */
+static void check_load_rows(const float *p, int n, uint32_t first)
+{
+    vf column[BLOCK];
+    float result[BLOCK];
+
+    switch (n) {
+#define WIDTH(n)                                                                                  \
+    case n:                                                                                       \
+        vload_rows_f32(p, n, column);                                                             \
+        break;
+        EACH_WIDTH(WIDTH)
+#undef WIDTH
+    }
+    for (int k = 0; k < n; k++) {
+        vstore_f32(result, column[k]);
+        for (int i = 0; i < BLOCK; i++)
+            check_lane(i, bits_of_float(result[i]), 0x7f800001u + first + (uint32_t)(i * n + k));
+    }
+}
+
+static void check_store_rows(float *page, size_t floats, size_t first, int n)
+{
+    vf column[BLOCK];
+    float values[BLOCK];
+
+    for (int k = 0; k < n; k++) {
+        for (int i = 0; i < BLOCK; i++)
+            values[i] = float_of_bits(0x7f800001u + (uint32_t)(n * i + k));
+        column[k] = vload_f32(values);
+    }
+    memset(page, 0xa5, floats * sizeof *page);
+    switch (n) {
+#define WIDTH(n)                                                                                  \
+    case n:                                                                                       \
+        vstore_rows_f32(page + first, n, column);                                                 \
+        break;
+        EACH_WIDTH(WIDTH)
+#undef WIDTH
+    }
+    for (size_t i = 0; i < floats; i++) {
+        const size_t at = i - first;
+        uint32_t got;
+
+        memcpy(&got, page + i, sizeof got);
+        check_lane((int)at, got,
+                   i >= first && at < (size_t)(BLOCK * n) ? 0x7f800001u + (uint32_t)at : 0xa5a5a5a5);
+    }
+}
+
 static const int strides[] = {1, 2, 3, 4, 5, 7, 8, 10, 33};
 enum { STRIDES = sizeof strides / sizeof *strides };
 
@@ -768,6 +821,15 @@ static void test_memory(void **unused)
         check_store_columns(f, floats, floats - span, stride, columns);
     }
 
+    for (n = 1; n < BLOCK; n++) {
+        if (n % 4 == 0)
+            continue;
+        touch("vstore_rows_f32", n, "start");
+        check_store_rows(f, floats, 0, n);
+        touch("vstore_rows_f32", n, "end");
+        check_store_rows(f, floats, floats - (size_t)(BLOCK * n), n);
+    }
+
     for (i = 0; i < floats; i++) {
         const uint32_t bits = 0x7f800001u + (uint32_t)i;
 
@@ -795,6 +857,15 @@ static void test_memory(void **unused)
         check_load_columns(f + floats - span, stride, columns, (uint32_t)(floats - span));
     }
 
+    for (n = 1; n < BLOCK; n++) {
+        if (n % 4 == 0)
+            continue;
+        touch("vload_rows_f32", n, "start");
+        check_load_rows(f, n, 0);
+        touch("vload_rows_f32", n, "end");
+        check_load_rows(f + floats - BLOCK * n, n, (uint32_t)floats - (uint32_t)(BLOCK * n));
+    }
+
     touch("vload_i64, vd_load or vd_load_f32", 0, "start and end"); /* no value is looked at */
     vstore_f32(result, vload_i64((const int64_t *)f));
     vstore_f32(result, vload_i64((const int64_t *)(f + floats) - BLOCK));
@@ -802,6 +873,10 @@ static void test_memory(void **unused)
     vd_store(doubles, vd_load((const double *)(f + floats) - BLOCK));
     vd_store(doubles, vd_load_f32(f));
     vd_store(doubles, vd_load_f32(f + floats - BLOCK));
+    touch("vs_load or vs_load_sum", 0, "start and end");
+    vd_store(doubles, vs_widen(vs_load(f)));
+    vd_store(doubles, vs_widen(vs_load(f + floats - BLOCK - 1)));
+    vd_store(doubles, vs_widen(vs_load_sum(f, f + floats - BLOCK)));
 
     for (k = 0; k < 20; k++) {
         mprotect(base + page, page, PROT_READ | PROT_WRITE);
@@ -1279,14 +1354,27 @@ static void check_narrowed(const double *x)
                      isnan(x[i]) && isnan(got[i]));
 }
 
+/* Where a NaN was added there is one, or a number that no sum of others reaches. */
+static void check_sum_lanes(const char *word, vs got, const double *want)
+{
+    double lane[BLOCK];
+
+    vd_store(lane, vs_widen(got));
+    for (int i = 0; i < BLOCK; i++)
+        if (isnan(want[i]))
+            check_double(word, lane[i] < 0x1p128, 0.0);
+        else
+            check_double(word, lane[i], want[i]);
+}
+
 /* Sums of 0 and of normal numbers, some with a NaN in one lane. */
 static void check_sums(uint64_t *state)
 {
-    double sum[BLOCK] = {0.0};
-    vs total = vs_zero();
+    double sum[BLOCK] = {0.0}, sum_of_p[BLOCK] = {0.0};
+    vs total = vs_zero(), total_of_p = vs_zero();
     int is_nan = 0;
     for (int k = 0; k < 8; k++) {
-        float p[BLOCK], q[BLOCK];
+        float p[BLOCK + 1] = {0.0f}, q[BLOCK];
         for (int i = 0; i < BLOCK; i++) {
             p[i] = fabsf(float_of_bits(around(state, -126, 20)));
             q[i] = i == k ? 0.0f : fabsf(float_of_bits(around(state, -126, 20)));
@@ -1298,9 +1386,14 @@ static void check_sums(uint64_t *state)
             is_nan = 1;
         }
         total = vs_add(total, p, q);
-        for (int i = 0; i < BLOCK; i++)
+        total_of_p = vs_plus(total_of_p, vs_load(p));
+        for (int i = 0; i < BLOCK; i++) {
             sum[i] += (double)(p[i] + q[i]);
+            sum_of_p[i] += (double)p[i];
+        }
     }
+    check_sum_lanes("vs_load_sum", total, sum);
+    check_sum_lanes("vs_load", total_of_p, sum_of_p);
     for (int half = BLOCK / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
             sum[i] += sum[i + half];

@@ -36,6 +36,8 @@
  *   void vload_columns_f32(p, stride, n, c)    c[k] lane j = p[j stride + k] for k < n: n columns of
  *   void vstore_columns_f32(p, stride, n, c)   sixteen rows, n a constant from 1 to 4, and the inverse;
  *                                              c has four blocks
+ *   void vload_rows_f32(p, n, c)      c[k] lane j = p[j n + k] for k < n: sixteen rows that follow each
+ *   void vstore_rows_f32(p, n, c)     other, n a constant up to 15, odd or twice odd, and the inverse
  *   vf   vload_i64(p)                 p[i] as i32 lanes; -1 where it is not in [0, 2^32)
  *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)
  *   vf   vfma(a, b, c) = a b + c      vfnma(a, b, c) = c - a b      vfms(a, b, c) = a b - c
@@ -65,19 +67,20 @@
  *   f64  vd_across(d)
  *   vf   vmax_across_rows(p)          lane j is vmax_across() of the block at p + BLOCK j
  *   d    vd_across_rows(p)            lane j is vd_across() of the sixteen doubles at p + BLOCK j
- *   s    vs_zero()                    sixteen double lanes; what they sum is 0, or normal and in
- *                                     (0, 2^100), or NaN
- *   s    vs_add(s, p, q)              adds the blocks of f32 at p and q, their sum rounded to f32 first
+ *   s    vs_zero()                    sixteen double lanes in the ISA's own order; what they sum is 0, or
+ *                                     normal and in (0, 2^100), or NaN
+ *   s    vs_load(p)                   the block of f32 at p; the float after it may be read, too
+ *   s    vs_load_sum(p, q)            the sum of the blocks of f32 at p and q, rounded to f32
+ *   s    vs_plus(s, s)                vs_add(s, p, q) = vs_plus(s, vs_load_sum(p, q))
+ *   d    vs_widen(s)                  in the order of lanes; at least 2^128, or NaN, where one was added
  *   f64  vs_across(s)                 as vd_across; NaN where one was added
  *
- * BLOCKS_IN_FLIGHT (1, 2 or 4): how many blocks an ISA's registers carry through a polynomial side by
- * side. It is speed only: accumulators belong to the definition of an operation, not to an ISA.
- *
- * LEAST_ROW_TILE: from so many classes on, short rows stay rows (kernels/row_tile.h); 0: they never
- * do. WIDEST_TILE: to so many they go sixteen at once by default. Both are speed only, too.
- *
- * COMPUTE_STREAMED_TWICE (0 or 1): whether exponentials of long rows that are streamed are computed twice,
- * where a job does not say (kernels/softmax_row.h); again speed only.
+ * Constants of an ISA, all of them speed only; accumulators belong to the definition of an operation:
+ *   BLOCKS_IN_FLIGHT        1, 2 or 4: how many blocks its registers carry through a polynomial side by side
+ *   LEAST_ROW_TILE          from so many classes on, short rows stay rows (kernels/row_tile.h); 0: never
+ *   WIDEST_TILE             up to so many classes rows go sixteen at once by default
+ *   ROW_WIDTHS              bit n: vload_rows_f32 and vstore_rows_f32 of n are faster than columns
+ *   COMPUTE_STREAMED_TWICE  0 or 1: long rows that are streamed compute their exponentials twice by default
  *
  * An ISA header may use an instruction of its own wherever its result is exactly the one above;
  * tests/lanes.c proves every word of every ISA, lane by lane, against the scalar definition. */
@@ -154,6 +157,8 @@ LANES vf vcanonical(vf a)
     return vselect(vnan(a), vset1(LANE_NAN), a);
 }
 
+LANES vs vs_add(vs s, const float *p, const float *q) { return vs_plus(s, vs_load_sum(p, q)); }
+
 #if !LEAST_ROW_TILE /* no shuffles that would fold sixteen rows together: one after the other */
 LANES vf vmax_across_rows(const float *p)
 {
@@ -168,6 +173,26 @@ LANES vd vd_across_rows(const double *p)
     for (int j = 0; j < BLOCK; j++)
         sum[j] = vd_across(vd_load(p + j * BLOCK));
     return vd_load(sum);
+}
+#endif
+
+#if !ROW_WIDTHS /* column by column */
+LANES void vload_rows_f32(const float *p, const int n, vf *column)
+{
+    vf one[4];
+    UNROLL for (int k = 0; k < n; k++)
+    {
+        vload_columns_f32(p + k, n, 1, one);
+        column[k] = one[0];
+    }
+}
+LANES void vstore_rows_f32(float *p, const int n, const vf *column)
+{
+    UNROLL for (int k = 0; k < n; k++)
+    {
+        const vf one[4] = {column[k], column[k], column[k], column[k]};
+        vstore_columns_f32(p + k, n, 1, one);
+    }
 }
 #endif
 

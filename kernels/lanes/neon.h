@@ -9,6 +9,7 @@
 #define LEAST_ROW_TILE 0
 #define WIDEST_TILE 255
 #define COMPUTE_STREAMED_TWICE 0
+#define ROW_WIDTHS 0
 
 typedef struct { float32x4_t a, b, c, d; } vf;
 typedef struct { uint32x4_t a, b, c, d; } vm;
@@ -368,10 +369,13 @@ LANES double vd_across(vd s)
 }
 typedef vd vs;
 LANES vs vs_zero(void) { return vd_zero(); }
-LANES vs vs_add(vs s, const float *p, const float *q)
+LANES vs vs_plus(vs s, vs t) { return vd_plus(s, t); }
+LANES vs vs_load(const float *p) { return vd_load_f32(p); }
+LANES vs vs_load_sum(const float *p, const float *q)
 {
-    return vd_add(s, vadd(vload_f32(p), vload_f32(q)));
+    return vd_widen(vadd(vload_f32(p), vload_f32(q)));
 }
+LANES vd vs_widen(vs s) { return s; }
 LANES double vs_across(vs s) { return vd_across(s); }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */
