@@ -1355,16 +1355,16 @@ static void check_narrowed(const double *x)
 }
 
 /* Where a NaN was added there is one, or a number that no sum of others reaches. */
-static void check_sum_lanes(const char *word, vs got, const double *want)
+static void check_sum_lanes(const char *name, vs got, const double *want)
 {
     double lane[BLOCK];
 
     vd_store(lane, vs_widen(got));
     for (int i = 0; i < BLOCK; i++)
         if (isnan(want[i]))
-            check_double(word, lane[i] < 0x1p128, 0.0);
+            check_double(name, lane[i] < 0x1p128, 0.0);
         else
-            check_double(word, lane[i], want[i]);
+            check_double(name, lane[i], want[i]);
 }
 
 /* Sums of 0 and of normal numbers, some with a NaN in one lane. */
