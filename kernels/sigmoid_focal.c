@@ -48,12 +48,15 @@ enum focal_path { GAMMA_0, GAMMA_HALF, GAMMA_1, GAMMA_2, GAMMA_ANY };
 LANES_LARGE void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blocks, float n, float unit)
 {
     const exp_scale scale = exp_scale_of(n);
-    const vf a = vset1(2.0f * unit);
-    vf r[BLOCKS_IN_FLIGHT], power[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], g[BLOCKS_IN_FLIGHT];
-    vf s[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT];
-    FOR_BLOCKS(k, blocks) r[k] = vmax(scale.floor, vor(z[k], vset1(-0.0f)));
-    FOR_BLOCKS(k, blocks) power[k] = vfma(r[k], vset1(LOG2_E), scale.rounder);
-    FOR_BLOCKS(k, blocks) m[k] = vsub(power[k], scale.rounder);
+    const float factor = POWER_UNIT(unit);
+    const vf a = vset1(2.0f * factor);
+    vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], g[BLOCKS_IN_FLIGHT];
+    vf s[BLOCKS_IN_FLIGHT];
+    vw w[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) r[k] = vpower_clamp(scale.floor, vor(z[k], vset1(-0.0f)));
+    FOR_BLOCKS(k, blocks) t[k] = vfma(r[k], vset1(LOG2_E), scale.rounder);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(t[k], scale.rounder);
+    FOR_BLOCKS(k, blocks) w[k] = vpower(t[k], m[k]);
     FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], vset1(LN2_HIGH), r[k]);
     FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], vset1(LN2_LOW), r[k]);
     FOR_BLOCKS(k, blocks) {
@@ -61,24 +64,23 @@ LANES_LARGE void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blo
         t[k] = vfma(a, r[k], vsub(a, s[k]));
     }
     FOR_BLOCKS(k, blocks)
-        g[k] = vfma(vset1(unit * exp_coefficient[EXP_DEGREE]), r[k],
-                    vset1(unit * exp_coefficient[EXP_DEGREE - 1]));
+        g[k] = vfma(vset1(factor * exp_coefficient[EXP_DEGREE]), r[k],
+                    vset1(factor * exp_coefficient[EXP_DEGREE - 1]));
     UNROLL for (int j = EXP_DEGREE - 2; j >= 2; j--)
-        FOR_BLOCKS(k, blocks) g[k] = vfma(g[k], r[k], vset1(unit * exp_coefficient[j]));
+        FOR_BLOCKS(k, blocks) g[k] = vfma(g[k], r[k], vset1(factor * exp_coefficient[j]));
     FOR_BLOCKS(k, blocks) t[k] = vfma(g[k], vmul(r[k], r[k]), t[k]);
     FOR_BLOCKS(k, blocks) e[k] = vadd(s[k], t[k]);
     FOR_BLOCKS(k, blocks) low[k] = vsub(t[k], vsub(e[k], s[k]));
-    FOR_BLOCKS(k, blocks) power[k] = vshl_bits(power[k], 23);
-    FOR_BLOCKS(k, blocks) e[k] = vmul(e[k], power[k]);
-    FOR_BLOCKS(k, blocks) low[k] = vmul(low[k], power[k]);
+    FOR_BLOCKS(k, blocks) e[k] = vpower_times(w[k], e[k]);
+    FOR_BLOCKS(k, blocks) low[k] = vpower_times(w[k], low[k]);
 }
 
-/* w = q^gamma = exp(-y),  y = gamma softplus(-z) = gamma (u + l),  u = max(-z, 0),  l = log(1 + e)
+/* w = q^gamma = exp(y),  y = -gamma softplus(-z) = gamma (u - l),  u = min(z, 0),  l = log(1 + e)
  *
- * y goes up to 87 and may not be rounded. gamma u = h + its fma remainder; h and gamma l are
+ * y goes down to -87 and may not be rounded. gamma u = h + its fma remainder; h and -gamma l are
  * reduced by multiples n and m - n of ln 2 of their own, so each is small before it is rounded:
  *
- *   y = m ln 2 + r     r = (h - n ln 2) + (gamma l - (m - n) ln 2) + low
+ *   y = m ln 2 + r     r = (h - n ln 2) - (gamma l + (m - n) ln 2) + low
  *
  * gamma is two words, for y magnifies the rounding of gamma itself. w is 0 below about 2^-125, and
  * where z < cut: there the gradient is below 2^-125, and w F might be subnormal.
@@ -87,31 +89,32 @@ LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int 
 {
     const vf zero = vset1(0.0f), rounder = vset1(ROUNDER), biased = vset1(ROUNDER + 126.0f);
     const vf gamma = vset1(f->gamma), log2_e = vset1(LOG2_E), ln2_high = vset1(LN2_HIGH);
+    const float factor = POWER_UNIT(1.0f);
     vf h[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT];
     vf n[BLOCKS_IN_FLIGHT], y[BLOCKS_IN_FLIGHT];
+    vw power[BLOCKS_IN_FLIGHT];
     FOR_BLOCKS(k, blocks) {
-        const vf u = vmax(vneg(z[k]), zero);
+        const vf u = vmin(z[k], zero);
         h[k] = vmul(gamma, u);
-        low[k] = vfma(vset1(f->gamma_low), vadd(u, l[k]), vfms(gamma, u, h[k]));
+        low[k] = vfma(vset1(f->gamma_low), vsub(u, l[k]), vfms(gamma, u, h[k]));
     }
-    FOR_BLOCKS(k, blocks) y[k] = vmin(vset1(126.0f * LN2), vfma(gamma, l[k], h[k]));
-    FOR_BLOCKS(k, blocks) t[k] = vfnma(y[k], log2_e, biased);
-    FOR_BLOCKS(k, blocks) m[k] = vsub(biased, t[k]);
+    FOR_BLOCKS(k, blocks) y[k] = vpower_clamp(vset1(-126.0f * LN2), vfnma(gamma, l[k], h[k]));
+    FOR_BLOCKS(k, blocks) t[k] = vfma(y[k], log2_e, biased);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(t[k], biased);
+    FOR_BLOCKS(k, blocks) power[k] = vpower(t[k], m[k]);
     FOR_BLOCKS(k, blocks) n[k] = vsub(vfma(h[k], log2_e, rounder), rounder);
     FOR_BLOCKS(k, blocks) low[k] = vfnma(m[k], vset1(LN2_LOW), low[k]);
-    FOR_BLOCKS(k, blocks) m[k] = vmul(vsub(m[k], n[k]), ln2_high);
+    FOR_BLOCKS(k, blocks) y[k] = vmul(vsub(m[k], n[k]), ln2_high);
     FOR_BLOCKS(k, blocks) h[k] = vfnma(n[k], ln2_high, h[k]);
-    FOR_BLOCKS(k, blocks) h[k] = vadd(vadd(h[k], vfms(gamma, l[k], m[k])), low[k]);
-    FOR_BLOCKS(k, blocks) h[k] = vneg(vmin(vset1(1.0f), h[k])); /* finite, where y was clamped */
+    FOR_BLOCKS(k, blocks) h[k] = vadd(vsub(h[k], vfma(gamma, l[k], y[k])), low[k]);
+    FOR_BLOCKS(k, blocks) h[k] = vpower_clamp(vset1(-1.0f), h[k]); /* finite, where y was clamped */
     FOR_BLOCKS(k, blocks)
-        w[k] = vfma(vset1(exp_coefficient[EXP_DEGREE]), h[k],
-                    vset1(exp_coefficient[EXP_DEGREE - 1]));
+        w[k] = vfma(vset1(factor * exp_coefficient[EXP_DEGREE]), h[k],
+                    vset1(factor * exp_coefficient[EXP_DEGREE - 1]));
     UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
-        FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], h[k], vset1(exp_coefficient[j]));
-    FOR_BLOCKS(k, blocks) {
-        w[k] = vmul(w[k], vshl_bits(t[k], 23));
-        w[k] = vsign_select(vsub(z[k], vset1(f->cut)), zero, w[k]);
-    }
+        FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], h[k], vset1(factor * exp_coefficient[j]));
+    FOR_BLOCKS(k, blocks)
+        w[k] = vpower_times_where(vle(vset1(f->cut), z[k]), power[k], w[k]);
 }
 
 /* Takes e and low to log(1 + e + low) = log(1 + e) + low / (1 + e), where 1 / (1 + e) is 1 - e / 2,
@@ -139,11 +142,9 @@ LANES_LARGE void focal_exponentials(const tile *t, int path, enum tile_targets t
         } else if (path == GAMMA_2) {
             exp_of_minus_abs_two_words(z, e, low, width, 83.0f, 0x1p83f);
         } else if (path == GAMMA_HALF) {
-            FOR_BLOCKS(k, width) e[k] = vor(z[k], vset1(-0.0f));
-            vexp_scaled(e, e, width, exp_scale_of(41.0f)); /* 0 below 2^-84 */
-            FOR_BLOCKS(k, width) e[k] = vmul(e[k], vset1(0x1p41f));
+            exp_of_minus_abs(z, e, width, 41.0f, 0x1p41f); /* 0 below 2^-84 */
         } else {
-            exp_of_minus_abs(z, e, width);
+            exp_of_minus_abs(z, e, width, 0.0f, 1.0f);
         }
         store_blocks(t->scratch->e, b, width, e);
         if (path == GAMMA_1 || path == GAMMA_2)
@@ -215,16 +216,19 @@ LANES_LARGE void focal_logarithms(const tile *t, int path, int width)
     }
 }
 
-/* Third pass, for any gamma: w. */
-LANES_LARGE void focal_modulators(const tile *t, enum tile_targets targets, int width)
+/* Last pass for any gamma: w, f and f', so that the divider works beside the polynomial. */
+LANES_LARGE void any_terms(const tile *t, enum tile_targets targets, int out, int width)
 {
     FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        vf z[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT], e;
         vp target[BLOCKS_IN_FLIGHT];
         load_elements(t, targets, b, width, z, target);
         load_blocks(t->scratch->l, b, width, l);
         modulator(t->loss, z, l, width, w);
-        store_blocks(t->scratch->w, b, width, w);
+        FOR_BLOCKS(k, width) {
+            load_blocks(t->scratch->e, b + k, 1, &e);
+            focal_products(t, GAMMA_ANY, targets, out, b + k, z[k], target[k], e, l[k], w[k]);
+        }
     }
 }
 
@@ -243,7 +247,7 @@ LANES_LARGE void half_terms(const tile *t, enum tile_targets targets, int out, i
     }
 }
 
-/* Last pass for other gammas: f and f'. It goes block by block, for its steps are few and its values
+/* Last pass for gamma 1 and 2: f and f'. It goes block by block, for its steps are few and its values
  * many: those of two blocks are more than AVX2 has registers. */
 LANES void focal_terms(const tile *t, int path, enum tile_targets targets, int out)
 {
@@ -271,8 +275,9 @@ LANES void tile_terms(const tile *t, int path, enum tile_targets targets, int ou
     }
     focal_logarithms(t, path, width);
     if (path == GAMMA_ANY)
-        focal_modulators(t, targets, width);
-    focal_terms(t, path, targets, out);
+        any_terms(t, targets, out, width);
+    else
+        focal_terms(t, path, targets, out);
 }
 
 #define FOCAL_FUNCTIONS(name, path)                                                                    \

@@ -121,11 +121,31 @@ LANES void log1p_of_fraction(const vf *e, vf *l, int blocks)
     FOR_BLOCKS(k, blocks) l[k] = vfma(l[k], e[k], e[k]);
 }
 
-/* e = exp(-|z|), exactly 0 for |z| > 87. */
-LANES void exp_of_minus_abs(const vf *z, vf *e, int blocks)
+/* e = exp(-|z|), exactly 0 below about 2^(n - 125.5), as by vexp_scaled() and 2^n, which is `unit`. */
+LANES_LARGE void exp_of_minus_abs(const vf *z, vf *e, int blocks, float n, float unit)
 {
-    FOR_BLOCKS(k, blocks) e[k] = vor(z[k], vset1(-0.0f));
-    vexp_scaled(e, e, blocks, exp_scale_of(0.0f));
+    const exp_scale scale = exp_scale_of(n);
+    const float factor = POWER_UNIT(unit);
+    vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], p[BLOCKS_IN_FLIGHT];
+    vw w[BLOCKS_IN_FLIGHT];
+    vf c = vconstant(LOG2_E);
+    FOR_BLOCKS(k, blocks) r[k] = vpower_clamp(scale.floor, vor(z[k], vset1(-0.0f)));
+    FOR_BLOCKS(k, blocks) t[k] = vfma(r[k], c, scale.rounder);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(t[k], scale.rounder);
+    FOR_BLOCKS(k, blocks) w[k] = vpower(t[k], m[k]);
+    c = vconstant(LN2_HIGH);
+    FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], c, r[k]);
+    c = vconstant(LN2_LOW);
+    FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], c, r[k]);
+    const vf leading = vconstant(factor * exp_coefficient[EXP_DEGREE]);
+    c = vconstant(factor * exp_coefficient[EXP_DEGREE - 1]);
+    FOR_BLOCKS(k, blocks) p[k] = vfma(leading, r[k], c);
+    UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
+    {
+        c = vconstant(factor * exp_coefficient[j]);
+        FOR_BLOCKS(k, blocks) p[k] = vfma(p[k], r[k], c);
+    }
+    FOR_BLOCKS(k, blocks) e[k] = vpower_times(w[k], p[k]);
 }
 
 /* ---- blocks of a tile ------------------------------------------------------------------------ */
@@ -229,7 +249,7 @@ LANES_LARGE void exponential_pass(const tile *t, enum tile_targets targets, int 
         vf e[BLOCKS_IN_FLIGHT];
         fetch_ahead(t, b, width);
         load_logits(t, targets, b, width, e);
-        exp_of_minus_abs(e, e, width);
+        exp_of_minus_abs(e, e, width, 0.0f, 1.0f);
         store_blocks(t->scratch->e, b, width, e);
     }
 }

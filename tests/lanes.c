@@ -253,6 +253,29 @@ WORD(vsign_times_exactly, vsign_times(x, y, z, vset1(-0.0f)), bits_of_float(x >>
 WORD(vpositive_select, vpositive_select(vpositive(vlt(x, y)), z, x), a < b ? z : x)
 WORD(vpositive_neg, vpositive_neg(vpositive(vlt(x, y)), z), a < b ? z ^ 0x80000000u : z)
 WORD(vpositive_opposite, vpositive_opposite(vpositive(vlt(x, y)), z, vneg(z)), a < b ? z ^ 0x80000000u : z)
+/* An exponent up to 1, as exponentials find it, and what it multiplies: from 2 to 4, NaN as the exponent;
+ * anything where the product is not wanted. */
+static vf power_times(vf x, vf y, vf z)
+{
+    const vf bias = vset1(0x1.8p23f + 126.0f), nan = vadd(x, x);
+    const vf exponent = vselect(vlt(vset1(1.0f), x), vneg(x), x);
+    const vf t = vadd(bias, vpower_clamp(vset1(-126.0f), exponent));
+    const vf significand = vor(vand(y, vset1(float_of_bits(0x7fffffu))), vset1(2.0f));
+    const vf p = vselect(vnan(x), nan, vmul(vset1(POWER_UNIT(1.0f)), significand));
+    const vw power = vpower(t, vsub(t, bias));
+    const vm wanted = vmask_or(vle(y, z), vnan(x));
+
+    return vpower_times_where(wanted, power, vselect(wanted, p, y));
+}
+static float want_of_power(float a, uint32_t y, int kept)
+{
+    const float m = rintf(a > 1.0f ? -a : a);
+
+    if (m != m)
+        return m;
+    return m > -126.0f && kept ? ldexpf(float_of_bits((y & 0x7fffffu) | 0x40000000u), (int)m - 1) : 0.0f;
+}
+WORD(vpower_times_where, power_times(x, y, z), bits_of_float(want_of_power(a, y, b <= c)))
 WORD(vcanonical, vcanonical(x), is_nan(x) ? 0x7fc00000u : x)
 
 #define ROW(id, how) {#id, run_##id, want_##id, how}
@@ -298,6 +321,7 @@ static const word words[] = {
     ROW(vpositive_select, TRIPLES),
     ROW(vpositive_neg, TRIPLES),
     ROW(vpositive_opposite, TRIPLES),
+    ROW(vpower_times_where, ANY_NAN | TRIPLES),
     ROW(vcanonical, 0),
 };
 enum { WORDS = sizeof words / sizeof *words };

@@ -250,6 +250,14 @@ LANES int vany(vm m) { return !_kortestz_mask16_u8(m, m); }
 LANES int vfirst(vm m) { return __builtin_ctz(m | 1u << BLOCK); }
 
 LANES float vlane0(vf x) { return _mm512_cvtss_f32(x); }
+/* Without a clamp: what it would clamp is masked off. */
+#define POWER_UNIT(unit) ((void)(unit), 0.5f)
+LANES vf vpower_clamp(vf floor, vf x) { return (void)floor, x; }
+typedef struct { vf m; vm kept; } vw;
+LANES vw vpower(vf t, vf m) { return (vw){m, _mm512_cmp_ps_mask(t, vset1(0x1.8p23f), _CMP_NLE_UQ)}; }
+LANES vf vpower_times(vw w, vf x) { return _mm512_maskz_scalef_ps(w.kept, x, w.m); }
+LANES vf vpower_times_where(vm m, vw w, vf x) { return _mm512_maskz_scalef_ps(w.kept & m, x, w.m); }
+
 LANES float vadd_across(vf x)
 {
     __m256 o = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));

@@ -23,7 +23,7 @@
  *     bf16 and f16 are uint16_t. They are widened exactly (NaN to some NaN), and narrowed to nearest
  *     even, subnormals included, beyond the largest finite to infinity; NaN to 0x7fc0 and 0x7e00.
  *
- * The words ("m" is a mask, "p" sixteen targets, "d" sixteen double lanes)
+ * The words ("m" is a mask, "p" sixteen targets, "w" powers of two, "d" sixteen double lanes)
  *   vf   vload_f32(p)   vload_n_f32(p, n, fill)       vset1(x)
  *   vf   vload_bf16(p)  vload_n_bf16(p, n, fill)      vload_f16(p)  vload_n_f16(p, n, fill)
  *   vf   vconstant(x)                 vset1 for a constant of a hot loop that several blocks share
@@ -51,6 +51,11 @@
  *   vf   vsign_select(s, a, b)        a where the sign bit of s is set, else b
  *   vf   vsign_times(s, a, b, zero)   a b + zero where the sign bit of s is set, else a + zero; where that is
  *                                     +0 and not -0, a is not -0, unless vpositive_opposite made it
+ *   vf   vpower_clamp(floor, a)       vmax(floor, a) where vpower() needs it, else a
+ *   w    vpower(t, m)                 2^m / (2 POWER_UNIT(2^n)), and 0 for m <= n - 126: the integer m is
+ *                                     t - (1.5 * 2^23 + 126 - n), of vpower_clamp() with (n - 126) ln 2
+ *   vf   vpower_times(w, a) = a w     where that is normal, or w is 0 and a finite, or a and t are NaN
+ *   vf   vpower_times_where(m, w, a)  the same where m is set, else 0, whatever a is
  *   p    vload_positive_u8(p)         set where p[i] != 0
  *   p    vpositive(m)
  *   vf   vpositive_select(t, a, b) = t ? a : b      vpositive_neg(t, a) = t ? -a : a

@@ -244,6 +244,12 @@ LANES vf vsign_times(vf s, vf x, vf y, vf zero)
 {
     return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
 }
+#define POWER_UNIT(unit) (unit)
+LANES vf vpower_clamp(vf floor, vf x) { return vmax(floor, x); }
+typedef vf vw;
+LANES vw vpower(vf t, vf m) { return (void)m, vshl_bits(t, 23); }
+LANES vf vpower_times(vw w, vf x) { return vmul(x, w); }
+LANES vf vpower_times_where(vm m, vw w, vf x) { return vkeep(m, vmul(x, w)); }
 LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
 LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
 LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
