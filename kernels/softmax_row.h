@@ -351,8 +351,8 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 #define pass_chunk_alone KERNEL(pass_chunk_alone)
 chunk_sum pass_chunk_alone(chunk c, search *next);
 
-/* And pass_chunk() where what leaves is COMPUTED, and streamed; or of 16 bits. These are rounded, and widened,
- * a chunk at once, and would wait for its lines: they are fetched a chunk before. */
+/* And pass_chunk() where what leaves is COMPUTED, and streamed; or of 16 bits. These are rounded, and
+ * widened, a chunk at once, and would wait for its lines: they are fetched a chunk before. */
 #define pass_chunk_computed KERNEL(pass_chunk_computed)
 chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d);
 #define pass_narrow_chunk KERNEL(pass_narrow_chunk)
