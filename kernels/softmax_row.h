@@ -42,7 +42,7 @@ enum {
     SCRATCH = 4 * CHUNK,
     SCRATCH_ROWS = 2,
     SCRATCH_ROOM = SCRATCH + BLOCK, /* lines that are streamed may end beyond a row */
-    SUM_LAG = 2 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
+    SUM_LAG = 3 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
 };
 
 #define DIRECT_BOUND 65536.0f
@@ -559,10 +559,12 @@ LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, 
         return pass_chunk_shifted(c, next, d, leaving, streamed);
     if (leaving && d.n == 0)
         return pass_chunk_alone(c, next);
-    if (leaving == SCALED && streamed && !d.e)
-        return pass_chunk_computed(&c, next, &d);
-    if (leaving && !streamed && d.place)
-        return pass_narrow_chunk(&c, next, &d, leaving);
+    if (leaving && (streamed ? leaving == SCALED && !d.e : d.place != NULL)) {
+        const chunk own = c; /* whose addresses are taken: c and d stay in registers */
+        const departure leaves = d;
+        return streamed ? pass_chunk_computed(&own, next, &leaves)
+                        : pass_narrow_chunk(&own, next, &leaves, leaving);
+    }
     return pass_chunk(c, next, d, leaving, streamed, 0, 0);
 }
 
