@@ -458,6 +458,13 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
         stream_rows(lines, rows * classes, grad);
 }
 
+/* The lines that a tile's gradients go to, if rows are contiguous, are fetched before they are stored. */
+LANES void fetch_gradients(storage *grad, int64_t classes)
+{
+    for (int64_t c = 0; c < classes; c++)
+        vprefetch_write((void *)((uintptr_t)grad + (size_t)(c * BLOCK) * sizeof *grad));
+}
+
 /* Rows [begin, tiles_end), begin at a multiple of BLOCK in a leaf. Tiles go side by side through each
  * step, over the ends of leaves, for a step of one tile is latency bound. Two steps share a loop where one
  * is bound by arithmetic and the other by stores, or by divisions: it is a tile behind, so that it waits
@@ -486,6 +493,8 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             if (k < tiles)
                 exp_tile(e + k * size, e + k * size, classes, tile[k].n,
                          tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most));
+            if (k < tiles && job->grad && !lines)
+                fetch_gradients(grad_of(job, tile[k].begin), classes);
             if (k > 0)
                 leave_out(e + (k - 1) * size, tile[k - 1].label, tile[k - 1].label_term);
         }
