@@ -440,9 +440,9 @@ static __attribute__((noinline)) void write_tile(const cross_entropy_tile *t, fl
 }
 
 /* The gradients of tiles that follow each other. `lines` has room for them where they are contiguous and
- * streamed, and is NULL elsewhere. */
+ * streamed, and is NULL elsewhere; those that leave from there meanwhile must be gone. */
 LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *tile, int64_t tiles,
-                       float *e, storage *lines)
+                       float *e, storage *lines, line_stream *leaving)
 {
     const int64_t classes = job->classes, stride = job->grad_stride, last = tiles - 1;
     const int64_t rows = tile[last].begin + tile[last].count - tile->begin;
@@ -455,7 +455,7 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
         if (!tile[k].irregular)
             write_tile(tile + k, e + k * classes * BLOCK, classes, out + k * BLOCK * stride, stride);
     if (lines)
-        stream_rows(lines, rows * classes, grad);
+        *leaving = open_stream(lines, rows * classes, grad);
 }
 
 /* The lines that a tile's gradients go to, if rows are contiguous, are fetched before they are stored. */
@@ -470,14 +470,14 @@ LANES void fetch_gradients(storage *grad, int64_t classes)
  * is bound by arithmetic and the other by stores, or by divisions: it is a tile behind, so that it waits
  * for nothing. Gradients are written last, for they may lie over logits that an irregular tile reads
  * again. `lines` as for write_tiles(). */
-static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
-                                                        int64_t tiles_end, int64_t end,
-                                                        storage *lines, vd total)
+LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_t tiles_end, int64_t end,
+                             storage *lines, vd total)
 {
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
     _Alignas(LINE) float e[TILE_FLOATS];
     cross_entropy_tile tile[MAX_TILES];
     vf loss[MAX_TILES];
+    line_stream leaving = {.n = 0}; /* of the tiles before */
     while (begin < tiles_end) {
         int64_t tiles = 0;
         for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
@@ -492,7 +492,8 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
         for (int64_t k = 0; k <= tiles; k++) {
             if (k < tiles)
                 exp_tile(e + k * size, e + k * size, classes, tile[k].n,
-                         tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most));
+                         tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most),
+                         lines ? &leaving : NULL);
             if (k < tiles && job->grad && !lines)
                 fetch_gradients(grad_of(job, tile[k].begin), classes);
             if (k > 0)
@@ -511,9 +512,11 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             total = add_losses(&job->rows, t->begin, t->count, loss[k], total);
             total = end_leaf(&job->rows, t->begin + t->count, end, total);
         }
+        finish_stream(&leaving);
         if (job->grad)
-            write_tiles(job, tile, tiles, e, lines);
+            write_tiles(job, tile, tiles, e, lines, &leaving);
     }
+    finish_stream(&leaving);
     return total;
 }
 
@@ -580,6 +583,13 @@ LANES vd cross_entropy_any_tiles(const cross_entropy_job *job, int64_t begin, in
     if (begin == tiles_end)
         return total;
     return cross_entropy_tiles(job, begin, tiles_end, end, lines, total);
+}
+
+static __attribute__((noinline)) vd cross_entropy_tiles_stored(const cross_entropy_job *job,
+                                                               int64_t begin, int64_t tiles_end,
+                                                               int64_t end)
+{
+    return cross_entropy_any_tiles(job, begin, tiles_end, end, NULL);
 }
 
 /* Only this takes the stack for what is streamed. */
@@ -658,7 +668,7 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
     if (tiles_end > begin && streams(job) && job->grad_stride == job->classes)
         total = cross_entropy_tiles_streamed(job, begin, tiles_end, end);
     else if (tiles_end > begin)
-        total = cross_entropy_any_tiles(job, begin, tiles_end, end, NULL);
+        total = cross_entropy_tiles_stored(job, begin, tiles_end, end);
     if (tiles_end < end)
         cross_entropy_few_rows(job, tiles_end, end, total);
 }

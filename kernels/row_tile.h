@@ -94,22 +94,6 @@ LANES void leave_label_of_row(const row_tile *t, int64_t j, int64_t out_stride)
     store_one(t->out + j * out_stride + t->label[j], t->label_value[j]);
 }
 
-/* The whole lines before element `end` that have not gone on yet; `gone` have. */
-LANES int64_t lines_go_on(const row_tile *t, int64_t gone, int64_t end)
-{
-    for (; gone + BLOCK <= end; gone += BLOCK)
-        vstore_stream(t->past + gone, vload(t->out + gone));
-    return gone;
-}
-
-/* What is no whole line, at either end of n elements. */
-LANES void ends_go_on(const row_tile *t, int64_t gone, int64_t n)
-{
-    const int64_t unaligned = before_line(t->past, n);
-    vstore_tail(t->past, unaligned, vload_tail(t->out, unaligned, 0.0f));
-    vstore_tail(t->past + gone, n - gone, vload_tail(t->out + gone, n - gone, 0.0f));
-}
-
 LANES void leave_row_tile(const row_tile *t, int64_t classes, int64_t stride, int64_t out_stride,
                           const int leaving, const int labelled)
 {
@@ -117,8 +101,10 @@ LANES void leave_row_tile(const row_tile *t, int64_t classes, int64_t stride, in
         leave_row(t, j, classes, stride, out_stride, leaving);
     for (int64_t j = 0; t->out && labelled && j < BLOCK; j++)
         leave_label_of_row(t, j, out_stride);
-    if (t->out && t->past)
-        stream_rows(t->out, BLOCK * out_stride, t->past);
+    if (t->out && t->past) {
+        line_stream lines = open_stream(t->out, BLOCK * out_stride, t->past);
+        finish_stream(&lines);
+    }
 }
 
 /* The maxima of sixteen rows from x on, never -0. */
@@ -164,9 +150,11 @@ LANES vf pass_rows_of_tile(const row_tile *before, const row_tile *now, const st
                            int64_t stride, int64_t out_stride, const int leaving, const int labelled,
                            const int streamed)
 {
-    const int64_t width = width_of(classes), n = BLOCK * out_stride;
-    int64_t gone = streamed ? before_line(before->past, n) : 0;
+    const int64_t width = width_of(classes);
+    line_stream leaving_lines = {.n = 0};
     float lanes[BLOCK * BLOCK];
+    if (streamed)
+        leaving_lines = open_stream(before->out, BLOCK * out_stride, before->past);
     for (int64_t j = 0; j < BLOCK; j++) {
         const exp_scale scale = {vset1(now->rounder[j]), vset1(now->floor[j])};
         const storage *x = next + j * stride;
@@ -176,13 +164,13 @@ LANES vf pass_rows_of_tile(const row_tile *before, const row_tile *now, const st
         if (streamed && labelled)
             leave_label_of_row(before, j, out_stride);
         if (streamed) /* a row later: its stores are done by then */
-            gone = lines_go_on(before, gone, j * out_stride);
+            stream_to(&leaving_lines, j * out_stride);
         exponentials_of_row(now->x + j * stride, classes, scale, now->e + j * width);
     }
     for (int64_t j = 0; !streamed && labelled && before->out && j < BLOCK; j++)
         leave_label_of_row(before, j, out_stride);
     if (streamed)
-        ends_go_on(before, lines_go_on(before, gone, n), n);
+        finish_stream(&leaving_lines);
     return vadd(vmax_across_rows(lanes), vset1(0.0f));
 }
 

@@ -347,6 +347,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     _Alignas(LINE) float scratch[SHORT_SCRATCH];
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
     forward_tile tile[MAX_TILES];
+    line_stream leaving = {.n = 0}; /* of the tiles before */
     if (what != LOG_SUM_EXP && stay_rows(end - begin, classes)) {
         const int64_t whole = begin + ((end - begin) & -BLOCK);
         forward_row_tiles(job, begin, whole, streamed ? lines : NULL, what, rows);
@@ -364,7 +365,9 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
         }
         for (int64_t k = 0; k < tiles; k++)
             exp_tile(x + k * size, e + k * size, classes, tile[k].n,
-                     tile_ahead(input_row(job, first + k * BLOCK), job->input_stride, most));
+                     tile_ahead(input_row(job, first + k * BLOCK), job->input_stride, most),
+                     streamed && what == SOFTMAX ? &leaving : NULL);
+        finish_stream(&leaving);
         for (int64_t k = 0; k < tiles; k++) {
             sum_forward_tile(x + k * size, e + k * size, classes, what, tile + k);
             irregular |= forward_is_irregular(tile + k);
@@ -381,8 +384,11 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
                                smaller(last - first - k * BLOCK, BLOCK), classes,
                                out + k * BLOCK * stride, stride, what);
         if (streamed)
-            stream_rows(lines, (last - first) * stride, to);
+            leaving = open_stream(lines, (last - first) * stride, to);
+        if (what != SOFTMAX) /* `lines` are where exponentials will be */
+            finish_stream(&leaving);
     }
+    finish_stream(&leaving);
     if (streamed)
         vstream_fence();
     if (begin < end)

@@ -84,21 +84,30 @@ LANES const void *tile_ahead(const storage *x, int64_t stride, int64_t tiles)
     return (const void *)((uintptr_t)x + (size_t)(tiles * BLOCK * stride) * sizeof *x);
 }
 
-/* e = exp(x) / 2^n; e may be x. Meanwhile, of what will be read at `ahead`, a block is fetched for each
- * class. */
-LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const void *ahead)
+LANES const void *block_ahead(const void *ahead, int64_t block)
+{
+    return (const void *)((uintptr_t)ahead + (size_t)(block * BLOCK) * sizeof(storage));
+}
+
+/* e = exp(x) / 2^n; e may be x. Meanwhile, for each class, a block is fetched of what will be read at
+ * `ahead`, and one goes on of what leaves past the caches, if `lines` are given. */
+LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const void *ahead,
+                          line_stream *lines)
 {
     const exp_scale scale = {vsub(vset1(ROUNDER + 126.0f), n),
                              vmul(vsub(n, vset1(126.0f)), vset1(LN2))};
     vf v[BLOCKS_IN_FLIGHT];
     int64_t c = 0;
     for (; c + BLOCKS_IN_FLIGHT <= classes; c += BLOCKS_IN_FLIGHT) {
-        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vprefetch((const void *)((uintptr_t)ahead + (size_t)((c + k) * BLOCK) * sizeof(storage)));
+        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vprefetch(block_ahead(ahead, c + k));
+        if (lines)
+            stream_to(lines, lines->gone + BLOCKS_IN_FLIGHT * BLOCK);
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) v[k] = vload_f32(x + (c + k) * BLOCK);
         vexp_scaled(v, v, BLOCKS_IN_FLIGHT, scale);
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(e + (c + k) * BLOCK, v[k]);
     }
     for (; c < classes; c++) {
+        vprefetch(block_ahead(ahead, c));
         v[0] = vload_f32(x + c * BLOCK);
         vexp_scaled(v, v, 1, scale);
         vstore_f32(e + c * BLOCK, v[0]);

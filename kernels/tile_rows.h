@@ -227,14 +227,34 @@ LANES void store_rows(float *tile, tile_output o, int64_t count, int64_t classes
     }
 }
 
-/* Rows that leave past the caches are laid out one after the other first, in `rows`: n elements, which go
- * to `out`, a line at a time. */
-LANES void stream_rows(const storage *rows, int64_t n, storage *out)
+/* Rows that leave past the caches are laid out one after the other first, and go on line by line beside
+ * other work: at once, they would be waited for. */
+typedef struct line_stream {
+    const storage *rows;
+    storage *out;
+    int64_t gone, n; /* elements */
+} line_stream;
+
+LANES line_stream open_stream(const storage *rows, int64_t n, storage *out)
 {
-    const int64_t unaligned = before_line(out, n);
-    vstore_tail(out, unaligned, vload_tail(rows, unaligned, 0.0f));
-    for (int64_t i = unaligned; i < n; i += BLOCK)
-        store_block(out + i, n - i, vload_tail(rows + i, n - i, 0.0f), 1);
+    return (line_stream){rows, out, before_line(out, n), n};
+}
+
+/* The whole lines before element `end`. */
+LANES void stream_to(line_stream *s, int64_t end)
+{
+    for (end = smaller(end, s->n); s->gone + BLOCK <= end; s->gone += BLOCK)
+        vstore_stream(s->out + s->gone, vload(s->rows + s->gone));
+}
+
+/* The others, and what is no whole line at either end. */
+LANES void finish_stream(line_stream *s)
+{
+    const int64_t unaligned = before_line(s->out, s->n);
+    stream_to(s, s->n);
+    vstore_tail(s->out, unaligned, vload_tail(s->rows, unaligned, 0.0f));
+    vstore_tail(s->out + s->gone, s->n - s->gone, vload_tail(s->rows + s->gone, s->n - s->gone, 0.0f));
+    s->n = s->gone = 0;
 }
 
 #endif
