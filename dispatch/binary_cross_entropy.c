@@ -1,17 +1,32 @@
 /* SPDX-License-Identifier: MIT */
-#include "loss.h"
+#include "few_rows.h"
 
 DEFINE_LAYOUT(layout, "struct_size", ballast_binary_cross_entropy_args, BALLAST_BINARY_CROSS_ENTROPY_ARGS,
               class_weight);
+
+static inline loss loss_of(const ballast_binary_cross_entropy_args *a)
+{
+    return (loss){.kind = BINARY_CROSS_ENTROPY, SHARED_BY_SIGMOID(a), WITHOUT_FOCUS};
+}
 
 static ballast_status prepare(arguments *in, const void *args, plan *p, int variant)
 {
     ballast_binary_cross_entropy_args room;
 
     (void)variant;
-    const ballast_binary_cross_entropy_args *a = ballast__read_struct(in, &layout, args, &room);
-    const loss l = {.kind = BINARY_CROSS_ENTROPY, SHARED_BY_SIGMOID(a), WITHOUT_FOCUS};
+    const loss l = loss_of(ballast__read_struct(in, &layout, args, &room));
     return ballast__prepare_loss(in, &l, p);
 }
 
-DEFINE_OPERATION(binary_cross_entropy, ballast_binary_cross_entropy_args, prepare, 0, NULL)
+static bool at_once(const void *args, const ballast_exec *exec)
+{
+    const ballast_binary_cross_entropy_args *a = args;
+    const ballast_implementation *implementation = ballast__serial_implementation(exec);
+
+    if (!implementation || !a || a->struct_size != sizeof *a)
+        return false;
+    const loss l = loss_of(a);
+    return ballast__few_rows_at_once(&l, implementation, TUNE_BINARY_CROSS_ENTROPY);
+}
+
+DEFINE_OPERATION(binary_cross_entropy, ballast_binary_cross_entropy_args, prepare, 0, at_once)

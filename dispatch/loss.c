@@ -182,42 +182,20 @@ static void plan_cross_entropy(plan *p, const loss *l, const kernel_table *kerne
 
     p->rows = cross_entropy_rows;
     p->kernel.cross_entropy = rows ? kernels->cross_entropy : kernels->cross_entropy_planes;
-    ballast__set_cross_entropy(job, l, p->denominator, p->row_step, kernels);
-    job->beyond_cache = p->tuning.streams;
+    ballast__set_cross_entropy(job, l, p->denominator, p->row_step, kernels, p->tuning);
+    job->logits_class_stride = x->class_stride;
+    job->grad_class_stride = grad->class_stride;
+    job->inner = x->inner;
     if (rows)
         ballast__plan_sharing(p, &kernels->shared_cross_entropy, job->classes, grad->data != NULL);
 }
 
-static enum target_kind target_kind_of(const loss *l)
-{
-    if (ballast__has_labels(l))
-        return TARGET_LABEL;
-    return l->targets->dtype == BALLAST_U8 ? TARGET_U8 : TARGET_DENSE;
-}
-
 static void plan_sigmoid(plan *p, const loss *l, const kernel_table *kernels)
 {
-    const bool alpha = l->kind == SIGMOID_FOCAL && l->alpha >= 0.0;
-    sigmoid_job *job = &p->job.sigmoid;
-
     p->rows = sigmoid_rows;
     p->kernel.sigmoid = l->kind == SIGMOID_FOCAL ? kernels->sigmoid_focal
                                                  : kernels->binary_cross_entropy;
-    ballast__set_rows(&job->rows, l, p->denominator, p->row_step);
-    job->logits = l->logits->data;
-    job->logits_stride = l->logits->outer_stride;
-    job->target_kind = target_kind_of(l);
-    job->targets = l->targets->data;
-    job->targets_stride = l->targets->outer_stride;
-    job->element_loss = l->element_loss->data;
-    job->element_loss_stride = l->element_loss->outer_stride;
-    job->grad = l->grad->data;
-    job->grad_stride = l->grad->outer_stride;
-    job->classes = l->logits->classes;
-    job->format = kernels->format;
-    job->gamma = l->gamma;
-    job->alpha_positive = alpha ? l->alpha : 1.0;
-    job->alpha_negative = alpha ? 1.0 - l->alpha : 1.0;
+    ballast__set_sigmoid(&p->job.sigmoid, l, p->denominator, p->row_step, kernels);
 }
 
 /* Loss and gradient. */

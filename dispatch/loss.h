@@ -115,21 +115,50 @@ static inline void ballast__set_rows(row_terms *r, const loss *l, double denomin
     r->leaf_rows = leaf_rows;
 }
 
-/* All but beyond_cache. */
+/* All but what only planes have. */
 static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss *l,
                                               double denominator, int64_t leaf_rows,
-                                              const kernel_table *kernels)
+                                              const kernel_table *kernels, tuning tuned)
 {
     ballast__set_rows(&job->rows, l, denominator, leaf_rows);
     job->logits = l->logits->data;
     job->logits_stride = l->logits->outer_stride;
-    job->logits_class_stride = l->logits->class_stride;
     job->grad = l->grad->data;
     job->grad_stride = l->grad->outer_stride;
-    job->grad_class_stride = l->grad->class_stride;
     job->classes = l->logits->classes;
-    job->inner = l->logits->inner;
     job->format = kernels->format;
+    job->beyond_cache = tuned.streams;
+    job->tile_classes = ballast__tile_classes(tuned, kernels->tile_classes);
+    job->kept_chunks = ballast__kept_chunks(tuned);
+}
+
+static inline enum target_kind ballast__target_kind(const loss *l)
+{
+    if (ballast__has_labels(l))
+        return TARGET_LABEL;
+    return l->targets->dtype == BALLAST_U8 ? TARGET_U8 : TARGET_DENSE;
+}
+
+static inline void ballast__set_sigmoid(sigmoid_job *job, const loss *l, double denominator,
+                                        int64_t leaf_rows, const kernel_table *kernels)
+{
+    const bool alpha = l->kind == SIGMOID_FOCAL && l->alpha >= 0.0;
+
+    ballast__set_rows(&job->rows, l, denominator, leaf_rows);
+    job->logits = l->logits->data;
+    job->logits_stride = l->logits->outer_stride;
+    job->target_kind = ballast__target_kind(l);
+    job->targets = l->targets->data;
+    job->targets_stride = l->targets->outer_stride;
+    job->element_loss = l->element_loss->data;
+    job->element_loss_stride = l->element_loss->outer_stride;
+    job->grad = l->grad->data;
+    job->grad_stride = l->grad->outer_stride;
+    job->classes = l->logits->classes;
+    job->format = kernels->format;
+    job->gamma = l->gamma;
+    job->alpha_positive = alpha ? l->alpha : 1.0;
+    job->alpha_negative = alpha ? 1.0 - l->alpha : 1.0;
 }
 
 /* Checks everything, sums the weights, fills the plan. */

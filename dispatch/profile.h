@@ -22,7 +22,7 @@
 #include "tuning.h"
 
 enum {
-    PROFILE_CHOICES = 1024, /* lines of choices at most */
+    PROFILE_CHOICES = 2048, /* lines of choices at most */
     PROFILE_BYTES = 176 * PROFILE_CHOICES + 1024,
     PROFILE_REASON = 512,
     MACHINE_TEXT = 128

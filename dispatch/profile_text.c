@@ -338,7 +338,7 @@ static void take_choice_line(parser *p, unsigned isas, profile *out)
         if (is_same(&out->lines[i].chosen, &line.chosen))
             expected(p, "choice", "one that no line before has made");
     if (out->count == PROFILE_CHOICES)
-        expected(p, "choice", "no more choices than 1024");
+        expected(p, "choice", "no more choices than 2048");
     end_line(p, "end");
     if (good(p))
         out->lines[out->count++] = line;

@@ -1,18 +1,32 @@
 /* SPDX-License-Identifier: MIT */
-#include "loss.h"
+#include "few_rows.h"
 
 DEFINE_LAYOUT(layout, "struct_size", ballast_sigmoid_focal_args, BALLAST_SIGMOID_FOCAL_ARGS,
               alpha);
+
+static inline loss loss_of(const ballast_sigmoid_focal_args *a)
+{
+    return (loss){.kind = SIGMOID_FOCAL, SHARED_BY_SIGMOID(a), .alpha = a->alpha, .gamma = a->gamma};
+}
 
 static ballast_status prepare(arguments *in, const void *args, plan *p, int variant)
 {
     ballast_sigmoid_focal_args room;
 
     (void)variant;
-    const ballast_sigmoid_focal_args *a = ballast__read_struct(in, &layout, args, &room);
-    const loss l = {
-        .kind = SIGMOID_FOCAL, SHARED_BY_SIGMOID(a), .alpha = a->alpha, .gamma = a->gamma};
+    const loss l = loss_of(ballast__read_struct(in, &layout, args, &room));
     return ballast__prepare_loss(in, &l, p);
 }
 
-DEFINE_OPERATION(sigmoid_focal, ballast_sigmoid_focal_args, prepare, 0, NULL)
+static bool at_once(const void *args, const ballast_exec *exec)
+{
+    const ballast_sigmoid_focal_args *a = args;
+    const ballast_implementation *implementation = ballast__serial_implementation(exec);
+
+    if (!implementation || !a || a->struct_size != sizeof *a)
+        return false;
+    const loss l = loss_of(a);
+    return ballast__few_rows_at_once(&l, implementation, TUNE_SIGMOID_FOCAL);
+}
+
+DEFINE_OPERATION(sigmoid_focal, ballast_sigmoid_focal_args, prepare, 0, at_once)

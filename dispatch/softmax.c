@@ -14,25 +14,34 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
     p->kernel.softmax(&p->job.softmax, begin, end);
 }
 
+/* All but what only planes have. */
+static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
+                           const ballast_tensor *output, const kernel_table *kernels,
+                           int64_t tile_classes, tuning tuned)
+{
+    job->input = input->data;
+    job->input_stride = input->outer_stride;
+    job->output = output->data;
+    job->output_stride = output->outer_stride;
+    job->classes = input->classes;
+    job->format = kernels->format;
+    job->beyond_cache = tuned.streams;
+    job->tile_classes = ballast__tile_classes(tuned, tile_classes);
+    job->kept_chunks = ballast__kept_chunks(tuned);
+}
+
 static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,
-                         const ballast_tensor *output, const kernel_table *kernels)
+                         const ballast_tensor *output, const kernel_table *kernels,
+                         int64_t tile_classes)
 {
     const row_cost cost = {20.0, 1.6};
 
     ballast__plan_rows(p, in, ballast__row_count(input), input->classes, cost);
     p->rows = softmax_rows;
-    p->job.softmax = (softmax_job){
-        .input = input->data,
-        .input_stride = input->outer_stride,
-        .input_class_stride = input->class_stride,
-        .output = output->data,
-        .output_stride = output->outer_stride,
-        .output_class_stride = output->class_stride,
-        .classes = input->classes,
-        .inner = input->inner,
-        .format = kernels->format,
-        .beyond_cache = in->tuning.streams,
-    };
+    set_job(&p->job.softmax, input, output, kernels, tile_classes, in->tuning);
+    p->job.softmax.input_class_stride = input->class_stride;
+    p->job.softmax.output_class_stride = output->class_stride;
+    p->job.softmax.inner = input->inner;
 }
 
 DEFINE_LAYOUT(softmax_layout, "struct_size", ballast_softmax_args, BALLAST_SOFTMAX_ARGS, output);
@@ -78,14 +87,43 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
                   ballast__row_count(input), input->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, in, input, &a->output, kernels);
+        plan_softmax(p, in, input, &a->output, kernels, kernels->tile_classes);
         choose_kernel(p, kernels, variant, a);
     }
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(softmax, ballast_softmax_args, prepare_softmax, SOFTMAX, NULL)
-DEFINE_OPERATION(log_softmax, ballast_softmax_args, prepare_softmax, LOG_SOFTMAX, NULL)
+/* Of one thread, a plan is no more than the call. */
+static inline bool at_once(const void *args, const ballast_exec *exec, const int variant)
+{
+    const ballast_softmax_args *a = args;
+    const ballast_implementation *implementation = ballast__serial_implementation(exec);
+
+    if (!implementation || !a || a->struct_size != sizeof *a || !is_plain(a))
+        return false;
+    const tuning tuned = ballast__tuning_of(variant == SOFTMAX ? TUNE_SOFTMAX : TUNE_LOG_SOFTMAX,
+                                            BALLAST_F32, a->input.outer, a->input.classes);
+    if (tuned.word != 0) /* a profile says how */
+        return false;
+    const kernel_table *kernels = implementation->f32;
+    softmax_job job;
+    set_job(&job, &a->input, &a->output, kernels, kernels->tile_classes, tuned);
+    (variant == SOFTMAX ? kernels->softmax : kernels->log_softmax)(&job, 0, a->input.outer);
+    return true;
+}
+
+static bool softmax_at_once(const void *args, const ballast_exec *exec)
+{
+    return at_once(args, exec, SOFTMAX);
+}
+
+static bool log_softmax_at_once(const void *args, const ballast_exec *exec)
+{
+    return at_once(args, exec, LOG_SOFTMAX);
+}
+
+DEFINE_OPERATION(softmax, ballast_softmax_args, prepare_softmax, SOFTMAX, softmax_at_once)
+DEFINE_OPERATION(log_softmax, ballast_softmax_args, prepare_softmax, LOG_SOFTMAX, log_softmax_at_once)
 
 /* ---- Log-sum-exp ----------------------------------------------------------------------------- */
 
@@ -108,7 +146,7 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     if (in->fault.status == BALLAST_OK) {
         const ballast_tensor output = {.data = a->output};
 
-        plan_softmax(p, in, input, &output, kernels);
+        plan_softmax(p, in, input, &output, kernels, kernels->log_sum_exp_tile_classes);
         p->kernel.softmax = kernels->log_sum_exp_planes;
         if (ballast__has_rows(input->classes, input->inner, input->class_stride)) {
             p->kernel.softmax = kernels->log_sum_exp;
@@ -118,7 +156,37 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     return ballast__report(in, a->error);
 }
 
-DEFINE_OPERATION(log_sum_exp, ballast_log_sum_exp_args, prepare_log_sum_exp, 0, NULL)
+static bool is_plain_log_sum_exp(const ballast_log_sum_exp_args *a)
+{
+    const byte_range output =
+        ballast__bytes(a->output, (size_t)a->input.outer * sizeof(float));
+    byte_range input;
+
+    return a->input.dtype == BALLAST_F32 && a->output &&
+           ballast__is_plain(&a->input, sizeof(float), &input) &&
+           ballast__is_plain_range(output, sizeof(float)) && ballast__are_apart(output, input);
+}
+
+static bool log_sum_exp_at_once(const void *args, const ballast_exec *exec)
+{
+    const ballast_log_sum_exp_args *a = args;
+    const ballast_implementation *implementation = ballast__serial_implementation(exec);
+
+    if (!implementation || !a || a->struct_size != sizeof *a || !is_plain_log_sum_exp(a))
+        return false;
+    const tuning tuned =
+        ballast__tuning_of(TUNE_LOG_SUM_EXP, BALLAST_F32, a->input.outer, a->input.classes);
+    if (tuned.word != 0)
+        return false;
+    const ballast_tensor output = {.data = a->output};
+    const kernel_table *kernels = implementation->f32;
+    softmax_job job;
+    set_job(&job, &a->input, &output, kernels, kernels->log_sum_exp_tile_classes, tuned);
+    kernels->log_sum_exp(&job, 0, a->input.outer);
+    return true;
+}
+
+DEFINE_OPERATION(log_sum_exp, ballast_log_sum_exp_args, prepare_log_sum_exp, 0, log_sum_exp_at_once)
 
 /* ---- Backward -------------------------------------------------------------------------------- */
 

@@ -4,6 +4,8 @@
  * one of them once, so that it needs no lock, and nothing has to outlive it. */
 #include "tuning.h"
 
+#include "../kernels/kernels.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +107,19 @@ static const candidate least_shared_chunks[] = {
     LAST,
 };
 
+/* No bit: short rows are computed sixteen at once, or one after the other as long ones are, to the
+ * same sum. The default is that of the kernels, measured for each ISA. */
+static const candidate tile_classes[] = {
+    {"default", 0}, {"none", -1},  NUMBER(32),  NUMBER(48),  NUMBER(64), NUMBER(96),
+    NUMBER(128),    NUMBER(160),   NUMBER(192), NUMBER(224), NUMBER(255), LAST,
+};
+
+/* No bit: an exponential computed again is the same. By default they wait where the output will be, as
+ * far as can be, but where it is streamed and an ISA computes fast: it is written twice then. */
+static const candidate kept_chunks[] = {
+    {"default", 0}, {"none", 1}, NUMBER(8), NUMBER(16), NUMBER(32), NUMBER(64), NUMBER(128), LAST,
+};
+
 static const struct {
     const char *name;
     const candidate *candidates;
@@ -114,6 +129,8 @@ static const struct {
     [CHOOSE_TASK] = {"task_cycles", task_cycles},
     [CHOOSE_TASKS] = {"tasks_per_thread", tasks_per_thread},
     [CHOOSE_SHARE] = {"share_from_chunks", least_shared_chunks},
+    [CHOOSE_TILES] = {"tile_classes", tile_classes},
+    [CHOOSE_KEPT] = {"kept_chunks", kept_chunks},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -121,7 +138,7 @@ _Static_assert(COUNT(operations) == TUNED_OPERATIONS, "every operation has a nam
 _Static_assert(COUNT(choices) == CHOICES && CHOICES * CHOICE_BITS <= 32, "choices fit in a word");
 #define FITS(candidates) (COUNT(candidates) - 1 <= (size_t)1 << CHOICE_BITS)
 _Static_assert(FITS(isas) && FITS(stream_bytes) && FITS(task_cycles) && FITS(tasks_per_thread) &&
-                   FITS(least_shared_chunks), "and so do candidates");
+                   FITS(least_shared_chunks) && FITS(tile_classes) && FITS(kept_chunks), "and so do candidates");
 
 /* ---- The data, by number --------------------------------------------------------------------- */
 

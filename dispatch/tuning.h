@@ -35,6 +35,8 @@ typedef enum choice_kind {
     CHOOSE_TASK,   /* cycles that a task takes at least */
     CHOOSE_TASKS,  /* tasks a thread at most */
     CHOOSE_SHARE,  /* rows of fewer chunks are not shared between threads */
+    CHOOSE_TILES,  /* rows of more classes do not go sixteen at once */
+    CHOOSE_KEPT,   /* rows of more chunks compute their exponentials twice */
     CHOICES
 } choice_kind;
 
@@ -57,6 +59,20 @@ tuning ballast__tuning_of(tuned_operation operation, ballast_dtype dtype, int64_
 
 /* Not for CHOOSE_STREAM. */
 int64_t ballast__chosen(tuning t, choice_kind which);
+
+/* The widest rows that go sixteen at once: those of CHOOSE_TILES, or of the kernels. */
+static inline int64_t ballast__tile_classes(tuning t, int64_t of_kernels)
+{
+    const int64_t chosen = t.word == 0 ? 0 : ballast__chosen(t, CHOOSE_TILES);
+
+    return chosen == 0 ? of_kernels : chosen;
+}
+
+/* For jobs: 0 is what suits the kernels. */
+static inline int64_t ballast__kept_chunks(tuning t)
+{
+    return t.word == 0 ? 0 : ballast__chosen(t, CHOOSE_KEPT);
+}
 
 /* At first use, before anything else here: the sizes of the caches decide. */
 void ballast__tuning_begin(const ballast__cpu *cpu);

@@ -16,11 +16,12 @@ LANES void soft_terms(const tile *t, int out, int width)
     FOR_TILE(b, t, width) {
         vf x[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT];
         vf loss[BLOCKS_IN_FLIGHT], grad[BLOCKS_IN_FLIGHT];
-        load_elements(t, SOFT, b, width, x, target);
+        load_blocks(t->x, b, width, x);
+        load_blocks(t->targets, b, width, target);
         load_blocks(t->scratch->e, b, width, e);
         if (out & OUT_GRAD)
             FOR_BLOCKS(k, width) {
-                const vf scale = scale_of(t, 0, SOFT, target[k], b + k);
+                const vf scale = vload_f32(t->scale_negative + (b + k) * t->scale_step);
                 const vf up = vsign_select(x[k], e[k], one), down = vsign_select(x[k], one, e[k]);
                 const vf both = vfnma(target[k], down, vfnma(target[k], up, up));
                 grad[k] = vdiv(vfma(both, scale, zero), vadd(one, e[k]));

@@ -86,7 +86,7 @@ LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int6
     const row_factors w = row_factors_of(&job->rows, i, label);
     /* read first: the gradient may be the logits */
     const float label_logit = read_element(job->format, x, label);
-    float *kept = leaving ? kept_in(job->format, grad, classes) : NULL;
+    float *kept = leaving ? kept_in(job->format, grad, classes, job->kept_chunks, streamed) : NULL;
     const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed);
     if (row_is_special(row)) {
         set_special(pending, j, w.loss);
@@ -440,9 +440,9 @@ static __attribute__((noinline)) void write_tile(const cross_entropy_tile *t, fl
 }
 
 /* The gradients of tiles that follow each other. `lines` has room for them where they are contiguous and
- * streamed, and is NULL elsewhere. */
+ * streamed, and is NULL elsewhere; those that leave from there meanwhile must be gone. */
 LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *tile, int64_t tiles,
-                       float *e, storage *lines)
+                       float *e, storage *lines, line_stream *leaving)
 {
     const int64_t classes = job->classes, stride = job->grad_stride, last = tiles - 1;
     const int64_t rows = tile[last].begin + tile[last].count - tile->begin;
@@ -455,20 +455,29 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
         if (!tile[k].irregular)
             write_tile(tile + k, e + k * classes * BLOCK, classes, out + k * BLOCK * stride, stride);
     if (lines)
-        stream_rows(lines, rows * classes, grad);
+        *leaving = open_stream(lines, rows * classes, grad);
+}
+
+/* The lines that a tile's gradients go to, if rows are contiguous, are fetched before they are stored. */
+LANES void fetch_gradients(storage *grad, int64_t classes)
+{
+    for (int64_t c = 0; c < classes; c++)
+        vprefetch_write((void *)((uintptr_t)grad + (size_t)(c * BLOCK) * sizeof *grad));
 }
 
 /* Rows [begin, tiles_end), begin at a multiple of BLOCK in a leaf. Tiles go side by side through each
- * step, over the ends of leaves, for a step of one tile is latency bound. Gradients are written last,
- * for they may lie over logits that an irregular tile reads again. `lines` as for write_tiles(). */
-static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin,
-                                                        int64_t tiles_end, int64_t end,
-                                                        storage *lines, vd total)
+ * step, over the ends of leaves, for a step of one tile is latency bound. Two steps share a loop where one
+ * is bound by arithmetic and the other by stores, or by divisions: it is a tile behind, so that it waits
+ * for nothing. Gradients are written last, for they may lie over logits that an irregular tile reads
+ * again. `lines` as for write_tiles(). */
+LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_t tiles_end, int64_t end,
+                             storage *lines, vd total)
 {
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
-    float e[TILE_CLASSES * BLOCK];
+    _Alignas(LINE) float e[TILE_FLOATS];
     cross_entropy_tile tile[MAX_TILES];
     vf loss[MAX_TILES];
+    line_stream leaving = {.n = 0}; /* of the tiles before */
     while (begin < tiles_end) {
         int64_t tiles = 0;
         for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
@@ -480,15 +489,22 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             t->max = load_rows(logits_of(job, begin), job->logits_stride, t->count, classes, x);
             t->n = exponents_of(t->max);
         }
-        for (int64_t k = 0; k < tiles; k++)
-            exp_tile(e + k * size, e + k * size, classes, tile[k].n,
-                     tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most));
-        for (int64_t k = 0; k < tiles; k++)
-            leave_out(e + k * size, tile[k].label, tile[k].label_term);
-        for (int64_t k = 0; k < tiles; k++)
-            sum_tile(e + k * size, classes, tile[k].sum);
-        for (int64_t k = 0; k < tiles; k++)
-            scale_rows(tile + k);
+        for (int64_t k = 0; k <= tiles; k++) {
+            if (k < tiles)
+                exp_tile(e + k * size, e + k * size, classes, tile[k].n,
+                         tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most),
+                         lines ? &leaving : NULL);
+            if (k < tiles && job->grad && !lines)
+                fetch_gradients(grad_of(job, tile[k].begin), classes);
+            if (k > 0)
+                leave_out(e + (k - 1) * size, tile[k - 1].label, tile[k - 1].label_term);
+        }
+        for (int64_t k = 0; k <= tiles; k++) {
+            if (k < tiles)
+                sum_exponentials(e + k * size, classes, tile[k].sum);
+            if (k > 0)
+                scale_rows(tile + k - 1);
+        }
         for (int64_t k = 0; k < tiles; k++)
             loss[k] = losses_of_tile(job, tile + k);
         for (int64_t k = 0; k < tiles; k++) { /* after the calls above: `total` stays in registers */
@@ -496,24 +512,12 @@ static __attribute__((noinline)) vd cross_entropy_tiles(const cross_entropy_job 
             total = add_losses(&job->rows, t->begin, t->count, loss[k], total);
             total = end_leaf(&job->rows, t->begin + t->count, end, total);
         }
+        finish_stream(&leaving);
         if (job->grad)
-            write_tiles(job, tile, tiles, e, lines);
+            write_tiles(job, tile, tiles, e, lines, &leaving);
     }
+    finish_stream(&leaving);
     return total;
-}
-
-/* What is left to do when a tile's rows have gone. */
-LANES void end_row_tile(const cross_entropy_job *job, row_tile *r, const cross_entropy_tile *t,
-                        storage *lines)
-{
-    const int64_t stride = job->grad_stride;
-    storage *out = r->out;
-    if (!out)
-        return;
-    for (int j = 0; j < BLOCK; j++, out += stride)
-        store_one(out + t->label[j], t->label_gradient[j]);
-    if (lines)
-        stream_rows(lines, BLOCK * stride, grad_of(job, t->begin));
 }
 
 /* Out of line: it needs the registers. */
@@ -522,7 +526,7 @@ static __attribute__((noinline)) vf pass_cross_entropy(const row_tile *before, c
                                                        const cross_entropy_job *job)
 {
     return pass_row_tile(before, now, next, job->classes, job->logits_stride, job->grad_stride,
-                         SCALED);
+                         SCALED, 1);
 }
 
 /* Rows [begin, tiles_end), whole tiles that stay rows; all else is as in cross_entropy_tiles(). */
@@ -550,19 +554,19 @@ static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_
         weigh_rows(&job->rows, t);
         set_reference(r, logits_of(job, i), t->n);
         max = pass_cross_entropy(row + !k, r, logits_of(job, next), job);
-        end_row_tile(job, row + !k, tile + !k, lines);
         leave_out_of_rows(r->e, classes, t->label, t->label_term);
         sum_row_tile(r->e, classes, t->sum);
         scale_rows(t);
         const vf loss = losses_of_tile(job, t);
         total = add_losses(&job->rows, i, BLOCK, loss, total);
         total = end_leaf(&job->rows, i + BLOCK, end, total);
+        r->past = lines ? grad_of(job, i) : NULL;
+        r->label = t->label;
+        r->label_value = t->label_gradient;
         if (job->grad && !t->irregular)
             set_scaled(r, t->factor, lines ? lines : grad_of(job, i));
-        if (next == i) {
-            leave_row_tile(r, classes, stride, out_stride, SCALED);
-            end_row_tile(job, r, t, lines);
-        }
+        if (next == i)
+            leave_row_tile(r, classes, stride, out_stride, SCALED, 1);
     }
     return total;
 }
@@ -579,6 +583,13 @@ LANES vd cross_entropy_any_tiles(const cross_entropy_job *job, int64_t begin, in
     if (begin == tiles_end)
         return total;
     return cross_entropy_tiles(job, begin, tiles_end, end, lines, total);
+}
+
+static __attribute__((noinline)) vd cross_entropy_tiles_stored(const cross_entropy_job *job,
+                                                               int64_t begin, int64_t tiles_end,
+                                                               int64_t end)
+{
+    return cross_entropy_any_tiles(job, begin, tiles_end, end, NULL);
 }
 
 /* Only this takes the stack for what is streamed. */
@@ -624,7 +635,7 @@ LANES int cross_entropy_block_row(const cross_entropy_job *job, int64_t i)
         return 0;
     float kept[BLOCK];
     const reference ref = {max, exponent_of(max), 0.0f};
-    const vf e = vexp_of_factors(factors, ref.n);
+    const vf e = vexp_of_factors(factors, exponent_bits_of(max));
     vstore_f32(kept, e);
     const row_sum row = {ref, vd_across(vd_widen(vkeep(vmask_without((int)label), e))),
                          (double)kept[label]};
@@ -637,10 +648,11 @@ LANES int cross_entropy_block_row(const cross_entropy_job *job, int64_t i)
         scale_short_row(kept, classes, narrowed(g.h), grad);
         store_one(grad + label, g.label);
     }
-    const vf loss = finish_losses(vset1((float)row.others), vset1((float)row.left_out),
-                                  vset1(w.loss), vset1(ref.n), vset1(ref.shift - label_logit));
-    float row_loss;
-    vstore_n(&row_loss, 1, loss);
+    const vf loss = plain_losses(vset1((float)row.others), vset1((float)row.left_out), vset1(ref.n),
+                                 vset1(ref.shift - label_logit));
+    float row_loss = vlane0(loss);
+    if (w.loss != 1.0f)
+        row_loss = vlane0(weighted_losses(vset1(w.loss), loss));
     if (rows->row_loss)
         ((float *)rows->row_loss)[i] = row_loss;
     if (rows->partial)
@@ -656,7 +668,7 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
     if (tiles_end > begin && streams(job) && job->grad_stride == job->classes)
         total = cross_entropy_tiles_streamed(job, begin, tiles_end, end);
     else if (tiles_end > begin)
-        total = cross_entropy_any_tiles(job, begin, tiles_end, end, NULL);
+        total = cross_entropy_tiles_stored(job, begin, tiles_end, end);
     if (tiles_end < end)
         cross_entropy_few_rows(job, tiles_end, end, total);
 }
@@ -664,13 +676,14 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
 void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const int is_block = job->classes >= 1 && job->classes <= BLOCK;
+    const int in_tiles = go_in_tiles(job->classes, job->tile_classes);
     if (is_block && !job->format && end - begin == 1 && cross_entropy_block_row(job, begin))
         return;
-    if (tiles_of(job->classes) == 0 && go_as_one_chunk_rows(end - begin, job->classes))
+    if (!in_tiles && go_as_one_chunk_rows(end - begin, job->classes))
         (job->format ? cross_entropy_staged_one_chunk : cross_entropy_one_chunk)(job, begin, end);
     else if (job->format)
         cross_entropy_staged_rows(job, begin, end);
-    else if (tiles_of(job->classes) == 0)
+    else if (!in_tiles)
         cross_entropy_rows(job, begin, end);
     else
         cross_entropy_short_rows(job, begin, end);

@@ -14,9 +14,9 @@ typedef struct pending_losses {
 /* Below this e_y, others / e_y could overflow. */
 #define SMALLEST_LABEL_TERM 0x1p-90f
 
-/* loss = w log1p(others / e_y); where e_y is tiny, the loss is above 60 and
- * loss = w (n ln 2 + shift - x_y + log S) loses nothing. Error 3 ULP with w = 1. */
-LANES_LARGE vf finish_losses(vf others, vf label_term, vf weight, vf n, vf minus_logit)
+/* loss = log1p(others / e_y); where e_y is tiny, the loss is above 60 and
+ * loss = n ln 2 + shift - x_y + log S loses nothing. Error 3 ULP. */
+LANES_LARGE vf plain_losses(vf others, vf label_term, vf n, vf minus_logit)
 {
     const vf near_loss = vlog1p(vdiv(others, label_term));
     const vm is_near = vle(vset1(SMALLEST_LABEL_TERM), label_term);
@@ -27,7 +27,17 @@ LANES_LARGE vf finish_losses(vf others, vf label_term, vf weight, vf n, vf minus
                                  vfma(n, vset1(LN2_LOW), log_sum));
         loss = vselect(vmask_or(is_near, vnan(others)), near_loss, far_loss);
     }
+    return loss;
+}
+
+LANES_LARGE vf weighted_losses(vf weight, vf loss)
+{
     return vcanonical(vmul(weight, vmin(limit_for_weight(weight), loss)));
+}
+
+LANES vf finish_losses(vf others, vf label_term, vf weight, vf n, vf minus_logit)
+{
+    return weighted_losses(weight, plain_losses(others, label_term, n, minus_logit));
 }
 
 LANES vf finish_pending(const pending_losses *p)

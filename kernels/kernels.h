@@ -30,6 +30,9 @@ typedef struct storage_format {
     void (*narrow_numbers)(const float *from, int64_t n, uint16_t *to);
 } storage_format;
 
+/* A chunk: what is summed of a long row at once. Of so many, a row's references have room on the stack. */
+enum { CHUNK = 2048, MOST_KEPT_CHUNKS = 128 };
+
 /* Softmax, log-softmax (output a matrix) and log-sum-exp (output one value per row). */
 typedef struct softmax_job {
     const void *input;
@@ -38,7 +41,11 @@ typedef struct softmax_job {
     int64_t output_stride, output_class_stride;
     int64_t classes, inner;
     const storage_format *format;
-    int beyond_cache; /* the problem is too large for the caches: stream what is written */
+    int beyond_cache;     /* the problem is too large for the caches: stream what is written */
+    int64_t tile_classes; /* rows of at most so many classes go sixteen at once, if they can */
+    /* Long rows of so many chunks keep their exponentials where the output will be, those of more, and of
+     * more than MOST_KEPT_CHUNKS, compute them twice. 0: what suits the ISA. */
+    int64_t kept_chunks;
 } softmax_job;
 
 /* Backward of softmax and log-softmax. */
@@ -77,7 +84,8 @@ typedef struct cross_entropy_job {
     int64_t grad_stride, grad_class_stride;
     int64_t classes, inner;
     const storage_format *format;
-    int beyond_cache; /* as in softmax_job */
+    int beyond_cache; /* as in softmax_job, like */
+    int64_t tile_classes, kept_chunks;
 } cross_entropy_job;
 
 enum target_kind {
@@ -125,7 +133,7 @@ typedef struct reduce_job {
  *   outputs  what depends on the row's sum.
  * Chunks are counted through the rows of the batch. The bits are those of the kernel that computes
  * rows whole. */
-enum { CHUNK = 2048, SHARED_CHUNKS = 256, SHARED_ROWS = 64 };
+enum { SHARED_CHUNKS = 256, SHARED_ROWS = 64 };
 
 /* A row, or a chunk of one: exponentials are relative to exp(shift) 2^n; `left_out` is that of one
  * column, which is not among the others. */
@@ -159,6 +167,9 @@ typedef struct shared_kernel { /* all NULL: rows are not shared */
 
 typedef struct kernel_table {
     const storage_format *format; /* for the jobs */
+    /* For the jobs, too, where nothing else was chosen; of log-sum-exp, of which no rows leave. */
+    int64_t tile_classes, log_sum_exp_tile_classes;
+    int computes_streamed_twice; /* where kept_chunks is 0 */
     void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_sum_exp)(const softmax_job *, int64_t begin, int64_t end);

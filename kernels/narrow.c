@@ -166,7 +166,8 @@ static __attribute__((noinline)) void forward_by_batches(const softmax_job *job,
                                     .output = to_matrix ? x : (float *)job->output + i,
                                     .output_stride = b.stride,
                                     .classes = job->classes,
-                                    .inner = 1};
+                                    .inner = 1,
+                                    .tile_classes = job->tile_classes};
         read_batch(&in, &b, x);
         kernel(&staged, 0, b.count);
         if (to_matrix)
@@ -220,7 +221,8 @@ static __attribute__((noinline)) int64_t losses_of_batch(const cross_entropy_job
                                       .grad = job->grad ? x : NULL,
                                       .grad_stride = b.stride,
                                       .classes = job->classes,
-                                      .inner = 1};
+                                      .inner = 1,
+                                      .tile_classes = job->tile_classes};
     read_batch(logits, &b, x);
     KERNEL(cross_entropy)(&staged, 0, b.count);
     if (job->grad)
@@ -419,6 +421,8 @@ DEFINE_BACKWARD(log_softmax_backward_planes, tensors_of_planes, 1)
                                                  numbers_to_##type};                              \
     const kernel_table PASTE(ballast__kernels_##type, ISA_SUFFIX) = {                             \
         .format = &format_##type,                                                                 \
+        .tile_classes = WIDEST_TILE,                                                              \
+        .log_sum_exp_tile_classes = TILE_CLASSES,                                                 \
         .softmax = softmax,                                                                       \
         .log_softmax = log_softmax,                                                               \
         .log_sum_exp = log_sum_exp,                                                               \

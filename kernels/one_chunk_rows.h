@@ -46,7 +46,7 @@ typedef struct one_chunk_rows {
     const storage_format *format;
     row_stage *stage;
     int newest; /* what is in stage->in[newest] was widened last */
-    void *place, *next_place; /* of the row that leaves, and of the one that was taken in last */
+    void *next_place; /* of the row that was taken in last */
 } one_chunk_rows;
 
 /* scratch: 2 * CHUNK floats on a LINE. `format` and `stage`: of rows of 16 bits. */
@@ -86,15 +86,8 @@ LANES const storage *row_in_f32(one_chunk_rows *r, const void *x, const int stag
 LANES void row_has_left(one_chunk_rows *r, const int leaving, const int staged)
 {
     if (leaving && staged && r->format && r->leaves.n > 0)
-        put_in_place(r->format, &r->leaves, r->place, leaving);
+        put_in_place(r->format, &r->leaves, leaving);
     r->leaves.n = 0;
-}
-
-/* As add_exponentials(), of a group that was stored a row ago. */
-LANES vs add_kept(vs total, const float *kept)
-{
-    total = vs_add(total, kept, kept + 2 * BLOCK);
-    return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
 }
 
 /* Four rows, a group of each in turn. Returns the sum of the row before. */
@@ -123,18 +116,18 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
                     streamed);
     for (int64_t i = 0; i < whole; i += GROUP) {
-        total = add_kept(total, added + i);
+        total = add_exponentials(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
         if (narrow)
-            prefetch_narrow_group(source, place, i);
+            prefetch_narrow_group((const uint16_t *)source + PREFETCH_AHEAD, place, i);
         else
             prefetch_group(ahead + i);
         max = max_of_group(ahead + i, GROUP, max);
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
-        total = add_kept(total, added + whole);
+        total = add_exponentials(total, added + whole);
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
     if (leaving)
@@ -156,7 +149,7 @@ LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
 {
     vs total = vs_zero();
     for (int64_t i = 0; i < n; i += GROUP)
-        total = add_kept(total, slot + i);
+        total = add_exponentials(total, slot + i);
     return vs_across(total);
 }
 
@@ -204,12 +197,12 @@ row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed, int staged);
 LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, float label_value,
                                   void *out)
 {
-    r->place = out;
     r->leaves = (departure){.e = r->free_slot,
                             .out = r->format ? r->stage->out : out,
                             .n = r->classes,
                             .label = label,
-                            .label_value = label_value};
+                            .label_value = label_value,
+                            .place = r->format ? out : NULL};
     set_scale(&r->leaves, narrowed(h));
 }
 

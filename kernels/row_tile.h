@@ -17,6 +17,9 @@ typedef struct row_tile {
     float *e;                           /* BLOCK rows of width_of(classes), 0 beyond the classes */
     float rounder[BLOCK], floor[BLOCK]; /* of exp_scale */
     storage *out;                       /* NULL: it does not leave */
+    storage *past;                      /* where `out` goes on to, past the caches; NULL: it stays */
+    const int32_t *label;               /* if labelled, the columns that become label_value */
+    const float *label_value;
     float factor[BLOCK], least[BLOCK];  /* SCALED: out = e factor; 0 below `least` */
     float max[BLOCK], rest[BLOCK];      /* SUBTRACTED: out = (x - max) - rest */
 } row_tile;
@@ -86,11 +89,22 @@ LANES void leave_row(const row_tile *t, int64_t j, int64_t classes, int64_t stri
     }
 }
 
+LANES void leave_label_of_row(const row_tile *t, int64_t j, int64_t out_stride)
+{
+    store_one(t->out + j * out_stride + t->label[j], t->label_value[j]);
+}
+
 LANES void leave_row_tile(const row_tile *t, int64_t classes, int64_t stride, int64_t out_stride,
-                          const int leaving)
+                          const int leaving, const int labelled)
 {
     for (int64_t j = 0; t->out && j < BLOCK; j++)
         leave_row(t, j, classes, stride, out_stride, leaving);
+    for (int64_t j = 0; t->out && labelled && j < BLOCK; j++)
+        leave_label_of_row(t, j, out_stride);
+    if (t->out && t->past) {
+        line_stream lines = open_stream(t->out, BLOCK * out_stride, t->past);
+        finish_stream(&lines);
+    }
 }
 
 /* The maxima of sixteen rows from x on, never -0. */
@@ -111,6 +125,7 @@ LANES void open_row_tiles(row_tile *t, float *e, int64_t classes)
     t[0].e = e;
     t[1].e = e + BLOCK * width;
     t[0].out = t[1].out = NULL;
+    t[0].past = t[1].past = NULL;
 }
 
 LANES void set_reference(row_tile *t, const storage *x, vf n)
@@ -129,21 +144,42 @@ LANES void set_scaled(row_tile *t, vf factor, storage *out)
     vstore_f32(t->least, o.least);
 }
 
-/* The tile `now` while `before` leaves; returns the maxima of the one at `next`. */
-LANES vf pass_row_tile(const row_tile *before, const row_tile *now, const storage *next,
-                       int64_t classes, int64_t stride, int64_t out_stride, const int leaving)
+/* The tile `now` while `before` leaves, `streamed` where it goes on past the caches, and `labelled` where one
+ * column of each row has a value of its own; returns the maxima of the one at `next`. */
+LANES vf pass_rows_of_tile(const row_tile *before, const row_tile *now, const storage *next, int64_t classes,
+                           int64_t stride, int64_t out_stride, const int leaving, const int labelled,
+                           const int streamed)
 {
     const int64_t width = width_of(classes);
+    line_stream leaving_lines = {.n = 0};
     float lanes[BLOCK * BLOCK];
+    if (streamed)
+        leaving_lines = open_stream(before->out, BLOCK * out_stride, before->past);
     for (int64_t j = 0; j < BLOCK; j++) {
         const exp_scale scale = {vset1(now->rounder[j]), vset1(now->floor[j])};
         const storage *x = next + j * stride;
         maximum_lanes(x, classes, tile_ahead(x, stride, 1), lanes + j * BLOCK);
-        if (before->out)
+        if (streamed || before->out)
             leave_row(before, j, classes, stride, out_stride, leaving);
+        if (streamed && labelled)
+            leave_label_of_row(before, j, out_stride);
+        if (streamed) /* a row later: its stores are done by then */
+            stream_to(&leaving_lines, j * out_stride);
         exponentials_of_row(now->x + j * stride, classes, scale, now->e + j * width);
     }
+    for (int64_t j = 0; !streamed && labelled && before->out && j < BLOCK; j++)
+        leave_label_of_row(before, j, out_stride);
+    if (streamed)
+        finish_stream(&leaving_lines);
     return vadd(vmax_across_rows(lanes), vset1(0.0f));
+}
+
+LANES vf pass_row_tile(const row_tile *before, const row_tile *now, const storage *next, int64_t classes,
+                       int64_t stride, int64_t out_stride, const int leaving, const int labelled)
+{
+    if (before->out && before->past)
+        return pass_rows_of_tile(before, now, next, classes, stride, out_stride, leaving, labelled, 1);
+    return pass_rows_of_tile(before, now, next, classes, stride, out_stride, leaving, labelled, 0);
 }
 
 LANES void set_subtracted(row_tile *t, vf max, vf rest, storage *out)
@@ -191,6 +227,14 @@ LANES void first_maxima_of_rows(const storage *x, int64_t classes, int64_t strid
     store_numbers(first, vsub_bits(vadd(class, rounder), rounder));
 }
 
+/* As add_exponentials(), in lanes that are folded together. */
+LANES vd add_widened(vd total, const float *e)
+{
+    const vf even = vadd(vload_f32(e), vload_f32(e + 2 * BLOCK));
+    const vf odd = vadd(vload_f32(e + BLOCK), vload_f32(e + 3 * BLOCK));
+    return vd_add(vd_add(total, even), odd);
+}
+
 /* The double lanes of each row's sum, folded. */
 LANES void sum_row_tile(const float *e, int64_t classes, double *sum)
 {
@@ -199,7 +243,7 @@ LANES void sum_row_tile(const float *e, int64_t classes, double *sum)
     for (int64_t j = 0; j < BLOCK; j++, e += width) {
         vd total = vd_zero();
         for (int64_t c = 0; c < width; c += GROUP)
-            total = add_exponentials(total, e + c);
+            total = add_widened(total, e + c);
         vd_store(lanes + j * BLOCK, total);
     }
     vd_store(sum, vd_across_rows(lanes));

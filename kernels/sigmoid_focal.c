@@ -40,45 +40,47 @@ enum focal_path { GAMMA_0, GAMMA_HALF, GAMMA_1, GAMMA_2, GAMMA_ANY };
  *
  *   -|z| = m ln 2 + r      2 unit exp(r) = (a + b) + c,  a = 2 unit,  b = a r,  c = unit r^2 g(r)
  *
- * b is exact; s + t = a + b is, by FastTwoSum; t + c is small, and so is its rounding; e + low is
- * s + (t + c), by FastTwoSum again, times 2^(m - n - 1), which is 0 at the clamp as in vexp_scaled.
+ * b is exact, and s + t = a + b by FastTwoSum, whose sums take b as the product it is; t + c is small, and
+ * so is its rounding; e + low is s + (t + c), by FastTwoSum again, times 2^(m - n - 1), which is 0 at the
+ * clamp as in vexp_scaled.
  * Error of e + low 0.29 ULP(e), witness z = -0x1.76aa6ep+2.
- * Cost 12 FMA-class operations a block. */
+ * Cost 13 FMA-class operations a block. */
 LANES_LARGE void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blocks, float n, float unit)
 {
     const exp_scale scale = exp_scale_of(n);
-    const vf a = vset1(2.0f * unit);
-    vf r[BLOCKS_IN_FLIGHT], power[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], g[BLOCKS_IN_FLIGHT];
-    vf s[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT];
-    FOR_BLOCKS(k, blocks) r[k] = vmax(scale.floor, vor(z[k], vset1(-0.0f)));
-    FOR_BLOCKS(k, blocks) power[k] = vfma(r[k], vset1(LOG2_E), scale.rounder);
-    FOR_BLOCKS(k, blocks) m[k] = vsub(power[k], scale.rounder);
+    const float factor = POWER_UNIT(unit);
+    const vf a = vset1(2.0f * factor);
+    vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], g[BLOCKS_IN_FLIGHT];
+    vf s[BLOCKS_IN_FLIGHT];
+    vw w[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) r[k] = vpower_clamp(scale.floor, vor(z[k], vset1(-0.0f)));
+    FOR_BLOCKS(k, blocks) t[k] = vfma(r[k], vset1(LOG2_E), scale.rounder);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(t[k], scale.rounder);
+    FOR_BLOCKS(k, blocks) w[k] = vpower(t[k], m[k]);
     FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], vset1(LN2_HIGH), r[k]);
     FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], vset1(LN2_LOW), r[k]);
     FOR_BLOCKS(k, blocks) {
-        const vf b = vmul(a, r[k]);
-        s[k] = vadd(a, b);
-        t[k] = vsub(b, vsub(s[k], a));
+        s[k] = vfma(a, r[k], a);
+        t[k] = vfma(a, r[k], vsub(a, s[k]));
     }
     FOR_BLOCKS(k, blocks)
-        g[k] = vfma(vset1(unit * exp_coefficient[EXP_DEGREE]), r[k],
-                    vset1(unit * exp_coefficient[EXP_DEGREE - 1]));
+        g[k] = vfma(vset1(factor * exp_coefficient[EXP_DEGREE]), r[k],
+                    vset1(factor * exp_coefficient[EXP_DEGREE - 1]));
     UNROLL for (int j = EXP_DEGREE - 2; j >= 2; j--)
-        FOR_BLOCKS(k, blocks) g[k] = vfma(g[k], r[k], vset1(unit * exp_coefficient[j]));
+        FOR_BLOCKS(k, blocks) g[k] = vfma(g[k], r[k], vset1(factor * exp_coefficient[j]));
     FOR_BLOCKS(k, blocks) t[k] = vfma(g[k], vmul(r[k], r[k]), t[k]);
     FOR_BLOCKS(k, blocks) e[k] = vadd(s[k], t[k]);
     FOR_BLOCKS(k, blocks) low[k] = vsub(t[k], vsub(e[k], s[k]));
-    FOR_BLOCKS(k, blocks) power[k] = vshl_bits(power[k], 23);
-    FOR_BLOCKS(k, blocks) e[k] = vmul(e[k], power[k]);
-    FOR_BLOCKS(k, blocks) low[k] = vmul(low[k], power[k]);
+    FOR_BLOCKS(k, blocks) e[k] = vpower_times(w[k], e[k]);
+    FOR_BLOCKS(k, blocks) low[k] = vpower_times(w[k], low[k]);
 }
 
-/* w = q^gamma = exp(-y),  y = gamma softplus(-z) = gamma (u + l),  u = max(-z, 0),  l = log(1 + e)
+/* w = q^gamma = exp(y),  y = -gamma softplus(-z) = gamma (u - l),  u = min(z, 0),  l = log(1 + e)
  *
- * y goes up to 87 and may not be rounded. gamma u = h + its fma remainder; h and gamma l are
+ * y goes down to -87 and may not be rounded. gamma u = h + its fma remainder; h and -gamma l are
  * reduced by multiples n and m - n of ln 2 of their own, so each is small before it is rounded:
  *
- *   y = m ln 2 + r     r = (h - n ln 2) + (gamma l - (m - n) ln 2) + low
+ *   y = m ln 2 + r     r = (h - n ln 2) - (gamma l + (m - n) ln 2) + low
  *
  * gamma is two words, for y magnifies the rounding of gamma itself. w is 0 below about 2^-125, and
  * where z < cut: there the gradient is below 2^-125, and w F might be subnormal.
@@ -87,44 +89,45 @@ LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int 
 {
     const vf zero = vset1(0.0f), rounder = vset1(ROUNDER), biased = vset1(ROUNDER + 126.0f);
     const vf gamma = vset1(f->gamma), log2_e = vset1(LOG2_E), ln2_high = vset1(LN2_HIGH);
+    const float factor = POWER_UNIT(1.0f);
     vf h[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT];
     vf n[BLOCKS_IN_FLIGHT], y[BLOCKS_IN_FLIGHT];
+    vw power[BLOCKS_IN_FLIGHT];
     FOR_BLOCKS(k, blocks) {
-        const vf u = vmax(vneg(z[k]), zero);
+        const vf u = vmin(z[k], zero);
         h[k] = vmul(gamma, u);
-        low[k] = vfma(vset1(f->gamma_low), vadd(u, l[k]), vfms(gamma, u, h[k]));
+        low[k] = vfma(vset1(f->gamma_low), vsub(u, l[k]), vfms(gamma, u, h[k]));
     }
-    FOR_BLOCKS(k, blocks) y[k] = vmin(vset1(126.0f * LN2), vfma(gamma, l[k], h[k]));
-    FOR_BLOCKS(k, blocks) t[k] = vfnma(y[k], log2_e, biased);
-    FOR_BLOCKS(k, blocks) m[k] = vsub(biased, t[k]);
+    FOR_BLOCKS(k, blocks) y[k] = vpower_clamp(vset1(-126.0f * LN2), vfnma(gamma, l[k], h[k]));
+    FOR_BLOCKS(k, blocks) t[k] = vfma(y[k], log2_e, biased);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(t[k], biased);
+    FOR_BLOCKS(k, blocks) power[k] = vpower(t[k], m[k]);
     FOR_BLOCKS(k, blocks) n[k] = vsub(vfma(h[k], log2_e, rounder), rounder);
     FOR_BLOCKS(k, blocks) low[k] = vfnma(m[k], vset1(LN2_LOW), low[k]);
-    FOR_BLOCKS(k, blocks) m[k] = vmul(vsub(m[k], n[k]), ln2_high);
+    FOR_BLOCKS(k, blocks) y[k] = vmul(vsub(m[k], n[k]), ln2_high);
     FOR_BLOCKS(k, blocks) h[k] = vfnma(n[k], ln2_high, h[k]);
-    FOR_BLOCKS(k, blocks) h[k] = vadd(vadd(h[k], vfms(gamma, l[k], m[k])), low[k]);
-    FOR_BLOCKS(k, blocks) h[k] = vneg(vmin(vset1(1.0f), h[k])); /* finite, where y was clamped */
+    FOR_BLOCKS(k, blocks) h[k] = vadd(vsub(h[k], vfma(gamma, l[k], y[k])), low[k]);
+    FOR_BLOCKS(k, blocks) h[k] = vpower_clamp(vset1(-1.0f), h[k]); /* finite, where y was clamped */
     FOR_BLOCKS(k, blocks)
-        w[k] = vfma(vset1(exp_coefficient[EXP_DEGREE]), h[k],
-                    vset1(exp_coefficient[EXP_DEGREE - 1]));
+        w[k] = vfma(vset1(factor * exp_coefficient[EXP_DEGREE]), h[k],
+                    vset1(factor * exp_coefficient[EXP_DEGREE - 1]));
     UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
-        FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], h[k], vset1(exp_coefficient[j]));
-    FOR_BLOCKS(k, blocks) {
-        w[k] = vmul(w[k], vshl_bits(t[k], 23));
-        w[k] = vsign_select(vsub(z[k], vset1(f->cut)), zero, w[k]);
-    }
+        FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], h[k], vset1(factor * exp_coefficient[j]));
+    FOR_BLOCKS(k, blocks)
+        w[k] = vpower_times_where(vle(vset1(f->cut), z[k]), power[k], w[k]);
 }
 
 /* Takes e and low to log(1 + e + low) = log(1 + e) + low / (1 + e), where 1 / (1 + e) is 1 - e / 2,
  * nearly; and to (e + low)^2, where low takes the same share: powers of 1 + e are not corrected. */
 LANES void log1p_of_two_words(const vf *e, const vf *low, int blocks, vf *l, vf *square)
 {
-    const vf one = vset1(1.0f), half = vset1(0.5f);
-    vf share[BLOCKS_IN_FLIGHT];
-    FOR_BLOCKS(k, blocks) share[k] = vmul(low[k], vfnma(e[k], half, one));
-    log1p_bend(e, l, blocks);
-    FOR_BLOCKS(k, blocks) l[k] = vadd(e[k], vfma(l[k], e[k], share[k]));
+    const vf two = vset1(2.0f), half = vset1(0.5f);
+    vf twice[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) twice[k] = vmul(low[k], vsub(two, e[k]));
+    log1p_bend(e, l, blocks, 2.0f);
+    FOR_BLOCKS(k, blocks) l[k] = vfma(half, vfma(l[k], e[k], twice[k]), e[k]);
     FOR_BLOCKS(k, blocks)
-        square[k] = vfma(e[k], e[k], vmul(e[k], vadd(share[k], share[k])));
+        square[k] = vfma(e[k], e[k], vmul(e[k], twice[k]));
 }
 
 /* First pass: e, and its second word for gamma 1 and 2. */
@@ -139,11 +142,9 @@ LANES_LARGE void focal_exponentials(const tile *t, int path, enum tile_targets t
         } else if (path == GAMMA_2) {
             exp_of_minus_abs_two_words(z, e, low, width, 83.0f, 0x1p83f);
         } else if (path == GAMMA_HALF) {
-            FOR_BLOCKS(k, width) e[k] = vor(z[k], vset1(-0.0f));
-            vexp_scaled(e, e, width, exp_scale_of(41.0f)); /* 0 below 2^-84 */
-            FOR_BLOCKS(k, width) e[k] = vmul(e[k], vset1(0x1p41f));
+            exp_of_minus_abs(z, e, width, 41.0f, 0x1p41f); /* 0 below 2^-84 */
         } else {
-            exp_of_minus_abs(z, e, width);
+            exp_of_minus_abs(z, e, width, 0.0f, 1.0f);
         }
         store_blocks(t->scratch->e, b, width, e);
         if (path == GAMMA_1 || path == GAMMA_2)
@@ -164,7 +165,7 @@ LANES_LARGE vf power_of_one_plus(vf e, int power)
 
 /* f and f' of block b, of l = log(1 + e) and w: for gamma 2 the square of e. */
 LANES void focal_products(const tile *t, int path, enum tile_targets targets, int out, int b, vf z,
-                          vf target, vf e, vf l, vf w)
+                          vp target, vf e, vf l, vf w)
 {
     const vf zero = vset1(0.0f), one = vset1(1.0f);
     const int power = path == GAMMA_1 ? 1 : path == GAMMA_2 ? 2 : 0; /* of 1 + e, below w in f */
@@ -172,14 +173,13 @@ LANES void focal_products(const tile *t, int path, enum tile_targets targets, in
                          : path == GAMMA_ANY ? t->loss->gamma : (float)power);
     const vf s = vadd(l, vmax(z, zero)), q = vsign_select(z, e, one);
     vf loss, grad;
-    if (path == GAMMA_HALF || path == GAMMA_1)
-        w = q;
-    if (path == GAMMA_2)
-        w = vsign_select(z, w, one);
     if (out & OUT_LOSS) {
         const vf a = alpha_of(t->loss, targets, target);
-        const vf u = path == GAMMA_HALF ? vsqrt_fraction(vdiv(w, vadd(one, e))) : w;
-        loss = vmul(vmul(u, a), limited_loss(t->loss, targets, target, s));
+        if (power)
+            loss = vsign_times(z, a, w, vset1(-0.0f));
+        else
+            loss = vmul(path == GAMMA_ANY ? w : vsqrt_fraction(vdiv(q, vadd(one, e))), a);
+        loss = vmul(loss, limited_loss(t->loss, targets, target, s));
         if (power)
             loss = vdiv(loss, power_of_one_plus(e, power));
     }
@@ -187,9 +187,11 @@ LANES void focal_products(const tile *t, int path, enum tile_targets targets, in
         const vf scale = scale_of(t, 1, targets, target, b);
         const vf gamma_p = vsign_select(z, gamma, vmul(gamma, e));
         const vf f = vfma(gamma_p, vmin(vset1(LARGEST_S), s), q);
-        if (path == GAMMA_HALF)
-            w = vsqrt(vdiv(w, power_of_one_plus(e, 3)));
-        grad = vmul(vfma(w, scale, zero), f);
+        if (power)
+            grad = vsign_times(z, scale, w, zero);
+        else
+            grad = vfma(path == GAMMA_ANY ? w : vsqrt(vdiv(q, power_of_one_plus(e, 3))), scale, zero);
+        grad = vmul(grad, f);
         if (path != GAMMA_HALF)
             grad = vdiv(grad, power_of_one_plus(e, power + 1));
     }
@@ -214,15 +216,19 @@ LANES_LARGE void focal_logarithms(const tile *t, int path, int width)
     }
 }
 
-/* Third pass, for any gamma: w. */
-LANES_LARGE void focal_modulators(const tile *t, enum tile_targets targets, int width)
+/* Last pass for any gamma: w, f and f', so that the divider works beside the polynomial. */
+LANES_LARGE void any_terms(const tile *t, enum tile_targets targets, int out, int width)
 {
     FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        vf z[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT], e;
+        vp target[BLOCKS_IN_FLIGHT];
         load_elements(t, targets, b, width, z, target);
         load_blocks(t->scratch->l, b, width, l);
         modulator(t->loss, z, l, width, w);
-        store_blocks(t->scratch->w, b, width, w);
+        FOR_BLOCKS(k, width) {
+            load_blocks(t->scratch->e, b + k, 1, &e);
+            focal_products(t, GAMMA_ANY, targets, out, b + k, z[k], target[k], e, l[k], w[k]);
+        }
     }
 }
 
@@ -231,7 +237,8 @@ LANES_LARGE void focal_modulators(const tile *t, enum tile_targets targets, int 
 LANES_LARGE void half_terms(const tile *t, enum tile_targets targets, int out, int width)
 {
     FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT];
+        vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT];
+        vp target[BLOCKS_IN_FLIGHT];
         load_blocks(t->scratch->e, b, width, e);
         log1p_of_fraction(e, l, width);
         load_elements(t, targets, b, width, z, target);
@@ -240,12 +247,13 @@ LANES_LARGE void half_terms(const tile *t, enum tile_targets targets, int out, i
     }
 }
 
-/* Last pass for other gammas: f and f'. It goes block by block, for its steps are few and its values
+/* Last pass for gamma 1 and 2: f and f'. It goes block by block, for its steps are few and its values
  * many: those of two blocks are more than AVX2 has registers. */
 LANES void focal_terms(const tile *t, int path, enum tile_targets targets, int out)
 {
     FOR_TILE(b, t, 1) {
-        vf z, target, e, l, w;
+        vf z, e, l, w;
+        vp target;
         load_elements(t, targets, b, 1, &z, &target);
         load_blocks(t->scratch->e, b, 1, &e);
         load_blocks(t->scratch->l, b, 1, &l);
@@ -267,8 +275,9 @@ LANES void tile_terms(const tile *t, int path, enum tile_targets targets, int ou
     }
     focal_logarithms(t, path, width);
     if (path == GAMMA_ANY)
-        focal_modulators(t, targets, width);
-    focal_terms(t, path, targets, out);
+        any_terms(t, targets, out, width);
+    else
+        focal_terms(t, path, targets, out);
 }
 
 #define FOCAL_FUNCTIONS(name, path)                                                                    \

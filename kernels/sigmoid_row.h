@@ -100,15 +100,15 @@ static const float log1p_coefficient[LOG1P_DEGREE + 1] = {
     0x1.b2535ep-4f,  -0x1.d29cc8p-5f, 0x1.453f0cp-6f,  -0x1.a93364p-9f};
 
 /* b = e q(e), so that log(1 + e) = e + e b. Nothing is subnormal on the way, as e^2 would be.
- * Cost 9 FMA-class operations a block. */
-LANES_LARGE void log1p_bend(const vf *e, vf *b, int blocks)
+ * Or b times `factor`, a power of two.  Cost 9 FMA-class operations a block. */
+LANES_LARGE void log1p_bend(const vf *e, vf *b, int blocks, float factor)
 {
-    const vf leading = vconstant(log1p_coefficient[LOG1P_DEGREE]);
-    vf c = vconstant(log1p_coefficient[LOG1P_DEGREE - 1]);
+    const vf leading = vconstant(factor * log1p_coefficient[LOG1P_DEGREE]);
+    vf c = vconstant(factor * log1p_coefficient[LOG1P_DEGREE - 1]);
     FOR_BLOCKS(k, blocks) b[k] = vfma(leading, e[k], c);
     UNROLL for (int j = LOG1P_DEGREE - 2; j >= 0; j--)
     {
-        c = vconstant(log1p_coefficient[j]);
+        c = vconstant(factor * log1p_coefficient[j]);
         FOR_BLOCKS(k, blocks) b[k] = vfma(b[k], e[k], c);
     }
     FOR_BLOCKS(k, blocks) b[k] = vmul(b[k], e[k]);
@@ -117,15 +117,35 @@ LANES_LARGE void log1p_bend(const vf *e, vf *b, int blocks)
 /* l = log(1 + e) for e in [0, 1].  Error 1.5 ULP, e as given; witness e = 0x1.f4df2ap-1. */
 LANES void log1p_of_fraction(const vf *e, vf *l, int blocks)
 {
-    log1p_bend(e, l, blocks);
+    log1p_bend(e, l, blocks, 1.0f);
     FOR_BLOCKS(k, blocks) l[k] = vfma(l[k], e[k], e[k]);
 }
 
-/* e = exp(-|z|), exactly 0 for |z| > 87. */
-LANES void exp_of_minus_abs(const vf *z, vf *e, int blocks)
+/* e = exp(-|z|), exactly 0 below about 2^(n - 125.5), as by vexp_scaled() and 2^n, which is `unit`. */
+LANES_LARGE void exp_of_minus_abs(const vf *z, vf *e, int blocks, float n, float unit)
 {
-    FOR_BLOCKS(k, blocks) e[k] = vor(z[k], vset1(-0.0f));
-    vexp_scaled(e, e, blocks, exp_scale_of(0.0f));
+    const exp_scale scale = exp_scale_of(n);
+    const float factor = POWER_UNIT(unit);
+    vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], p[BLOCKS_IN_FLIGHT];
+    vw w[BLOCKS_IN_FLIGHT];
+    vf c = vconstant(LOG2_E);
+    FOR_BLOCKS(k, blocks) r[k] = vpower_clamp(scale.floor, vor(z[k], vset1(-0.0f)));
+    FOR_BLOCKS(k, blocks) t[k] = vfma(r[k], c, scale.rounder);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(t[k], scale.rounder);
+    FOR_BLOCKS(k, blocks) w[k] = vpower(t[k], m[k]);
+    c = vconstant(LN2_HIGH);
+    FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], c, r[k]);
+    c = vconstant(LN2_LOW);
+    FOR_BLOCKS(k, blocks) r[k] = vfnma(m[k], c, r[k]);
+    const vf leading = vconstant(factor * exp_coefficient[EXP_DEGREE]);
+    c = vconstant(factor * exp_coefficient[EXP_DEGREE - 1]);
+    FOR_BLOCKS(k, blocks) p[k] = vfma(leading, r[k], c);
+    UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
+    {
+        c = vconstant(factor * exp_coefficient[j]);
+        FOR_BLOCKS(k, blocks) p[k] = vfma(p[k], r[k], c);
+    }
+    FOR_BLOCKS(k, blocks) e[k] = vpower_times(w[k], p[k]);
 }
 
 /* ---- blocks of a tile ------------------------------------------------------------------------ */
@@ -161,9 +181,9 @@ LANES_LARGE void load_logits(const tile *t, enum tile_targets targets, int b, in
         }
 }
 
-/* z and the targets: the sign bit is set where positive, all other bits are 0. SOFT: x and t. */
+/* z and the targets, which are not SOFT. */
 LANES_LARGE void load_elements(const tile *t, enum tile_targets targets, int b, int width, vf *z,
-                         vf *target)
+                         vp *target)
 {
     load_logits(t, targets, b, width, z);
     FOR_BLOCKS(k, width) {
@@ -171,13 +191,11 @@ LANES_LARGE void load_elements(const tile *t, enum tile_targets targets, int b, 
         if (targets == BYTES)
             target[k] = vload_positive_u8(t->targets_u8 + at);
         else if (targets == HARD)
-            target[k] = vkeep(veq(vload_f32(t->targets + at), vset1(1.0f)), vset1(-0.0f));
-        else if (targets == SOFT)
-            target[k] = vload_f32(t->targets + at);
+            target[k] = vpositive(veq(vload_f32(t->targets + at), vset1(1.0f)));
         else
-            target[k] = vset1(targets == ALL_POSITIVE ? -0.0f : 0.0f);
-        if (targets != ALL_NEGATIVE && targets != SOFT)
-            z[k] = vxor(z[k], target[k]);
+            target[k] = vpositive(vmask_first(targets == ALL_POSITIVE ? BLOCK : 0));
+        if (targets != ALL_NEGATIVE)
+            z[k] = vpositive_neg(target[k], z[k]);
     }
 }
 
@@ -189,34 +207,35 @@ LANES void store_terms(const tile *t, int out, int b, int width, const vf *loss,
 }
 
 /* A factor that differs between positive and negative elements. */
-LANES vf factor_of(enum tile_targets targets, vf target, float negative, float positive)
+LANES vf factor_of(enum tile_targets targets, vp target, float negative, float positive)
 {
     if (targets == ALL_NEGATIVE)
         return vset1(negative);
-    return vsign_select(target, vset1(positive), vset1(negative));
+    return vpositive_select(target, vset1(positive), vset1(negative));
 }
 
-/* The gradient's factor of block b. Without alpha, positive and negative differ by the sign. */
-LANES_LARGE vf scale_of(const tile *t, int with_alpha, enum tile_targets targets, vf target, int b)
+/* The gradient's factor of block b. Without alpha, positive and negative differ by the sign. Either is
+ * never -0, so that where it is multiplied by 1 it may be left alone. */
+LANES_LARGE vf scale_of(const tile *t, int with_alpha, enum tile_targets targets, vp target, int b)
 {
     const float *negative = t->scale_negative + b * t->scale_step;
     const float *positive = t->scale_positive + b * t->scale_step;
     if (targets == ALL_POSITIVE)
         return vload_f32(positive);
-    if (targets == ALL_NEGATIVE || targets == SOFT)
+    if (targets == ALL_NEGATIVE)
         return vload_f32(negative);
     if (!with_alpha)
-        return vxor(vload_f32(negative), target);
-    return vsign_select(target, vload_f32(positive), vload_f32(negative));
+        return vpositive_opposite(target, vload_f32(negative), vload_f32(positive));
+    return vpositive_select(target, vload_f32(positive), vload_f32(negative));
 }
 
 /* A loss before alpha, times alpha. Where alpha is 0, so is the loss, at infinity too: that is what
  * the limits do. */
-LANES vf limited_loss(const sigmoid_loss *f, enum tile_targets targets, vf target, vf loss)
+LANES vf limited_loss(const sigmoid_loss *f, enum tile_targets targets, vp target, vf loss)
 {
     return vmin(factor_of(targets, target, f->limit_negative, f->limit_positive), loss);
 }
-LANES vf alpha_of(const sigmoid_loss *f, enum tile_targets targets, vf target)
+LANES vf alpha_of(const sigmoid_loss *f, enum tile_targets targets, vp target)
 {
     return factor_of(targets, target, f->alpha_negative, f->alpha_positive);
 }
@@ -230,7 +249,7 @@ LANES_LARGE void exponential_pass(const tile *t, enum tile_targets targets, int 
         vf e[BLOCKS_IN_FLIGHT];
         fetch_ahead(t, b, width);
         load_logits(t, targets, b, width, e);
-        exp_of_minus_abs(e, e, width);
+        exp_of_minus_abs(e, e, width, 0.0f, 1.0f);
         store_blocks(t->scratch->e, b, width, e);
     }
 }
@@ -248,15 +267,15 @@ LANES void binary_terms(const tile *t, int with_alpha, enum tile_targets targets
     const vf zero = vset1(0.0f), one = vset1(1.0f);
     exponential_pass(t, targets, width);
     FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], target[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT];
+        vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT];
+        vp target[BLOCKS_IN_FLIGHT];
         vf loss[BLOCKS_IN_FLIGHT], grad[BLOCKS_IN_FLIGHT];
         load_elements(t, targets, b, width, z, target);
         load_blocks(t->scratch->e, b, width, e);
         if (out & OUT_GRAD)
             FOR_BLOCKS(k, width) {
                 const vf scale = scale_of(t, with_alpha, targets, target[k], b + k);
-                grad[k] = vfma(vsign_select(z[k], e[k], one), scale, zero);
-                grad[k] = vdiv(grad[k], vadd(one, e[k]));
+                grad[k] = vdiv(vsign_times(z[k], scale, e[k], zero), vadd(one, e[k]));
             }
         if (out & OUT_LOSS) {
             log1p_of_fraction(e, loss, width);
@@ -400,9 +419,10 @@ LANES void set_factors(batch *a, int i, vd loss, vd gradient)
 {
     const vd negative = vd_times(vd_set1(a->job->alpha_negative), gradient);
     const vd positive = vd_times(vd_set1(a->job->alpha_positive), gradient);
+    const vf zero = vset1(0.0f);
     vstore_f32(a->weight + i, vd_narrow(loss));
-    vstore_f32(a->scale_negative + i, vd_narrow(negative));
-    vstore_f32(a->scale_positive + i, vneg(vd_narrow(positive)));
+    vstore_f32(a->scale_negative + i, vadd(vd_narrow(negative), zero));
+    vstore_f32(a->scale_positive + i, vadd(vneg(vd_narrow(positive)), zero));
 }
 
 static void set_uniform_factors(batch *a)

@@ -74,7 +74,7 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, r
     for (int64_t i = begin; i < end; i++) {
         const void *x = input_start(job, i);
         void *out = output_start(job, i);
-        float *kept = kept_in(job->format, out, classes);
+        float *kept = kept_in(job->format, out, classes, job->kept_chunks, streamed);
         const row_sum row = sum_row(pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
                                     streamed);
         if (row_is_special(row))
@@ -234,7 +234,7 @@ LANES void sum_forward_tile(const float *x, float *e, int64_t classes, const enu
         first_maxima(x, classes, t->max, first);
         leave_out(e, first, t->left_out);
     }
-    sum_tile(e, classes, t->others);
+    sum_exponentials(e, classes, t->others);
 }
 
 LANES int forward_is_irregular(const forward_tile *t)
@@ -277,13 +277,13 @@ static __attribute__((noinline)) vf pass_scaled(const row_tile *before, const ro
                                                 const storage *next, const softmax_job *job)
 {
     return pass_row_tile(before, now, next, job->classes, job->input_stride, job->output_stride,
-                         SCALED);
+                         SCALED, 0);
 }
 static __attribute__((noinline)) vf pass_subtracted(const row_tile *before, const row_tile *now,
                                                     const storage *next, const softmax_job *job)
 {
     return pass_row_tile(before, now, next, job->classes, job->input_stride, job->output_stride,
-                         SUBTRACTED);
+                         SUBTRACTED, 0);
 }
 
 /* Rows [begin, end), whole tiles that stay rows: to softmax or log-softmax. Outputs that are
@@ -308,8 +308,6 @@ static __attribute__((noinline)) void forward_row_tiles(const softmax_job *job, 
         set_reference(now, x, t.n);
         const vf max = what == SOFTMAX ? pass_scaled(before, now, next, job)
                                        : pass_subtracted(before, now, next, job);
-        if (lines && before->out)
-            stream_rows(lines, BLOCK * out_stride, output_row(job, i - BLOCK));
         vstore_f32(t.left_out, vset1(0.0f));
         if (what == LOG_SOFTMAX) {
             int32_t first[BLOCK];
@@ -318,6 +316,7 @@ static __attribute__((noinline)) void forward_row_tiles(const softmax_job *job, 
         }
         sum_row_tile(now->e, classes, t.others);
         storage *out = lines ? lines : output_row(job, i);
+        now->past = lines ? output_row(job, i) : NULL;
         if (__builtin_expect(forward_is_irregular(&t), 0))
             short_rows(job, i, i + BLOCK, scratch, rows);
         else if (what == SOFTMAX)
@@ -328,11 +327,9 @@ static __attribute__((noinline)) void forward_row_tiles(const softmax_job *job, 
         if (next != x || !now->out)
             continue;
         if (what == SOFTMAX)
-            leave_row_tile(now, classes, stride, out_stride, SCALED);
+            leave_row_tile(now, classes, stride, out_stride, SCALED, 0);
         else
-            leave_row_tile(now, classes, stride, out_stride, SUBTRACTED);
-        if (lines)
-            stream_rows(lines, BLOCK * out_stride, output_row(job, i));
+            leave_row_tile(now, classes, stride, out_stride, SUBTRACTED, 0);
     }
 }
 
@@ -345,11 +342,12 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     const int64_t tiles_end = end_of_tiles(begin, end, classes);
     const int64_t stride = what == LOG_SUM_EXP ? 1 : job->output_stride;
     const int streamed = what != LOG_SUM_EXP && streams(job) && stride == classes;
-    float x[TILE_CLASSES * BLOCK], fresh[TILE_CLASSES * BLOCK];
+    _Alignas(LINE) float x[TILE_FLOATS], fresh[TILE_FLOATS];
     storage *const lines = fresh; /* free once the sums are known */
     _Alignas(LINE) float scratch[SHORT_SCRATCH];
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
     forward_tile tile[MAX_TILES];
+    line_stream leaving = {.n = 0}; /* of the tiles before */
     if (what != LOG_SUM_EXP && stay_rows(end - begin, classes)) {
         const int64_t whole = begin + ((end - begin) & -BLOCK);
         forward_row_tiles(job, begin, whole, streamed ? lines : NULL, what, rows);
@@ -367,7 +365,9 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
         }
         for (int64_t k = 0; k < tiles; k++)
             exp_tile(x + k * size, e + k * size, classes, tile[k].n,
-                     tile_ahead(input_row(job, first + k * BLOCK), job->input_stride, most));
+                     tile_ahead(input_row(job, first + k * BLOCK), job->input_stride, most),
+                     streamed && what == SOFTMAX ? &leaving : NULL);
+        finish_stream(&leaving);
         for (int64_t k = 0; k < tiles; k++) {
             sum_forward_tile(x + k * size, e + k * size, classes, what, tile + k);
             irregular |= forward_is_irregular(tile + k);
@@ -384,8 +384,11 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
                                smaller(last - first - k * BLOCK, BLOCK), classes,
                                out + k * BLOCK * stride, stride, what);
         if (streamed)
-            stream_rows(lines, (last - first) * stride, to);
+            leaving = open_stream(lines, (last - first) * stride, to);
+        if (what != SOFTMAX) /* `lines` are where exponentials will be */
+            finish_stream(&leaving);
     }
+    finish_stream(&leaving);
     if (streamed)
         vstream_fence();
     if (begin < end)
@@ -411,7 +414,7 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (job->format)
         staged_rows(job, begin, end, softmax_rows);
-    else if (job->classes == 1 || tiles_of(job->classes) == 0) /* one class: 1, exactly */
+    else if (job->classes == 1 || !go_in_tiles(job->classes, job->tile_classes)) /* 1: it is 1 */
         long_rows(job, begin, end, softmax_rows, softmax_one_chunk);
     else
         softmax_tiles(job, begin, end);
@@ -421,7 +424,7 @@ void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (job->format)
         staged_rows(job, begin, end, log_softmax_rows);
-    else if (tiles_of(job->classes) == 0)
+    else if (!go_in_tiles(job->classes, job->tile_classes))
         long_rows(job, begin, end, log_softmax_rows, log_softmax_one_chunk);
     else
         log_softmax_tiles(job, begin, end);
@@ -431,7 +434,7 @@ void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 {
     if (job->format)
         staged_rows(job, begin, end, log_sum_exp_rows);
-    else if (tiles_of(job->classes) == 0)
+    else if (!go_in_tiles(job->classes, job->tile_classes))
         long_rows(job, begin, end, log_sum_exp_rows, log_sum_exp_one_chunk);
     else
         log_sum_exp_tiles(job, begin, end);

@@ -62,7 +62,7 @@ LANES void exponentials_of_tile(const float *x, float *e, int64_t n, const tile_
             vstore_f32(e + c * BLOCK, vsub(vload_f32(x + c * BLOCK), ref->shift));
         x = e;
     }
-    exp_tile(x, e, n, ref->n, x);
+    exp_tile(x, e, n, ref->n, x, NULL);
 }
 
 /* ---- sums ------------------------------------------------------------------------------------- */
@@ -151,9 +151,9 @@ LANES void leave_out_of_window(float *e, int64_t n, const int64_t *column, doubl
 LANES void add_group(vd *lane, const float *e, int64_t n)
 {
     for (int64_t l = 0; l < BLOCK && l < n; l++) {
-        lane[l] = vd_plus(lane[l], pair_of(e, n, l));
+        lane[l] = vd_plus(lane[l], pair_of_vd(e, n, l));
         if (l + BLOCK < n)
-            lane[l] = vd_plus(lane[l], pair_of(e, n, l + BLOCK));
+            lane[l] = vd_plus(lane[l], pair_of_vd(e, n, l + BLOCK));
     }
 }
 

@@ -8,21 +8,39 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 {
     if (leaving)
         leave_now(&d, leaving, streamed);
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1, 0);
 }
 
 /* While nothing leaves, the other passes should not wait as if something did: at the first rows of a
  * call, and in rows too long for the scratch. */
 chunk_sum pass_chunk_alone(chunk c, search *next)
 {
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 0);
+}
+
+chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d)
+{
+    return pass_chunk(*c, next, *d, COMPUTED, 1, 0, 0);
+}
+
+chunk_sum pass_narrow_chunk(const chunk *c, search *next, const departure *d, int leaving)
+{
+    if (leaving == SCALED)
+        return pass_chunk(*c, next, *d, SCALED, 0, 0, 1);
+    return pass_chunk(*c, next, *d, SUBTRACTED, 0, 0, 1);
 }
 
 /* What leaves, leaves now, with nothing beside it. */
 void leave_now(const departure *d, int leaving, int streamed)
 {
     const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
-    if (leaving == SCALED) {
+    if (leaving == SCALED && !d->e) {
+        if (ahead > 0)
+            leave_group(d, 0, ahead, COMPUTED, 0);
+        for (int64_t i = ahead; i < d->n; i += GROUP)
+            leave_group(d, i, d->n - i, COMPUTED, streamed);
+        leave_label(d, streamed ? ahead : d->n, COMPUTED);
+    } else if (leaving == SCALED) {
         if (ahead > 0)
             leave_group(d, 0, ahead, SCALED, 0);
         if (streamed)
@@ -40,11 +58,32 @@ void leave_now(const departure *d, int leaving, int streamed)
     }
 }
 
-/* A row too long for the scratch: its exponentials are in `kept`, or computed once more. */
-void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h,
-                    const float *kept, int streamed)
+/* Whether the row summed last may leave as COMPUTED, beside the next one: its references are known, and none
+ * of its chunks is shifted. */
+static int leaves_computed(const row_pipe *p)
 {
     const int64_t classes = p->classes;
+    if (p->format || classes > (int64_t)MOST_KEPT_CHUNKS * CHUNK)
+        return 0;
+    for (int64_t k = 0; k * CHUNK < classes; k++)
+        if (p->ref[k].shift != 0.0f)
+            return 0;
+    return 1;
+}
+
+/* A row too long for the scratch: its exponentials are in `kept`, or computed once more: now, or, where it
+ * is streamed, beside the row after it. */
+void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, const float *kept, int streamed)
+{
+    const int64_t classes = p->classes;
+    if (streamed && !kept && leaves_computed(p)) {
+        for (int64_t k = 0; k * CHUNK < classes; k++) {
+            row->h[k] = narrowed(h * chunk_factor(p->ref[k], sum.ref));
+            row->exponent[k] = p->ref[k].n;
+        }
+        row->whole.e = NULL;
+        return;
+    }
     const search after = p->next;
     departure before = {.n = 0};
     for (int64_t at = 0, k = 0; at < classes; at += CHUNK, k++) {
@@ -52,6 +91,7 @@ void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h
         departure d = row->whole;
         d.n = n;
         d.out = p->format ? p->stage->out : (storage *)row->out + at;
+        d.place = p->format ? (uint16_t *)row->out + at : NULL;
         d.label -= at;
         if (kept) {
             d.e = at + n < classes ? kept + at : p->scratch;
@@ -70,12 +110,14 @@ void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h
             pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
         else if (before.n == 0)
             pass_chunk_alone(c, &p->next);
+        else if (before.place)
+            pass_narrow_chunk(&c, &p->next, &before, SCALED);
         else if (streamed)
-            pass_chunk(c, &p->next, before, SCALED, 1, 0);
+            pass_chunk(c, &p->next, before, SCALED, 1, 0, 0);
         else
-            pass_chunk(c, &p->next, before, SCALED, 0, 0);
+            pass_chunk(c, &p->next, before, SCALED, 0, 0, 0);
         if (p->format && before.n > 0)
-            put_in_place(p->format, &before, output_address(p->format, row->out, at - CHUNK), SCALED);
+            put_in_place(p->format, &before, SCALED);
         d.e = c.kept;
         set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
         before = d;
@@ -83,10 +125,10 @@ void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h
     if (before.n > 0) {
         leave_now(&before, SCALED, streamed);
         if (p->format)
-            put_in_place(p->format, &before,
-                         output_address(p->format, row->out, classes - before.n), SCALED);
+            put_in_place(p->format, &before, SCALED);
     }
     p->next = after;
+    row->whole.n = 0;
 }
 
 /* At the first rows of a call, when nothing leaves. */

@@ -23,8 +23,9 @@
  * chunk after it is found, and the row before leaves, scaled: the exponential keeps the FMA pipes
  * busy, and what it leaves idle (loads, stores, additions) does the rest. No row waits for its own
  * maximum, sum or division. Until it leaves, a row's exponentials are in scratch memory on the stack;
- * of a row that is too long for it, in the output; of a row of more than 128 chunks, nowhere: they are
- * computed once more.
+ * of a row that is too long for it, in the output; of a row of more chunks than the job says, 128 at
+ * most, nowhere: they are computed once more, and if they are streamed, beside the row after it. Its
+ * logits are in L2 still, and memory reads one row and writes another all the time.
  *
  * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster: of f32, and
  * for cross-entropy of 16 bits, too.
@@ -38,11 +39,10 @@
 #include "storage.h"
 
 enum {
-    KEPT_CHUNKS = 128, /* more than these, and a row's chunks are gone through twice */
     SCRATCH = 4 * CHUNK,
     SCRATCH_ROWS = 2,
     SCRATCH_ROOM = SCRATCH + BLOCK, /* lines that are streamed may end beyond a row */
-    SUM_LAG = 2 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
+    SUM_LAG = 3 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
 };
 
 #define DIRECT_BOUND 65536.0f
@@ -84,8 +84,9 @@ LANES double chunk_factor(reference chunk, reference row)
 /* What happens to a row once its sum is known. A constant after inlining, like `streamed`. */
 enum leaving {
     NOTHING_LEAVES,
-    SCALED,    /* e h */
-    SUBTRACTED /* (x - max) - rest */
+    SCALED,     /* e h */
+    SUBTRACTED, /* (x - max) - rest */
+    COMPUTED    /* e h, where e is computed once more, from x */
 };
 
 /* ---- a group of 64 logits in each pass -------------------------------------------------------- */
@@ -116,10 +117,10 @@ LANES void prefetch_group(const storage *x)
         vprefetch((const void *)(first + at));
 }
 
-/* The same of 16 bits, and what will be written at `place`. */
+/* A group of 16 bits that will be read at x + at, and one that will be written at place + at. */
 LANES void prefetch_narrow_group(const uint16_t *x, void *place, int64_t at)
 {
-    const uintptr_t first = (uintptr_t)x + (size_t)(PREFETCH_AHEAD + at) * sizeof *x;
+    const uintptr_t first = (uintptr_t)x + (size_t)at * sizeof *x;
     const uintptr_t written = (uintptr_t)place + (size_t)at * sizeof *x;
     UNROLL for (uintptr_t i = 0; i < GROUP * sizeof *x; i += LINE)
     {
@@ -155,23 +156,25 @@ LANES_LARGE void exponentials_of_group(const storage *x, int64_t left, exp_scale
     }
 }
 
-LANES vd add_exponentials(vd total, const float *kept)
+/* A group of exponentials; see the order of the sum above. */
+LANES vs add_exponentials(vs total, const float *kept)
 {
-    const vf even = vadd(vload_f32(kept), vload_f32(kept + 2 * BLOCK));
-    const vf odd = vadd(vload_f32(kept + BLOCK), vload_f32(kept + 3 * BLOCK));
-    return vd_add(vd_add(total, even), odd);
+    total = vs_add(total, kept, kept + 2 * BLOCK);
+    return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
 }
 
 /* A chunk on its way out. */
 typedef struct departure {
     const float *e;   /* SCALED: out = e h, and exactly 0 where that is below the normal range */
-    const storage *x; /* SUBTRACTED: out = (x - max) - rest */
+    const storage *x; /* SUBTRACTED: out = (x - max) - rest; COMPUTED: what e is computed from */
     storage *out;
     int64_t n; /* 0: nothing leaves */
     float h, least; /* least: below this e, e h is not normal */
     float max, rest;
-    int64_t label; /* SCALED: this column becomes label_value; any other number: none does */
+    float exponent; /* COMPUTED: e is relative to 2^exponent */
+    int64_t label; /* SCALED, COMPUTED: this column becomes label_value; any other number: none does */
     float label_value;
+    uint16_t *place; /* where 16 bits go from the stage, which is `out`; NULL: f32 */
 } departure;
 
 /* Below this e, e h is not normal. */
@@ -191,9 +194,14 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
                        const int streamed)
 {
     vf v[GROUP_BLOCKS];
-    if (leaving == SCALED) {
+    if (leaving != SUBTRACTED) {
         const vf scale = vset1(d->h), least = vset1(d->least);
-        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
+        if (leaving == COMPUTED) {
+            load_blocks(v, GROUP_BLOCKS, d->x + at, left, -LANE_INFINITY);
+            vexp_scaled(v, v, GROUP_BLOCKS, exp_scale_of(d->exponent));
+        } else {
+            FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
+        }
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
         if (streamed && __builtin_expect((uint64_t)(d->label - at) < GROUP, 0)) {
             float group[GROUP];
@@ -213,7 +221,7 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
 /* The label's, after what is not streamed: a line that is must not be touched again. */
 LANES void leave_label(const departure *d, int64_t n, const int leaving)
 {
-    if (leaving == SCALED && (uint64_t)d->label < (uint64_t)n)
+    if (leaving != SUBTRACTED && (uint64_t)d->label < (uint64_t)n)
         d->out[d->label] = d->label_value;
 }
 
@@ -282,7 +290,7 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
 }
 
 LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d, const int leaving,
-                           const int streamed, const int shifted)
+                           const int streamed, const int shifted, const int narrow)
 {
     static const float nothing[GROUP] = {0.0f};
     const search ahead = *next;
@@ -293,7 +301,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     int64_t together = shifted || ahead.n < GROUP ? 0 : smaller(whole, ahead.n & -GROUP);
     chunk_sum sum = {0.0, 0.0f};
     vf max = vset1(-LANE_INFINITY);
-    vd total = vd_zero();
+    vs total = vs_zero();
 
     /* First what the passes do not share, so that nothing of it is waited for at the end. What leaves
      * may be in c.kept: it is read before that is written, and lines that are streamed are ahead. */
@@ -314,7 +322,10 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving)
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
-        prefetch_group((const storage *)ahead.source + i);
+        if (narrow)
+            prefetch_narrow_group((const uint16_t *)ahead.source + ahead.n, d.place, i);
+        else
+            prefetch_group((const storage *)ahead.source + i);
         max = max_of_group(ahead.x + i, GROUP, max);
         exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
@@ -327,7 +338,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     next->max = vmax_across(max) + 0.0f; /* no -0 */
     for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
         total = add_exponentials(total, c.kept + i);
-    sum.others = vd_across(total);
+    sum.others = vs_across(total);
     return sum;
 }
 
@@ -339,6 +350,13 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 
 #define pass_chunk_alone KERNEL(pass_chunk_alone)
 chunk_sum pass_chunk_alone(chunk c, search *next);
+
+/* And pass_chunk() where what leaves is COMPUTED, and streamed; or of 16 bits. These are rounded, and
+ * widened, a chunk at once, and would wait for its lines: they are fetched a chunk before. */
+#define pass_chunk_computed KERNEL(pass_chunk_computed)
+chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d);
+#define pass_narrow_chunk KERNEL(pass_narrow_chunk)
+chunk_sum pass_narrow_chunk(const chunk *c, search *next, const departure *d, int leaving);
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
@@ -360,7 +378,7 @@ LANES int row_is_special(row_sum r)
  * all of the sum. */
 LANES float log_of_sum_over_max(row_sum row)
 {
-    return vmax_across(vlog1p(vset1((float)(row.others / row.left_out))));
+    return vlane0(vlog1p(vset1((float)(row.others / row.left_out))));
 }
 
 /* To f32, rounded once; 0 below the normal range. No branch: loops over rows are vectorised. */
@@ -375,7 +393,7 @@ typedef struct departing_row {
     departure whole; /* but for what it is made of and where it goes, which may be of 16 bits */
     const void *x;
     void *out;
-    float h[SCRATCH / CHUNK];
+    float h[MOST_KEPT_CHUNKS], exponent[MOST_KEPT_CHUNKS]; /* of its chunks; the latter: COMPUTED */
 } departing_row;
 
 /* What of 16 bits is under way, in f32: the chunks looked at last, and the one that leaves. They are 1 KiB
@@ -391,8 +409,8 @@ typedef struct row_pipe {
     int64_t classes;
     int64_t slots, turn;
     search next; /* the maximum found ahead, and of which chunk */
-    reference ref[KEPT_CHUNKS]; /* of the row summed last */
-    chunk_sum sum[KEPT_CHUNKS];
+    reference ref[MOST_KEPT_CHUNKS]; /* of the row summed last */
+    chunk_sum sum[MOST_KEPT_CHUNKS];
     departing_row row[SCRATCH_ROWS];
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
     float *scratch;
@@ -467,19 +485,26 @@ LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
 LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t at, const int leaving)
 {
     departure d = row->whole;
-    if (d.n == 0) /* h has room for the chunks of rows that fit SCRATCH only */
+    if (d.n == 0) /* h has no room for the chunks of any row */
         return d;
     d.n = smaller(d.n - at, CHUNK);
     d.out = output_address(p->format, row->out, at);
-    if (p->format)
+    if (p->format) {
+        d.place = (uint16_t *)row->out + at;
         d.out = p->stage->out;
+    }
     if (leaving == SUBTRACTED) {
         d.x = read_elements(p->format, input_address(p->format, row->x, at), d.n, d.out);
         return d;
     }
-    d.e += at;
     d.label -= at;
     set_scale(&d, row->h[at / CHUNK]);
+    if (d.e) {
+        d.e += at;
+    } else {
+        d.x = (const storage *)row->x + at;
+        d.exponent = row->exponent[at / CHUNK];
+    }
     return d;
 }
 
@@ -492,12 +517,12 @@ LANES int leaves_numbers(const departure *d, const int leaving)
 /* What left for the stage goes on to its place. Out of line, as what is above, so that rows of f32 run
  * straight through. */
 static __attribute__((noinline, unused)) void put_in_place(const storage_format *format,
-                                                           const departure *d, void *to, int leaving)
+                                                           const departure *d, int leaving)
 {
     if (leaves_numbers(d, leaving))
-        format->narrow_numbers(d->out, d->n, to);
+        format->narrow_numbers(d->out, d->n, d->place);
     else
-        format->narrow(d->out, d->n, to);
+        format->narrow(d->out, d->n, d->place);
 }
 
 /* left_out as seen from the chunk that begins at `at`. */
@@ -534,7 +559,13 @@ LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, 
         return pass_chunk_shifted(c, next, d, leaving, streamed);
     if (leaving && d.n == 0)
         return pass_chunk_alone(c, next);
-    return pass_chunk(c, next, d, leaving, streamed, 0);
+    if (leaving && (streamed ? leaving == SCALED && !d.e : d.place != NULL)) {
+        const chunk own = c; /* whose addresses are taken: c and d stay in registers */
+        const departure leaves = d;
+        return streamed ? pass_chunk_computed(&own, next, &leaves)
+                        : pass_narrow_chunk(&own, next, &leaves, leaving);
+    }
+    return pass_chunk(c, next, d, leaving, streamed, 0, 0);
 }
 
 /* The n logits at x with nothing beside them, their exponentials in `e`. */
@@ -564,7 +595,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
                       float *kept, const int leaving, const int streamed)
 {
     const int64_t classes = p->classes;
-    const int fits = fits_scratch(classes), kept_sums = classes <= (int64_t)KEPT_CHUNKS * CHUNK;
+    const int fits = fits_scratch(classes), kept_sums = classes <= (int64_t)MOST_KEPT_CHUNKS * CHUNK;
     departing_row *old = &p->row[p->turn];
     float *slot = slot_of(p, p->turn);
     row_sum row = {{-LANE_INFINITY, 0.0f, 0.0f}, 0.0, 0.0};
@@ -590,7 +621,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
         const departure d = departing_chunk(p, old, at, leaving);
         const chunk_sum s = sum_chunk(&p->next, c, left_out, d, leaving, streamed);
         if (leaving && p->format && d.n > 0)
-            put_in_place(p->format, &d, output_address(p->format, old->out, at), leaving);
+            put_in_place(p->format, &d, leaving);
         if (kept_sums) {
             p->ref[k] = c.ref;
             p->sum[k] = s;
@@ -623,7 +654,7 @@ LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leavin
         const departure d = departing_chunk(p, row, at, leaving);
         leave_now(&d, leaving, streamed);
         if (p->format)
-            put_in_place(p->format, &d, output_address(p->format, row->out, at), leaving);
+            put_in_place(p->format, &d, leaving);
     }
 }
 
@@ -641,9 +672,10 @@ LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
 
 LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
 
-/* A row too long for the scratch: its exponentials are in `kept`, or computed once more. */
+/* A row too long for the scratch: its exponentials are in `kept`, or computed once more: now, or, where it
+ * is streamed, beside the row after it. */
 #define leave_long_row KERNEL(leave_long_row)
-void leave_long_row(row_pipe *p, const departing_row *row, row_sum sum, double h,
+void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h,
                     const float *kept, int streamed);
 
 /* The row just summed will leave as out_c = h e_c / (the row's reference), but for the column `label`,
@@ -660,7 +692,6 @@ LANES_LARGE void leave_scaled(row_pipe *p, const void *x, row_sum sum, double h,
     row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
         leave_long_row(p, row, sum, h, kept, streamed);
-        row->whole.n = 0;
         return;
     }
     row->h[0] = narrowed(h);
@@ -686,13 +717,15 @@ LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float r
     take_turn(p);
 }
 
-/* Where a long row's exponentials are kept until its sum is known: in the row of the output. Computing
- * them twice and streaming the result took 1.3 times as long, out of cache too (16384 to 131072 classes,
- * AMD Zen 3). Rows of more than KEPT_CHUNKS chunks have no room for their references. */
-LANES float *kept_in(const storage_format *format, void *out, int64_t classes)
+/* Where a long row's exponentials are kept until its sum is known: in the row of the output, where a job's
+ * kept_chunks allow it; NULL: nowhere, so that they are computed twice. What is kept there is written twice,
+ * and past the caches once only if nothing is. */
+LANES float *kept_in(const storage_format *format, void *out, int64_t classes, int64_t kept_chunks,
+                     const int streamed)
 {
-    const int can = !fits_scratch(classes) && classes <= (int64_t)KEPT_CHUNKS * CHUNK;
-    return can ? exponentials_in(format, out) : NULL;
+    const int64_t usual = streamed && COMPUTE_STREAMED_TWICE ? 0 : MOST_KEPT_CHUNKS;
+    const int64_t most = kept_chunks > 0 ? smaller(kept_chunks, MOST_KEPT_CHUNKS) : usual;
+    return !fits_scratch(classes) && classes <= most * CHUNK ? exponentials_in(format, out) : NULL;
 }
 
 #endif

@@ -20,27 +20,31 @@
  * at most SET_CLASSES classes, 8 KiB, and stay in L1 beside their rows; a wider tile goes alone. */
 enum { SET_CLASSES = 128, MAX_TILES = 8, TILE_CLASSES = 255 };
 
+/* Tiles, and behind them what sum_exponentials() may read. */
+enum { TILE_FLOATS = (TILE_CLASSES + 1) * BLOCK };
+
 /* A row that could go in a tile and goes by itself: whole groups. */
 enum { SHORT_ROW = (TILE_CLASSES + GROUP - 1) / GROUP * GROUP };
 
 /* The scratch of rows that could go in tiles and go one after the other. */
 enum { SHORT_SCRATCH = SCRATCH_ROWS * SHORT_ROW + BLOCK };
 
-/* How many tiles of `classes` classes go side by side; 0: such rows are too long for tiles. */
+/* Whether rows go in tiles; `widest` is tile_classes of the job. */
+LANES int go_in_tiles(int64_t classes, int64_t widest)
+{
+    return classes >= 1 && classes <= smaller(widest, TILE_CLASSES);
+}
+
+/* How many tiles of `classes` classes, at most TILE_CLASSES, go side by side. */
 LANES int64_t tiles_of(int64_t classes)
 {
-    if (classes < 1 || classes > TILE_CLASSES)
-        return 0;
     const int64_t tiles = SET_CLASSES / classes;
     return tiles < 1 ? 1 : tiles < MAX_TILES ? tiles : MAX_TILES;
 }
 
-/* Rows [begin, what is returned) go in tiles: none where rows are long, else all but a few at the end,
- * which cost less one by one. */
+/* Rows [begin, what is returned) go in tiles: all but a few at the end, which cost less one by one. */
 LANES int64_t end_of_tiles(int64_t begin, int64_t end, int64_t classes)
 {
-    if (tiles_of(classes) == 0)
-        return begin;
     const int64_t rest = (end - begin) % BLOCK;
     return rest < 2 + classes / 4 ? end - rest : end;
 }
@@ -80,21 +84,30 @@ LANES const void *tile_ahead(const storage *x, int64_t stride, int64_t tiles)
     return (const void *)((uintptr_t)x + (size_t)(tiles * BLOCK * stride) * sizeof *x);
 }
 
-/* e = exp(x) / 2^n; e may be x. Meanwhile, of what will be read at `ahead`, a block is fetched for each
- * class. */
-LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const void *ahead)
+LANES const void *block_ahead(const void *ahead, int64_t block)
+{
+    return (const void *)((uintptr_t)ahead + (size_t)(block * BLOCK) * sizeof(storage));
+}
+
+/* e = exp(x) / 2^n; e may be x. Meanwhile, for each class, a block is fetched of what will be read at
+ * `ahead`, and one goes on of what leaves past the caches, if `lines` are given. */
+LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const void *ahead,
+                          line_stream *lines)
 {
     const exp_scale scale = {vsub(vset1(ROUNDER + 126.0f), n),
                              vmul(vsub(n, vset1(126.0f)), vset1(LN2))};
     vf v[BLOCKS_IN_FLIGHT];
     int64_t c = 0;
     for (; c + BLOCKS_IN_FLIGHT <= classes; c += BLOCKS_IN_FLIGHT) {
-        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vprefetch((const void *)((uintptr_t)ahead + (size_t)((c + k) * BLOCK) * sizeof(storage)));
+        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vprefetch(block_ahead(ahead, c + k));
+        if (lines)
+            stream_to(lines, lines->gone + BLOCKS_IN_FLIGHT * BLOCK);
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) v[k] = vload_f32(x + (c + k) * BLOCK);
         vexp_scaled(v, v, BLOCKS_IN_FLIGHT, scale);
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(e + (c + k) * BLOCK, v[k]);
     }
     for (; c < classes; c++) {
+        vprefetch(block_ahead(ahead, c));
         v[0] = vload_f32(x + c * BLOCK);
         vexp_scaled(v, v, 1, scale);
         vstore_f32(e + c * BLOCK, v[0]);
@@ -130,10 +143,10 @@ LANES void leave_out(float *e, const int32_t *column, float *left_out)
 }
 
 /* Whether the rows need more than this file does; `sum` is that of every class, in f32. Where the
- * maximum is finite and small the sum is above 0.7 - or NaN. */
+ * maximum is finite and small the sum is above 0.7 - or infinite or NaN, where a logit is NaN. */
 LANES int tile_is_irregular(vf max, vf sum)
 {
-    return vany(vmask_or(vlt(vset1(DIRECT_BOUND), vabs(max)), vnan(sum)));
+    return vany(vmask_or(vlt(vset1(DIRECT_BOUND), vabs(max)), vnan(vsub(sum, sum))));
 }
 
 #endif

@@ -63,6 +63,8 @@ typedef float storage_f32;
 #define vload PASTE(vload_, BALLAST_STORAGE)
 #define vload_columns PASTE(vload_columns_, BALLAST_STORAGE)
 #define vstore_columns PASTE(vstore_columns_, BALLAST_STORAGE)
+#define vload_rows PASTE(vload_rows_, BALLAST_STORAGE)
+#define vstore_rows PASTE(vstore_rows_, BALLAST_STORAGE)
 #define vload_n PASTE(vload_n_, BALLAST_STORAGE)
 #define vstore PASTE(vstore_, BALLAST_STORAGE)
 #define vstore_n PASTE(vstore_n_, BALLAST_STORAGE)

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* The kernels of one ISA and storage type, in one table for dispatch. */
-#include "storage.h"
+#include "softmax_tile.h"
 
 const kernel_table KERNEL(kernels) = {
+    .tile_classes = WIDEST_TILE,
+    .log_sum_exp_tile_classes = TILE_CLASSES,
+    .computes_streamed_twice = COMPUTE_STREAMED_TWICE,
     .softmax = KERNEL(softmax),
     .log_softmax = KERNEL(log_softmax),
     .log_sum_exp = KERNEL(log_sum_exp),

@@ -6,7 +6,78 @@
 void sum_tile(const float *e, int64_t classes, double *sum)
 {
     if (classes <= BLOCK)
-        vd_store(sum, folded_1(e, smaller(classes, BLOCK)));
+        vd_store(sum, folded_1_vd(e, smaller(classes, BLOCK)));
     else
-        vd_store(sum, folded_1(e, classes));
+        vd_store(sum, folded_1_vd(e, classes));
+}
+
+/* For very few classes, to put lanes in order costs more than conversions do. */
+void sum_exponentials(const float *e, int64_t classes, double *sum)
+{
+    if (classes < 4)
+        vd_store(sum, folded_1_vd(e, smaller(classes, 4)));
+    else if (classes <= BLOCK)
+        vd_store(sum, vs_widen(folded_1_vs(e, smaller(classes, BLOCK))));
+    else
+        vd_store(sum, vs_widen(folded_1_vs(e, classes)));
+}
+
+/* ---- rows that fill blocks: each width has code of its own -------------------------------------- */
+
+#define EACH_WIDTH(of)                                                                            \
+    of(2) of(3) of(5) of(6) of(7) of(9) of(10) of(11) of(13) of(14) of(15)
+
+LANES vf load_blocks(const storage *x, const int classes, float *tile)
+{
+    vf v[BLOCK], max = vset1(-LANE_INFINITY);
+    vload_rows(x, classes, v);
+    FOR_BLOCKS(c, classes) vstore_f32(tile + c * BLOCK, v[c]);
+    FOR_BLOCKS(c, classes) max = vmax(v[c], max);
+    return vadd(max, vset1(0.0f)); /* no -0 */
+}
+
+vf load_filled_blocks(const storage *x, int64_t classes, float *tile)
+{
+#define WIDTH(n)                                                                                  \
+    case n:                                                                                       \
+        if (ROW_WIDTHS >> n & 1)                                                                  \
+            return load_blocks(x, n, tile);                                                       \
+        break;
+    switch (classes) {
+        EACH_WIDTH(WIDTH)
+    }
+#undef WIDTH
+    return max_of_tile(tile, classes); /* not reached */
+}
+
+LANES void store_blocks(const float *tile, tile_output o, const int classes, storage *out)
+{
+    vf v[BLOCK];
+    FOR_BLOCKS(c, classes) v[c] = output_of(vload_f32(tile + c * BLOCK), o);
+    vstore_rows(out, classes, v);
+}
+
+LANES void store_blocks_of_kind(const float *tile, tile_output o, const enum output_kind kind,
+                                int64_t classes, storage *out)
+{
+    o.kind = kind;
+#define WIDTH(n)                                                                                  \
+    case n:                                                                                       \
+        if (ROW_WIDTHS >> n & 1)                                                                  \
+            store_blocks(tile, o, n, out);                                                        \
+        break;
+    switch (classes) {
+        EACH_WIDTH(WIDTH)
+    }
+#undef WIDTH
+}
+
+void store_filled_blocks(const float *tile, const tile_output *o, int64_t classes, storage *out)
+{
+    if (o->kind == PRODUCT)
+        store_blocks_of_kind(tile, *o, PRODUCT, classes, out);
+    else if (o->kind == DIFFERENCES)
+        store_blocks_of_kind(tile, *o, DIFFERENCES, classes, out);
+    else
+        store_blocks_of_kind(tile, *o, ITSELF, classes, out);
 }

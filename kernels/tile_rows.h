@@ -7,57 +7,71 @@
 
 #include "storage.h"
 
-/* ---- the sum of each row: double lane l is that of the classes l, l + 16, l + 32, ... ---------- */
-
-/* Class c of a group, and class c + 32 of the same: added in f32. */
-LANES vd pair_of(const float *e, int64_t classes, int64_t c)
-{
-    if (c + 32 < classes)
-        return vd_widen(vadd(vload_f32(e + c * BLOCK), vload_f32(e + (c + 32) * BLOCK)));
-    return vd_load_f32(e + c * BLOCK);
-}
-
-/* Double lane l of the sixteen rows: each group of 64 classes adds l + 32 to l and l + 48 to l + 16. */
-LANES_LARGE vd lane_of_tile(const float *e, int64_t classes, int64_t l)
-{
-    vd total = pair_of(e, classes, l);
-    if (l + 16 < classes)
-        total = vd_plus(total, pair_of(e, classes, l + 16));
-    for (int64_t c = l + GROUP; c < classes; c += GROUP) {
-        total = vd_plus(total, pair_of(e, classes, c));
-        if (c + 16 < classes)
-            total = vd_plus(total, pair_of(e, classes, c + 16));
+/* ---- the sum of each row: double lane l is that of the classes l, l + 16, l + 32, ... ----------
+ *
+ * pair_of      class c of a group, and class c + 32 of the same: added in f32
+ * lane_of      double lane l of the sixteen rows: each group of 64 classes adds l + 32 to l and l + 48
+ *              to l + 16
+ * folded_8     lane l after the fold of 8, then of 4 and of 2. Lanes that have no class are 0 and are
+ *              not added.
+ * folded_1     the last fold
+ *
+ * for `lanes`, sixteen doubles. */
+#define DEFINE_SUMS(lanes, load, load_sum, plus)                                                  \
+    LANES lanes pair_of_##lanes(const float *e, int64_t classes, int64_t c)                       \
+    {                                                                                             \
+        return c + 32 < classes ? load_sum(e + c * BLOCK, e + (c + 32) * BLOCK)                   \
+                                : load(e + c * BLOCK);                                            \
+    }                                                                                             \
+    LANES_LARGE lanes lane_of_##lanes(const float *e, int64_t classes, int64_t l)                 \
+    {                                                                                             \
+        lanes total = pair_of_##lanes(e, classes, l);                                             \
+        if (l + 16 < classes)                                                                     \
+            total = plus(total, pair_of_##lanes(e, classes, l + 16));                             \
+        for (int64_t c = l + GROUP; c < classes; c += GROUP) {                                    \
+            total = plus(total, pair_of_##lanes(e, classes, c));                                  \
+            if (c + 16 < classes)                                                                 \
+                total = plus(total, pair_of_##lanes(e, classes, c + 16));                         \
+        }                                                                                         \
+        return total;                                                                             \
+    }                                                                                             \
+    LANES lanes folded_8_##lanes(const float *e, int64_t classes, int64_t l)                      \
+    {                                                                                             \
+        const lanes total = lane_of_##lanes(e, classes, l);                                       \
+        return l + 8 < classes ? plus(total, lane_of_##lanes(e, classes, l + 8)) : total;         \
+    }                                                                                             \
+    LANES lanes folded_4_##lanes(const float *e, int64_t classes, int64_t l)                      \
+    {                                                                                             \
+        const lanes total = folded_8_##lanes(e, classes, l);                                      \
+        return l + 4 < classes ? plus(total, folded_8_##lanes(e, classes, l + 4)) : total;        \
+    }                                                                                             \
+    LANES lanes folded_2_##lanes(const float *e, int64_t classes, int64_t l)                      \
+    {                                                                                             \
+        const lanes total = folded_4_##lanes(e, classes, l);                                      \
+        return l + 2 < classes ? plus(total, folded_4_##lanes(e, classes, l + 2)) : total;        \
+    }                                                                                             \
+    LANES lanes folded_1_##lanes(const float *e, int64_t classes)                                 \
+    {                                                                                             \
+        const lanes total = folded_2_##lanes(e, classes, 0);                                      \
+        return classes > 1 ? plus(total, folded_2_##lanes(e, classes, 1)) : total;                \
     }
-    return total;
-}
 
-/* Lane l after the folds of 8, of 4 and of 2. Lanes that have no class are 0 and are not added. */
-LANES vd folded_8(const float *e, int64_t classes, int64_t l)
+LANES vd vd_load_sum(const float *p, const float *q)
 {
-    const vd total = lane_of_tile(e, classes, l);
-    return l + 8 < classes ? vd_plus(total, lane_of_tile(e, classes, l + 8)) : total;
+    return vd_widen(vadd(vload_f32(p), vload_f32(q)));
 }
-LANES vd folded_4(const float *e, int64_t classes, int64_t l)
-{
-    const vd total = folded_8(e, classes, l);
-    return l + 4 < classes ? vd_plus(total, folded_8(e, classes, l + 4)) : total;
-}
-LANES vd folded_2(const float *e, int64_t classes, int64_t l)
-{
-    const vd total = folded_4(e, classes, l);
-    return l + 2 < classes ? vd_plus(total, folded_4(e, classes, l + 2)) : total;
-}
-
-/* The last fold. */
-LANES vd folded_1(const float *e, int64_t classes)
-{
-    const vd total = folded_2(e, classes, 0);
-    return classes > 1 ? vd_plus(total, folded_2(e, classes, 1)) : total;
-}
+DEFINE_SUMS(vd, vd_load_f32, vd_load_sum, vd_plus)
+DEFINE_SUMS(vs, vs_load, vs_load_sum, vs_plus)
+#undef DEFINE_SUMS
 
 /* The sum of each row. In tile_rows.c: it is long, and several files need it. */
 #define sum_tile KERNEL(sum_tile)
 void sum_tile(const float *e, int64_t classes, double *sum);
+
+/* The same for exponentials, 0 or normal; at least 2^128, or NaN, where one is NaN. The float after the
+ * tile may be read. */
+#define sum_exponentials KERNEL(sum_exponentials)
+void sum_exponentials(const float *e, int64_t classes, double *sum);
 
 /* What becomes of an element of a tile when it leaves: itself, or a product or two differences with
  * terms of its row. `kind` is a constant after inlining. */
@@ -94,6 +108,18 @@ LANES vf output_of(vf v, tile_output o)
 }
 
 /* ---- rows of a matrix to tiles and back ------------------------------------------------------- */
+
+/* Whether sixteen rows go in blocks, which they fill: contiguous ones, of a width that the ISA can. */
+LANES int fill_blocks(int64_t stride, int64_t classes)
+{
+    return stride == classes && classes <= BLOCK && (ROW_WIDTHS >> classes & 1);
+}
+
+/* Such rows: to a tile, which gives the maximum of each, and back, as `o` says. */
+#define load_filled_blocks KERNEL(load_filled_blocks)
+#define store_filled_blocks KERNEL(store_filled_blocks)
+vf load_filled_blocks(const storage *x, int64_t classes, float *tile);
+void store_filled_blocks(const float *tile, const tile_output *o, int64_t classes, storage *out);
 
 /* Columns [at, at + n) of sixteen rows; n is a constant. `max`, and what is returned: the maxima of the
  * columns before, and of these too. */
@@ -149,6 +175,8 @@ LANES vf load_rows(const storage *x, int64_t stride, int64_t count, int64_t clas
         load_few_rows(x, stride, count, classes, tile);
         return max_of_tile(tile, classes);
     }
+    if (fill_blocks(stride, classes))
+        return load_filled_blocks(x, classes, tile);
     switch (classes) {
     case 1:
         max = load_columns(x, stride, 0, 1, tile, max);
@@ -179,6 +207,10 @@ LANES void store_rows(float *tile, tile_output o, int64_t count, int64_t classes
                 store_one(out + j * stride + c, tile[c * BLOCK + j]);
         return;
     }
+    if (fill_blocks(stride, classes)) {
+        store_filled_blocks(tile, &o, classes, out);
+        return;
+    }
     switch (classes) {
     case 1:
         store_columns(tile, o, 0, 1, out, stride);
@@ -195,14 +227,34 @@ LANES void store_rows(float *tile, tile_output o, int64_t count, int64_t classes
     }
 }
 
-/* Rows that leave past the caches are laid out one after the other first, in `rows`: n elements, which go
- * to `out`, a line at a time. */
-LANES void stream_rows(const storage *rows, int64_t n, storage *out)
+/* Rows that leave past the caches are laid out one after the other first, and go on line by line beside
+ * other work: at once, they would be waited for. */
+typedef struct line_stream {
+    const storage *rows;
+    storage *out;
+    int64_t gone, n; /* elements */
+} line_stream;
+
+LANES line_stream open_stream(const storage *rows, int64_t n, storage *out)
 {
-    const int64_t unaligned = before_line(out, n);
-    vstore_tail(out, unaligned, vload_tail(rows, unaligned, 0.0f));
-    for (int64_t i = unaligned; i < n; i += BLOCK)
-        store_block(out + i, n - i, vload_tail(rows + i, n - i, 0.0f), 1);
+    return (line_stream){rows, out, before_line(out, n), n};
+}
+
+/* The whole lines before element `end`. */
+LANES void stream_to(line_stream *s, int64_t end)
+{
+    for (end = smaller(end, s->n); s->gone + BLOCK <= end; s->gone += BLOCK)
+        vstore_stream(s->out + s->gone, vload(s->rows + s->gone));
+}
+
+/* The others, and what is no whole line at either end. */
+LANES void finish_stream(line_stream *s)
+{
+    const int64_t unaligned = before_line(s->out, s->n);
+    stream_to(s, s->n);
+    vstore_tail(s->out, unaligned, vload_tail(s->rows, unaligned, 0.0f));
+    vstore_tail(s->out + s->gone, s->n - s->gone, vload_tail(s->rows + s->gone, s->n - s->gone, 0.0f));
+    s->n = s->gone = 0;
 }
 
 #endif

@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { ROWS = 5, CLASSES = 4, COUNT = 20, STRIDE = 6 };
 
@@ -350,6 +352,23 @@ static ballast_parallel parallel(int64_t threads, bool run)
     } longer = {a, unknown_option};                                                                \
     longer.known.struct_size = sizeof longer;
 
+/* Arguments that are their size and no more, at the end of what can be read. */
+static const void *only_a_size(void)
+{
+    static char *end;
+    const size_t size = sizeof size, page = (size_t)sysconf(_SC_PAGESIZE);
+
+    if (!end) {
+        char *const pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        assert_true(pages != MAP_FAILED);
+        end = pages + page;
+        assert_int_equal(mprotect(end, page, PROT_NONE), 0);
+        memcpy(end - sizeof size, &size, sizeof size);
+    }
+    return end - sizeof size;
+}
+
 #define STRUCT_SIZES(call)                                                                         \
     do {                                                                                           \
         fill(NULL);                                                                                \
@@ -364,6 +383,8 @@ static ballast_parallel parallel(int64_t threads, bool run)
             assert_int_equal(call##_call(&a, NULL), BALLAST_ERR_STRUCT_SIZE);                      \
             assert_int_equal(call##_prepare(&a, NULL), BALLAST_ERR_STRUCT_SIZE);                   \
         }                                                                                          \
+        assert_int_equal(call##_call(only_a_size(), NULL), BALLAST_ERR_STRUCT_SIZE);               \
+        assert_int_equal(call##_prepare(only_a_size(), NULL), BALLAST_ERR_STRUCT_SIZE);            \
         assert_memory_equal(&m, &before, sizeof m);                                                \
         LONGER(call, call##_args(), &m)                                                            \
         const claim c = {#call ": an unknown option", BALLAST_ERR_STRUCT_SIZE, "struct_size", -1,  \
@@ -910,6 +931,12 @@ static void sigmoid_focal_arguments(void **state)
         REFUSED(call, a.result = OFF_BY_ONE_BYTE(&m.loss), ALIGNMENT, "result", 0);                \
         REFUSED(call, a.x = a.weights = ballast_vector_f64(m.x64, COUNT);                          \
                 a.result = m.x64 + 3, OVERLAP, "result", 0);                                       \
+        REFUSED(call, a.result = (void *)(m.x + COUNT - 2), OVERLAP, "result", 0);                 \
+        REFUSED(call, a.result = (void *)m.x2, OVERLAP, "result", 0);                              \
+        REFUSED(call, a.x.data = (void *)(UINTPTR_MAX - 15), SHAPE, "x", COUNT);                   \
+        REFUSED(call, a.weights.data = (void *)(UINTPTR_MAX - 15), SHAPE, "weights", COUNT);       \
+        REFUSED(call, a.result = (void *)(UINTPTR_MAX - 7), SHAPE, "result", 1);                   \
+        ACCEPTED(call, a.result = (void *)(m.x + COUNT));                                          \
         ACCEPTED(call, m.x2[3] = -INFINITY; m.x2[4] = NAN);                                        \
     } while (0)
 
@@ -923,6 +950,36 @@ static void reduction_arguments(void **state)
     REDUCTION(wl);
     ACCEPTED(ws, a.weights.data = NULL);
     REFUSED(dot, a.weights.data = NULL, NULL, "weights", 0);
+}
+
+/* A sum of one leaf is taken at once: what the plan says, whatever stands around. */
+static void sums_at_once_are_as_planned(void **state)
+{
+    enum { SPAN = 4096 };
+    static float x[2 * SPAN + 1], weights[2 * SPAN + 1];
+    static const int64_t counts[] = {0, 1, 2, 255, SPAN - 1, SPAN, SPAN + 1, 2 * SPAN + 1};
+
+    (void)state;
+    for (int i = 0; i <= 2 * SPAN; i++) {
+        x[i] = 0x1p-9f * (float)(i * 7919 % 4001) + 0.3f;
+        weights[i] = 0x1p-7f * (float)(i * 31 % 257) - 0.7f;
+    }
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        for (int weighted = 0; weighted < 2; weighted++) {
+            double at_once = 1.0, planned = 2.0;
+            ballast_reduce_args a = BALLAST_REDUCE_ARGS;
+
+            a.x = ballast_vector_f32(x, counts[i]);
+            a.weights = ballast_vector_f32(weighted ? weights : NULL, counts[i]);
+            a.result = &planned;
+            assert_int_equal(ballast_weighted_sum_prepare(&a, NULL, &plan), BALLAST_OK);
+            assert_int_equal(ballast_plan_rows(&plan, 0, ballast_plan_row_count(&plan)),
+                             BALLAST_OK);
+            assert_int_equal(ballast_plan_finish(&plan), BALLAST_OK);
+            a.result = &at_once;
+            assert_int_equal(ballast_weighted_sum(&a, NULL), BALLAST_OK);
+            assert_memory_equal(&at_once, &planned, sizeof planned);
+        }
 }
 
 static void per_class_arguments(void **state)
@@ -1149,6 +1206,7 @@ int main(void)
         cmocka_unit_test_setup(binary_cross_entropy_arguments, fill),
         cmocka_unit_test_setup(sigmoid_focal_arguments, fill),
         cmocka_unit_test_setup(reduction_arguments, fill),
+        cmocka_unit_test_setup(sums_at_once_are_as_planned, fill),
         cmocka_unit_test_setup(per_class_arguments, fill),
         cmocka_unit_test_setup(class_weights_arguments, fill),
         cmocka_unit_test_setup(class_weights_counts_labels, fill),

@@ -114,10 +114,12 @@ static void whom_to_believe(void **unused)
 {
     static const struct {
         int64_t cpu, os, taken, measured, real;
+        bool disagree;
     } cases[] = {
-        {32, 32, 32, 0, 32},    {32, 32, 32, 23, 32},   {0, 96, 32, 0, 96},
-        {0, 96, 32, 64, 96},    {0, 0, 32, 0, 32},      {0, 0, 32, 23, 23},
-        {300, 300, 300, 64, 64}, {32, 16, 32, 0, 32},   {1, 0, 1, 64, 64},
+        {32, 32, 32, 0, 32, false},   {32, 32, 32, 23, 32, false},   {0, 96, 32, 0, 96, false},
+        {0, 96, 32, 64, 96, false},   {0, 0, 32, 0, 32, false},      {0, 0, 32, 23, 23, false},
+        {300, 300, 16, 64, 64, true}, {32, 16, 16, 0, 32, true},     {1, 0, 1, 64, 64, true},
+        {0, 96, 16, 32, 32, true},    {300, 300, 16, 0, 300, false},
     };
 
     (void)unused;
@@ -127,6 +129,7 @@ static void whom_to_believe(void **unused)
                           .taken = cases[i].taken,
                           .measured = cases[i].measured};
         assert_int_equal(caches_believed(&c), cases[i].real);
+        assert_true(caches_disagree(&c) == cases[i].disagree);
     }
     assert_true(caches_differ(2, 1) && caches_differ(1, 2) && caches_differ(0, 1));
     assert_false(caches_differ(3, 2) || caches_differ(2, 3));

@@ -237,6 +237,7 @@ WORD(vsar_bits_23, vsar_bits(x, 23), arithmetic_shift(x, 23))
 WORD(vsar_bits_31, vsar_bits(x, 31), arithmetic_shift(x, 31))
 WORD(vadd_bits, vadd_bits(x, y), x + y)
 WORD(vsub_bits, vsub_bits(x, y), x - y)
+WORD(vmax_bits, vmax_bits(x, y), integer_of(x) > integer_of(y) ? x : y)
 WORD(vfloat_of_bits, vfloat_of_bits(x), bits_of_float((float)integer_of(x)))
 WORD(vlt, MASK(vlt(x, y)), a < b ? ~(uint32_t)0 : 0)
 WORD(vle, MASK(vle(x, y)), a <= b ? ~(uint32_t)0 : 0)
@@ -246,6 +247,35 @@ WORD(vmask_or, MASK(vmask_or(vlt(x, y), vnan(z))), a < b || is_nan(z) ? ~(uint32
 WORD(vselect, vselect(vlt(x, y), z, x), a < b ? z : x)
 WORD(vkeep, vkeep(vle(x, y), z), a <= b ? z : 0)
 WORD(vsign_select, vsign_select(x, y, z), x >> 31 ? y : z)
+WORD(vsign_times, vsign_times(x, vadd(y, vset1(0.0f)), z, vset1(0.0f)),
+     bits_of_float(x >> 31 ? fmaf(b, c, 0.0f) : b + 0.0f))
+WORD(vsign_times_exactly, vsign_times(x, y, z, vset1(-0.0f)), bits_of_float(x >> 31 ? b * c : b))
+WORD(vpositive_select, vpositive_select(vpositive(vlt(x, y)), z, x), a < b ? z : x)
+WORD(vpositive_neg, vpositive_neg(vpositive(vlt(x, y)), z), a < b ? z ^ 0x80000000u : z)
+WORD(vpositive_opposite, vpositive_opposite(vpositive(vlt(x, y)), z, vneg(z)), a < b ? z ^ 0x80000000u : z)
+/* An exponent up to 1, as exponentials find it, and what it multiplies: from 2 to 4, NaN as the exponent;
+ * anything where the product is not wanted. */
+static vf power_times(vf x, vf y, vf z)
+{
+    const vf bias = vset1(0x1.8p23f + 126.0f), nan = vadd(x, x);
+    const vf exponent = vselect(vlt(vset1(1.0f), x), vneg(x), x);
+    const vf t = vadd(bias, vpower_clamp(vset1(-126.0f), exponent));
+    const vf significand = vor(vand(y, vset1(float_of_bits(0x7fffffu))), vset1(2.0f));
+    const vf p = vselect(vnan(x), nan, vmul(vset1(POWER_UNIT(1.0f)), significand));
+    const vw power = vpower(t, vsub(t, bias));
+    const vm wanted = vmask_or(vle(y, z), vnan(x));
+
+    return vpower_times_where(wanted, power, vselect(wanted, p, y));
+}
+static float want_of_power(float a, uint32_t y, int kept)
+{
+    const float m = rintf(a > 1.0f ? -a : a);
+
+    if (m != m)
+        return m;
+    return m > -126.0f && kept ? ldexpf(float_of_bits((y & 0x7fffffu) | 0x40000000u), (int)m - 1) : 0.0f;
+}
+WORD(vpower_times_where, power_times(x, y, z), bits_of_float(want_of_power(a, y, b <= c)))
 WORD(vcanonical, vcanonical(x), is_nan(x) ? 0x7fc00000u : x)
 
 #define ROW(id, how) {#id, run_##id, want_##id, how}
@@ -276,6 +306,7 @@ static const word words[] = {
     ROW(vsar_bits_31, 0),
     ROW(vadd_bits, 0),
     ROW(vsub_bits, 0),
+    ROW(vmax_bits, 0),
     ROW(vfloat_of_bits, INTEGERS),
     ROW(vlt, 0),
     ROW(vle, 0),
@@ -285,6 +316,12 @@ static const word words[] = {
     ROW(vselect, TRIPLES),
     ROW(vkeep, TRIPLES),
     ROW(vsign_select, TRIPLES),
+    ROW(vsign_times, ANY_NAN | TRIPLES),
+    ROW(vsign_times_exactly, ANY_NAN | TRIPLES),
+    ROW(vpositive_select, TRIPLES),
+    ROW(vpositive_neg, TRIPLES),
+    ROW(vpositive_opposite, TRIPLES),
+    ROW(vpower_times_where, ANY_NAN | TRIPLES),
     ROW(vcanonical, 0),
 };
 enum { WORDS = sizeof words / sizeof *words };
@@ -594,9 +631,9 @@ static void check_load_u8(const uint8_t *p)
     float result[BLOCK];
     int i;
 
-    vstore_f32(result, vload_positive_u8(p));
+    vstore_f32(result, vpositive_select(vload_positive_u8(p), vset1(1.0f), vset1(0.0f)));
     for (i = 0; i < BLOCK; i++)
-        check_lane(i, bits_of_float(result[i]), p[i] ? 0x80000000u : 0);
+        check_lane(i, bits_of_float(result[i]), bits_of_float(p[i] ? 1.0f : 0.0f));
 }
 
 /* n columns of sixteen rows; the words want a constant. */
@@ -658,6 +695,59 @@ static void check_store_columns(float *page, size_t floats, size_t first, int st
 
         memcpy(&got, page + i, sizeof got);
         check_lane((int)at, got, stored ? 0x7f800001u + (uint32_t)(4 * row + k) : 0xa5a5a5a5);
+    }
+}
+
+#define EACH_WIDTH(of)                                                                            \
+    of(1) of(2) of(3) of(5) of(6) of(7) of(9) of(10) of(11) of(13) of(14) of(15)
+
+/* Sixteen rows of n that follow each other. */
+static void check_load_rows(const float *p, int n, uint32_t first)
+{
+    vf column[BLOCK];
+    float result[BLOCK];
+
+    switch (n) {
+#define WIDTH(n)                                                                                  \
+    case n:                                                                                       \
+        vload_rows_f32(p, n, column);                                                             \
+        break;
+        EACH_WIDTH(WIDTH)
+#undef WIDTH
+    }
+    for (int k = 0; k < n; k++) {
+        vstore_f32(result, column[k]);
+        for (int i = 0; i < BLOCK; i++)
+            check_lane(i, bits_of_float(result[i]), 0x7f800001u + first + (uint32_t)(i * n + k));
+    }
+}
+
+static void check_store_rows(float *page, size_t floats, size_t first, int n)
+{
+    vf column[BLOCK];
+    float values[BLOCK];
+
+    for (int k = 0; k < n; k++) {
+        for (int i = 0; i < BLOCK; i++)
+            values[i] = float_of_bits(0x7f800001u + (uint32_t)(n * i + k));
+        column[k] = vload_f32(values);
+    }
+    memset(page, 0xa5, floats * sizeof *page);
+    switch (n) {
+#define WIDTH(n)                                                                                  \
+    case n:                                                                                       \
+        vstore_rows_f32(page + first, n, column);                                                 \
+        break;
+        EACH_WIDTH(WIDTH)
+#undef WIDTH
+    }
+    for (size_t i = 0; i < floats; i++) {
+        const size_t at = i - first;
+        uint32_t got;
+
+        memcpy(&got, page + i, sizeof got);
+        check_lane((int)at, got,
+                   i >= first && at < (size_t)(BLOCK * n) ? 0x7f800001u + (uint32_t)at : 0xa5a5a5a5);
     }
 }
 
@@ -755,6 +845,15 @@ static void test_memory(void **unused)
         check_store_columns(f, floats, floats - span, stride, columns);
     }
 
+    for (n = 1; n < BLOCK; n++) {
+        if (n % 4 == 0)
+            continue;
+        touch("vstore_rows_f32", n, "start");
+        check_store_rows(f, floats, 0, n);
+        touch("vstore_rows_f32", n, "end");
+        check_store_rows(f, floats, floats - (size_t)(BLOCK * n), n);
+    }
+
     for (i = 0; i < floats; i++) {
         const uint32_t bits = 0x7f800001u + (uint32_t)i;
 
@@ -782,6 +881,15 @@ static void test_memory(void **unused)
         check_load_columns(f + floats - span, stride, columns, (uint32_t)(floats - span));
     }
 
+    for (n = 1; n < BLOCK; n++) {
+        if (n % 4 == 0)
+            continue;
+        touch("vload_rows_f32", n, "start");
+        check_load_rows(f, n, 0);
+        touch("vload_rows_f32", n, "end");
+        check_load_rows(f + floats - BLOCK * n, n, (uint32_t)floats - (uint32_t)(BLOCK * n));
+    }
+
     touch("vload_i64, vd_load or vd_load_f32", 0, "start and end"); /* no value is looked at */
     vstore_f32(result, vload_i64((const int64_t *)f));
     vstore_f32(result, vload_i64((const int64_t *)(f + floats) - BLOCK));
@@ -789,6 +897,10 @@ static void test_memory(void **unused)
     vd_store(doubles, vd_load((const double *)(f + floats) - BLOCK));
     vd_store(doubles, vd_load_f32(f));
     vd_store(doubles, vd_load_f32(f + floats - BLOCK));
+    touch("vs_load or vs_load_sum", 0, "start and end");
+    vd_store(doubles, vs_widen(vs_load(f)));
+    vd_store(doubles, vs_widen(vs_load(f + floats - BLOCK - 1)));
+    vd_store(doubles, vs_widen(vs_load_sum(f, f + floats - BLOCK)));
 
     for (k = 0; k < 20; k++) {
         mprotect(base + page, page, PROT_READ | PROT_WRITE);
@@ -1109,6 +1221,7 @@ static void check_folds(const float *x)
     const float sum = vadd_across(vload_f32(x)), max = vmax_across(vload_f32(x));
     const float want_sum = add_tree(x, rule), want_max = max_tree(x);
 
+    check_across("vlane0", x, bits_of_float(vlane0(vload_f32(x))), bits_of_float(x[0]), 0);
     check_across("vadd_across", x, bits_of_float(sum), bits_of_float(want_sum),
                  isnan(sum) && isnan(want_sum));
     check_across("vmax_across", x, bits_of_float(max), bits_of_float(want_max),
@@ -1265,14 +1378,27 @@ static void check_narrowed(const double *x)
                      isnan(x[i]) && isnan(got[i]));
 }
 
+/* Where a NaN was added there is one, or a number that no sum of others reaches. */
+static void check_sum_lanes(const char *name, vs got, const double *want)
+{
+    double lane[BLOCK];
+
+    vd_store(lane, vs_widen(got));
+    for (int i = 0; i < BLOCK; i++)
+        if (isnan(want[i]))
+            check_double(name, lane[i] < 0x1p128, 0.0);
+        else
+            check_double(name, lane[i], want[i]);
+}
+
 /* Sums of 0 and of normal numbers, some with a NaN in one lane. */
 static void check_sums(uint64_t *state)
 {
-    double sum[BLOCK] = {0.0};
-    vs total = vs_zero();
+    double sum[BLOCK] = {0.0}, sum_of_p[BLOCK] = {0.0};
+    vs total = vs_zero(), total_of_p = vs_zero();
     int is_nan = 0;
     for (int k = 0; k < 8; k++) {
-        float p[BLOCK], q[BLOCK];
+        float p[BLOCK + 1] = {0.0f}, q[BLOCK];
         for (int i = 0; i < BLOCK; i++) {
             p[i] = fabsf(float_of_bits(around(state, -126, 20)));
             q[i] = i == k ? 0.0f : fabsf(float_of_bits(around(state, -126, 20)));
@@ -1284,9 +1410,14 @@ static void check_sums(uint64_t *state)
             is_nan = 1;
         }
         total = vs_add(total, p, q);
-        for (int i = 0; i < BLOCK; i++)
+        total_of_p = vs_plus(total_of_p, vs_load(p));
+        for (int i = 0; i < BLOCK; i++) {
             sum[i] += (double)(p[i] + q[i]);
+            sum_of_p[i] += (double)p[i];
+        }
     }
+    check_sum_lanes("vs_load_sum", total, sum);
+    check_sum_lanes("vs_load", total_of_p, sum_of_p);
     for (int half = BLOCK / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++)
             sum[i] += sum[i + half];

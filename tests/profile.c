@@ -182,9 +182,10 @@ static void largest(void **state)
     (void)state;
     full.cores = 999999999;
     for (int i = 0; i < PROFILE_CHOICES; i++) {
-        const tuned_case where = {(tuned_operation)(i / 108), (ballast_dtype)(1 + i / 27 % 4),
-                                  i % SHAPE_CLASSES};
-        full.lines[i] = (profile_line){{where, CHOOSE_TASK, 6}, 999999, 999999, 999999, 999999999,
+        const tuned_case where = {(tuned_operation)(i / 108 % TUNED_OPERATIONS),
+                                  (ballast_dtype)(1 + i / 27 % 4), i % SHAPE_CLASSES};
+        const choice_kind which = i < 108 * TUNED_OPERATIONS ? CHOOSE_SHARE : CHOOSE_TASKS;
+        full.lines[i] = (profile_line){{where, which, 4}, 999999, 999999, 999999, 999999999,
                                        99991231};
     }
     full.count = PROFILE_CHOICES;
@@ -194,7 +195,7 @@ static void largest(void **state)
     strcpy(last, "softmax:f32:classes=short,data=L2,rows=one isa=default ratio=1.000 low=1.000 "
                  "high=1.000 samples=1 date=2026-11-23\nsum ");
     assert_false(ballast__profile_parse(longer, strlen(longer), &machine, &read, reason));
-    assert_string_equal(reason, "line 1030, choice: expected no more choices than 1024");
+    assert_string_equal(reason, "line 2054, choice: expected no more choices than 2048");
 }
 
 /* ---- Damage ---------------------------------------------------------------------------------- */
@@ -712,16 +713,21 @@ static int scalar_calls_of(int64_t rows, int64_t classes)
     return atomic_load(&scalar_calls);
 }
 
+static void skip_where_scalar_is_the_default(void)
+{
+    if (ballast_implementation_default(NULL, 0) == ballast_implementation_find("scalar")) {
+        print_message("skipped: scalar is the default here\n");
+        skip();
+    }
+}
+
 /* A few rows need no plan, unless a profile says how. */
 static void few_rows_follow_the_profile(void **state)
 {
     static const int64_t rows[] = {1, 2, 15, 16}, classes[] = {1, 10, 255, 300};
 
     (void)state;
-    if (ballast_implementation_default(NULL, 0) == ballast_implementation_find("scalar")) {
-        print_message("skipped: scalar is the default here\n");
-        skip();
-    }
+    skip_where_scalar_is_the_default();
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < 4; k++) {
             static profile p;
@@ -736,6 +742,49 @@ static void few_rows_follow_the_profile(void **state)
                          (int)rows[i], (int)classes[k]);
             ballast_profile_reset();
         }
+}
+
+typedef void reduce_kernel(const reduce_job *job, int64_t begin, int64_t end);
+reduce_kernel __real_ballast__weighted_sum_f32_scalar;
+reduce_kernel __wrap_ballast__weighted_sum_f32_scalar;
+
+void __wrap_ballast__weighted_sum_f32_scalar(const reduce_job *job, int64_t begin, int64_t end)
+{
+    atomic_fetch_add(&scalar_calls, 1);
+    __real_ballast__weighted_sum_f32_scalar(job, begin, end);
+}
+
+static int scalar_calls_of_sum(int64_t count)
+{
+    static const float x[4096];
+    ballast_reduce_args a = BALLAST_REDUCE_ARGS;
+    double result;
+
+    a.x = ballast_vector_f32(x, count);
+    a.result = &result;
+    atomic_store(&scalar_calls, 0);
+    assert_int_equal(ballast_weighted_sum(&a, NULL), BALLAST_OK);
+    return atomic_load(&scalar_calls);
+}
+
+/* Nor does a sum of one leaf. */
+static void short_sums_follow_the_profile(void **state)
+{
+    static const int64_t counts[] = {1, 4096};
+
+    (void)state;
+    skip_where_scalar_is_the_default();
+    for (int i = 0; i < 2; i++) {
+        static profile p;
+
+        p = (profile){.cores = 1};
+        add_line(&p, ballast__tuned_case(TUNE_WEIGHTED_SUM, BALLAST_F32, counts[i], 1), CHOOSE_ISA,
+                 1);
+        assert_int_equal(scalar_calls_of_sum(counts[i]), 0);
+        ballast__profile_use(&p, "by hand");
+        assert_int_not_equal(scalar_calls_of_sum(counts[i]), 0);
+        ballast_profile_reset();
+    }
 }
 
 /* ---- Bits ------------------------------------------------------------------------------------ */
@@ -1083,6 +1132,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(nearest),
         cmocka_unit_test(program_names_the_implementation),
         cmocka_unit_test(few_rows_follow_the_profile),
+        cmocka_unit_test(short_sums_follow_the_profile),
         cmocka_unit_test(loads_while_others_compute),
         cmocka_unit_test(variable),
         cmocka_unit_test(variable_names_the_implementation),

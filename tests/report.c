@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "../tools/report.h"
+#include "whole_file.h"
 
 /* ---- Invented results ------------------------------------------------------------------------ */
 
@@ -182,14 +183,6 @@ static void write_run(const run *r)
     assert_int_equal(fclose(out), 0);
 }
 
-static void put(const char *path, const char *bytes, size_t size)
-{
-    FILE *out = fopen(path, "wb");
-    assert_non_null(out);
-    assert_int_equal(fwrite(bytes, 1, size, out), size);
-    assert_int_equal(fclose(out), 0);
-}
-
 /* Gives the page, and texts that must be in it, to report_page.py. */
 static void check_page_with(const char *texts)
 {
@@ -198,8 +191,8 @@ static void check_page_with(const char *texts)
     snprintf(page, sizeof page, "%s/page.html", folder);
     snprintf(list, sizeof list, "%s/texts", folder);
     snprintf(command, sizeof command, "'%s' '%s' %s %s 1>&2", PYTHON, REPORT_PAGE, page, list);
-    put(page, written, written_size);
-    put(list, texts, strlen(texts));
+    put_file(page, written, written_size);
+    put_file(list, texts, strlen(texts));
     const int status = system(command);
     remove(page);
     remove(list);

@@ -210,13 +210,20 @@ class Info(ToolTest):
         self.assertEqual(len(info["profile"]), 2)
         self.assertIn("no such file", info["profile"][1])
 
+    def test_last_cache(self):
+        """What the library counts on, where it is less; and sizes that differ."""
+        cache, text = self.json("info")["last_cache"], self.good("info")
+        told = [cache[who] for who in ("cpu", "os") if cache[who]]
+        self.assertEqual("the library counts on" in text, cache["taken"] < cache["bytes"])
+        self.assertEqual("sizes differ: " in text, max(told, default=0) >= 2 * min(told, default=1))
+
     def test_version(self):
         self.assertRegex(self.good("--version"), r"^ballast \d+\.\d+\.\d+\n$")
         self.assertEqual(self.json("info")["version"], self.good("--version").split()[1])
 
     def test_help_width(self):
-        for args in ([], ["info"], ["weights"], ["loss"]):
-            out = self.good(*args, "--help")
+        for args in ([], ["info"], ["weights"], ["loss"], ["check"]):
+            out = self.good(*args, "--help").split("PROBLEM is")[0]
             self.assertIn("Usage:", out)
             self.assertLessEqual(max(map(len, out.split("\n"))), 80, args)
             if args:
@@ -701,7 +708,7 @@ class BadLoss(ToolTest):
                  "no/r.npy")
 
 
-# ---- Streams, colours, signals, size -------------------------------------------------------------
+# ---- bench, check --------------------------------------------------------------------------------
 
 class Bench(ToolTest):
     CASE = "cross_entropy:f32:rows=20,classes=50"
@@ -803,6 +810,66 @@ class Bench(ToolTest):
         self.assertRegex(r.err, r"^ballast: '%s' needs 1\.2e\+07 GB, and \S+ GB of memory are "
                                 r"free\n$" % large)
 
+
+class Check(ToolTest):
+    CASES = "softmax:f32:rows=5,classes=7", "dot:bf16:count=9", "softmax:f32:rows=3,classes=300"
+
+    def witnesses(self, *args):
+        found = self.json("check", *args)
+        self.assertEqual((found["green"], found["failures"]), (True, []))
+        return [o["value"]["witness"] for o in found["operations"]]
+
+    def test_problems(self):
+        """Any number of them, between options; one line for each operation and dtype."""
+        isas = [i["name"] for i in self.json("info")["implementations"] if i["runs"]]
+        found = self.json("check", self.CASES[0], "--isa", isas[-1], *self.CASES[1:])
+        self.assertEqual(sorted(found), ["failures", "green", "operations", "version"])
+        self.assertEqual([(o["operation"], o["dtype"], o["problems"]) for o in found["operations"]],
+                         [("softmax", "f32", 2), ("dot", "bf16", 1)])
+        for o in found["operations"]:
+            self.assertEqual(o["implementations"], sorted({"scalar", isas[-1]}, key=isas.index))
+            self.assertEqual((o["supported"], o["bits_equal"], o["grad"]), (True, True, None))
+            self.assertLessEqual(o["value"]["ulp"], o["value"]["bound"])
+            self.assertIn(o["value"]["witness"], self.CASES)
+
+    def test_seed_and_threads(self):
+        self.assertEqual(self.witnesses(self.CASES[1], "--seed", 7), [self.CASES[1] + ",seed=7"])
+        self.assertEqual(self.witnesses(self.CASES[1], "--threads", 3),
+                         [self.CASES[1] + ",threads=3"])
+
+    def test_table(self):
+        """Columns are aligned."""
+        lines = self.good("check", "--quiet", *self.CASES, "softmax:f16").splitlines()
+        self.assertEqual(lines[-1], "all green")
+        at = lines[0].index("nearest to its bound")
+        for line in lines[1:4]:
+            self.assertRegex(line, r"^.{%d}  \S+$" % (at - 2))
+
+    def test_nothing_to_measure(self):
+        found = self.json("check", "softmax:f32:rows=0")["operations"]
+        self.assertEqual([(o["value"], o["grad"]) for o in found], [(None, None)])
+
+    def test_help(self):
+        out = self.good("check", "--help")
+        for word in ("[PROBLEM...]", "class_balanced_loss", "grad_scale"):
+            self.assertIn(word, out)
+
+    def test_refusals(self):
+        for message, args in (
+                ("'sum:f32': sum: no such operation", [self.CASES[0], "sum:f32"]),
+                ("'softmax:f32:rows=x': rows=x: not a number", ["softmax:f32:rows=x"]),
+                ("unknown option '--sed' (did you mean '--seed'?)", ["--sed", "3"]),
+                ("--seed: -1 is outside [0, 9000000000000000]", ["--seed", "-1"]),
+                ("--seed: 'x' is not a whole number", ["--seed", "x"]),
+                ("--threads: 0 is outside [1, 1024]", ["--threads", "0"]),
+                ("--quick: takes no value", ["--quick=3"])):
+            with self.subTest(args=args):
+                self.bad(message, "check", *args)
+        self.assertRegex(self.run_tool("check", "--isa", "sse9").err,
+                         r"^ballast: --isa: 'sse9' is none of scalar.*\n$")
+
+
+# ---- Streams, colours, signals, size -------------------------------------------------------------
 
 class Streams(ToolTest):
     def test_full_disk(self):

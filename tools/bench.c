@@ -29,7 +29,10 @@ static const option_spec specs[] = {
      OPT_ISA},
     {"baselines", "WHICH", "on or off: what others would write or call (default on)",
      OPT_BASELINES},
-    {"profile", "FILE", "this profile and the defaults alone, in turn: what it gains", OPT_PROFILE},
+    {"profile", "FILE",
+     "this profile and the defaults alone, in turn: what it gains; problems are left out of which it "
+     "changes nothing",
+     OPT_PROFILE},
     {"pages", "SIZE", "4k or huge: what arrays stand on (default 4k)", OPT_PAGES},
     {"seconds", "S", "time for each case (default 1)", OPT_SECONDS},
     {"repetitions", "N", "measure all of it N times, one after the other: for ballast compare "
@@ -100,6 +103,39 @@ static void put_in_force(int tuned)
     ballast__tuning_replace(tuned ? tuned_profile.count : 0, choice_at, &tuned_profile);
 }
 
+/* Its own, or that of all reductions; TUNED_OPERATIONS: not known here. */
+static tuned_operation operation_of(const problem *p)
+{
+    int i = 0;
+
+    while (i < TUNED_OPERATIONS && strcmp(ballast__tuned_operation_name(i), p->operation->name) != 0)
+        i++;
+    return i == TUNED_OPERATIONS && problem_is_vector(p) ? TUNE_WEIGHTED_SUM : (tuned_operation)i;
+}
+
+static tuning tuning_in_force(const problem *p, int tuned)
+{
+    put_in_force(tuned);
+    return ballast__tuning_of(operation_of(p), p->dtype, p->rows,
+                              problem_is_vector(p) ? 1 : p->classes);
+}
+
+/* Whether calls do anything else with the profile. */
+static bool profile_matters(const problem *p)
+{
+    const unsigned for_threads = 1u << CHOOSE_TASK | 1u << CHOOSE_TASKS | 1u << CHOOSE_SHARE;
+
+    if (operation_of(p) == TUNED_OPERATIONS)
+        return true;
+    const tuning tuned = tuning_in_force(p, 1), standard = tuning_in_force(p, 0);
+    bool differs = tuned.streams != standard.streams;
+    for (int i = 0; i < CHOICES; i++)
+        if (i != CHOOSE_STREAM && (p->threads > 1 || !(for_threads >> i & 1)))
+            differs |= ballast__chosen(tuned, (choice_kind)i) !=
+                       ballast__chosen(standard, (choice_kind)i);
+    return differs;
+}
+
 /* ---- One case -------------------------------------------------------------------------------- */
 
 /* The best bandwidth of the copies; 0 where none was measured. */
@@ -167,13 +203,17 @@ static void scale_ratio(bench_result *r, double elements)
     r->ratio_high *= factor;
 }
 
-/* Returns how many results there are; -1 where it cannot be measured, with a line about it. */
+/* Returns how many results there are; 0 where a profile changes nothing; -1 where it cannot be measured,
+ * with a line about it. */
 static int measure_case(const settings *s, const bench_case *c, const pool *p,
                         bench_result *results)
 {
     static contest it; /* large */
     static measurement m[MEASURE_CONTENDERS];
     char message[PROBLEM_TEXT];
+
+    if (s->tuned && !profile_matters(&c->p))
+        return 0;
     const contest_options o = {s->implementation, &p->parallel, s->baselines && !s->tuned,
                                !s->tuned};
 
@@ -205,7 +245,7 @@ static int measure_all(const settings *s, const bench_cases *all, bench_result *
 {
     const bool print = !s->json || s->json_path;
     pool p;
-    int count = 0, refused = 0;
+    int count = 0, refused = 0, same = 0;
 
     pool_open(&p, 1);
     for (int turn = 0; turn < all->count * s->repetitions; turn++) {
@@ -218,6 +258,7 @@ static int measure_all(const settings *s, const bench_cases *all, bench_result *
         for (int k = 0; k < got; k++)
             results[count + k].repetition = turn / all->count;
         refused += got < 0;
+        same += got == 0;
         if (print && got > 0 && count == 0)
             bench_print_heads(c->p.seed, s->huge ? "huge" : "4k");
         if (print && got > 0)
@@ -225,6 +266,9 @@ static int measure_all(const settings *s, const bench_cases *all, bench_result *
         count += got > 0 ? got : 0;
     }
     pool_close(&p);
+    if (same > 0 && !s->quiet)
+        complain("left out %d of %d problems: the profile changes nothing of them", same,
+                 all->count * (int)s->repetitions);
     return refused && s->selection.named_count ? -1 : count;
 }
 

@@ -30,7 +30,8 @@ typedef struct bench_cases {
 
 /* The help of the options --problem, --suite and --filter, and what they do. */
 #define BENCH_PROBLEM_HELP                                                                        \
-    "measure this case, such as cross_entropy:f32:rows=50,classes=1000 (may be repeated)"
+    "measure this case, such as cross_entropy:f32:rows=50,classes=1000 (may be repeated; ballast "   \
+    "check --help tells of problems)"
 #define BENCH_SUITE_HELP "these cases: quick (the default), cache, memory, growth, or all"
 #define BENCH_FILTER_HELP "only cases whose problem has this text in it"
 bool bench_add_problem(const options *o, bench_selection *s);

@@ -43,6 +43,7 @@ void caches_read(caches *c)
     (void)ballast__isas(); /* the first use, which finds out what the library takes it for */
     c->taken = (int64_t)ballast__data_bytes(1);
     c->real = caches_believed(c);
+    c->memory = t.memory;
 }
 
 /* ---- As measured ----------------------------------------------------------------------------- */
@@ -79,17 +80,16 @@ static double rate_of(const char *from, int64_t bytes, double seconds)
 }
 
 /* No more than an eighth of the memory. */
-static int64_t most_bytes(void)
+static int64_t most_bytes(const caches *c)
 {
-    topology t;
+    const int64_t most = (int64_t)MOST_BYTES;
 
-    topology_read(&t);
-    return t.memory > 0 && t.memory / 8 < (int64_t)MOST_BYTES ? t.memory / 8 : (int64_t)MOST_BYTES;
+    return c->memory > 0 && c->memory / 8 < most ? c->memory / 8 : most;
 }
 
 void caches_measure(caches *c, double seconds)
 {
-    const int64_t most = most_bytes();
+    const int64_t most = most_bytes(c);
     char *array = malloc((size_t)most);
 
     c->count = 0;

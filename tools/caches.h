@@ -21,6 +21,7 @@ typedef struct caches {
     int64_t taken;    /* as the library takes it: classes of data go by it */
     int64_t measured; /* beyond so much reads slow down; 0: not measured, or not to be seen */
     int64_t real;     /* what to believe */
+    int64_t memory;   /* of the machine */
     int count;
     caches_point points[CACHES_POINTS]; /* as measured */
 } caches;
@@ -44,5 +45,8 @@ int64_t caches_believed(const caches *c);
 
 /* Whether a is at least twice b, or b twice a. */
 bool caches_differ(int64_t a, int64_t b);
+
+/* Whether the CPU, the operating system and the measurement differ, as far as they say anything. */
+bool caches_disagree(const caches *c);
 
 #endif

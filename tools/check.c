@@ -1,82 +1,75 @@
 /* SPDX-License-Identifier: MIT */
 /* `ballast check`: every implementation that this CPU has, against the others and the oracle. */
-#define _POSIX_C_SOURCE 200809L
 #include "check.h"
 
 #include "../bench/cases.h"
 #include "../bench/threads.h"
+#include "json.h"
+#include "options.h"
+#include "progress.h"
 
-#include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { MAX_IMPLEMENTATIONS = 8, MAX_ROWS = 64, MAX_FAILURES = 20, FAILURE_TEXT = 2 * PROBLEM_TEXT };
 
 /* ---- Options --------------------------------------------------------------------------------- */
 
-typedef struct options {
-    const char *isa;
-    int64_t seed; /* -1: the problems' own */
-    int sweep, json;
-} options;
+enum { OPT_ISA = 1, OPT_SEED, OPT_THREADS, OPT_QUICK, OPT_LONG };
 
-static void help(void)
+static const option_spec specs[] = {
+    {"isa", "NAME", "this implementation and scalar alone (default: all that run here)", OPT_ISA},
+    {"seed", "N", "another seed for the inputs", OPT_SEED},
+    {"threads", "N", "threads to lend to each call (default: as many as the problem says)",
+     OPT_THREADS},
+    {"quick", NULL, "fewer problems", OPT_QUICK},
+    {"long", NULL, "more problems: hours", OPT_LONG},
+    {NULL, NULL, NULL, 0},
+};
+
+static const char *const examples[] = {
+    "ballast check",
+    "ballast check --quick --isa avx2",
+    "ballast check cross_entropy:f32:rows=50,classes=1000 dot:bf16",
+    NULL,
+};
+
+static const command_spec spec = {
+    .name = "check",
+    .operands = "[PROBLEM...]",
+    .about = "Runs problems on every implementation that this CPU has. The bits of all of them "
+             "must be equal, and the results as close to the oracle's as the library says. Without "
+             "a PROBLEM: all operations, shapes around the chunks' ends, ordinary and special "
+             "inputs, for about a minute. Errors are in units in the last place (ULP), of the sum "
+             "of the terms' magnitudes where terms of both signs are added. Exit codes: 0 all "
+             "green, 1 a check failed, 2 wrong usage or input.",
+    .options = specs,
+    .examples = examples,
+    .operand_count = OPERANDS_ANY,
+    .more = problem_help,
+};
+
+typedef struct settings {
+    const ballast_implementation *implementation; /* NULL: all */
+    int64_t seed, threads;                        /* -1, 0: the problems' own */
+    int sweep;
+} settings;
+
+/* Seeds and threads are such as a problem can say: a failure is run again by one. */
+static bool apply(const options *o, void *to, int id)
 {
-    fputs("usage: ballast check [PROBLEM...] [OPTION...]\n"
-          "\n"
-          "Runs problems on every implementation that this CPU has. The bits of all of them must\n"
-          "be equal, and the results as close to the oracle's as the library says. Without a\n"
-          "PROBLEM: all operations, shapes around the chunks' ends, ordinary and special inputs.\n"
-          "\n"
-          "  --isa NAME   this implementation and scalar only\n"
-          "  --seed N     another seed for the inputs\n"
-          "  --quick      fewer problems (a few seconds)\n"
-          "  --long       more problems (minutes)\n"
-          "  --json       a JSON object in place of the table\n"
-          "  --help       this text\n"
-          "\n"
-          "Errors are in units in the last place (ULP), of the sum of the terms' magnitudes where\n"
-          "terms of both signs are added. Exit status: 0 all green, 1 a check failed, 2 what was\n"
-          "asked for cannot be done.\n"
-          "\n", stdout);
-    problem_help(stdout);
-}
+    settings *const s = to;
 
-/* 0: go on; otherwise an exit status + 1. */
-static int read_options(int argc, char **argv, options *o)
-{
-    static const struct option names[] = {
-        {"isa", required_argument, NULL, 'i'}, {"seed", required_argument, NULL, 's'},
-        {"quick", no_argument, NULL, 'q'},     {"long", no_argument, NULL, 'l'},
-        {"json", no_argument, NULL, 'j'},      {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0}};
-    char *end = NULL;
-
-    optind = 1;
-    for (int c; (c = getopt_long(argc, argv, "h", names, NULL)) != -1;) {
-        if (c == 'h') {
-            help();
-            return 1;
-        }
-        if (c == '?')
-            return 3;
-        if (c == 'i')
-            o->isa = optarg;
-        if (c == 's') {
-            o->seed = strtoll(optarg, &end, 10);
-            if (*end || !*optarg || o->seed < 0) {
-                fprintf(stderr, "ballast check: --seed %s: not a number from 0 up\n", optarg);
-                return 3;
-            }
-        }
-        o->sweep = c == 'q' ? 0 : c == 'l' ? 2 : o->sweep;
-        o->json |= c == 'j';
+    switch (id) {
+    case OPT_ISA: return options_implementation(o, &s->implementation);
+    case OPT_SEED: return options_integer(o, 0, INT64_C(9000000000000000), &s->seed);
+    case OPT_THREADS: return options_integer(o, 1, 1024, &s->threads);
+    case OPT_QUICK: s->sweep = 0; return true;
+    default: s->sweep = 2; return true;
     }
-    return 0;
 }
 
 /* ---- What was found -------------------------------------------------------------------------- */
@@ -233,68 +226,81 @@ static void check_problem(check *k, const problem *p)
 
 /* ---- Which problems, which implementations --------------------------------------------------- */
 
-static int choose_implementations(check *k, const char *isa)
+static void choose_implementations(check *k, const ballast_implementation *named)
 {
-    const ballast_implementation *named = isa ? ballast_implementation_find(isa) : NULL;
-    char reason[128] = "not in this library";
-
-    if (isa && (!named || !ballast_implementation_supported(named, reason, sizeof reason))) {
-        fprintf(stderr, "ballast check: %s: %s\n", isa, reason);
-        return 0;
-    }
     for (int i = 0; ballast_implementation_at(i) && k->implementations < MAX_IMPLEMENTATIONS; i++) {
         const ballast_implementation *it = ballast_implementation_at(i);
 
         if ((i == 0 || !named || it == named) && ballast_implementation_supported(it, NULL, 0))
             k->with[k->implementations++] = it;
     }
-    return 1;
 }
 
-static void progress(const char *text)
+static bool read_problem(const char *text, problem *p)
 {
-    if (isatty(STDERR_FILENO))
-        fprintf(stderr, "\r\033[K%s", text);
-}
-
-static void seeded(problem *p, const options *o)
-{
-    if (o->seed >= 0)
-        p->seed = o->seed;
-}
-
-static void check_defaults(check *k, const options *o)
-{
-    const operation *last = NULL;
-    problem p;
-
-    for (int64_t i = 0; problem_default(o->sweep, i, &p); i++) {
-        if (p.operation != last)
-            progress(p.operation->name);
-        last = p.operation;
-        seeded(&p, o);
-        check_problem(k, &p);
-    }
-    progress("");
-}
-
-static int check_named(check *k, const options *o, char **texts, int count)
-{
-    problem *problems = calloc((size_t)count, sizeof *problems);
     char message[PROBLEM_TEXT];
-    int good = problems != NULL;
 
-    for (int i = 0; i < count && good; i++) {
-        good = problem_parse(texts[i], &problems[i], message, sizeof message);
-        if (!good)
-            fprintf(stderr, "ballast check: %s: %s\n", texts[i], message);
+    if (problem_parse(text, p, message, sizeof message))
+        return true;
+    complain("'%s': %s", text, message);
+    return false;
+}
+
+static int64_t count_defaults(int sweep)
+{
+    int64_t count = 0;
+
+    for (problem p; problem_default(sweep, count, &p);)
+        count++;
+    return count;
+}
+
+/* Those named, or else those run by default. NULL, and a line about it, where one is wrong. */
+static problem *choose_problems(const options *o, const settings *s, int64_t *count)
+{
+    const bool are_named = o->operand_count > 0;
+    *count = are_named ? o->operand_count : count_defaults(s->sweep);
+    problem *problems = calloc((size_t)*count, sizeof *problems);
+
+    if (!problems)
+        complain("no memory");
+    for (int64_t i = 0; i < *count && problems; i++) {
+        problem *p = &problems[i];
+
+        if (!(are_named ? read_problem(o->operands[i], p) : problem_default(s->sweep, i, p))) {
+            free(problems);
+            return NULL;
+        }
+        if (s->seed >= 0)
+            p->seed = s->seed;
+        if (s->threads > 0 && p->operation->keys & KEY(KEY_THREADS))
+            p->threads = s->threads;
     }
-    for (int i = 0; i < count && good; i++) {
-        seeded(&problems[i], o);
+    return problems;
+}
+
+/* About as long as it takes, with what there is to do whatever its size. */
+static int64_t work_of(const problem *p)
+{
+    const double elements = (double)p->rows * (problem_is_vector(p) ? 1.0 : (double)p->classes);
+
+    return (int64_t)fmin(1.0 + elements / 1024.0, 1e12);
+}
+
+static void check_problems(check *k, const problem *problems, int64_t count, bool quiet)
+{
+    int64_t total = 0, done = 0;
+    progress shown;
+
+    for (int64_t i = 0; i < count; i++)
+        total += work_of(&problems[i]);
+    progress_begin_timed(&shown, "", total, quiet);
+    for (int64_t i = 0; i < count; i++) {
+        progress_update_timed(&shown, problems[i].operation->name, done);
         check_problem(k, &problems[i]);
+        done += work_of(&problems[i]);
     }
-    free(problems);
-    return good;
+    progress_end(&shown);
 }
 
 /* ---- Printing -------------------------------------------------------------------------------- */
@@ -320,7 +326,7 @@ static const char *error_text(const worst *w, char *text, size_t size)
     else if (isinf(w->bound))
         snprintf(text, size, "%.2f", w->ulp);
     else
-        snprintf(text, size, "%.2f of %g", w->ulp, w->bound);
+        snprintf(text, size, "%.2f of %.4g", w->ulp, w->bound);
     return text;
 }
 
@@ -334,102 +340,104 @@ static const worst *nearer(const finding *f)
     return f->grad.ulp / f->grad.bound > f->loss.ulp / f->loss.bound ? &f->grad : &f->loss;
 }
 
-static void print_table(const check *k)
+static void print_row(const check *k, const finding *f)
 {
     char with[128], loss[40], grad[40], text[PROBLEM_TEXT];
 
-    printf("%-24s %-5s %8s  %-20s %-5s  %-13s %-13s  %s\n", "operation", "dtype", "problems",
-           "implementations", "bits", "value, ULP", "grad, ULP", "nearest to its bound");
+    printf("%-24s %-5s %8d  %-20s %-6s  %-14s  %-14s  %s\n", f->op->name,
+           problem_dtype_name(f->dtype), f->problems, implementations_of(k, f, with, sizeof with),
+           f->bits_differ ? "DIFFER" : "equal", error_text(&f->loss, loss, sizeof loss),
+           error_text(&f->grad, grad, sizeof grad),
+           nearer(f)->measured ? problem_format(&nearer(f)->witness, text, sizeof text) : "-");
+}
+
+static void print_table(const check *k)
+{
+    const char *plain = output_style(stdout, STYLE_PLAIN);
+
+    printf("%s%-24s %-5s %8s  %-20s %-6s  %-14s  %-14s  %s%s\n", output_style(stdout, STYLE_HEAD),
+           "operation", "dtype", "problems", "implementations", "bits", "value, ULP", "grad, ULP",
+           "nearest to its bound", plain);
     for (const finding *f = k->found; f < k->found + k->rows; f++)
-        printf("%-24s %-5s %8d  %-20s %-5s  %-13s %-13s  %s\n", f->op->name,
-               problem_dtype_name(f->dtype), f->problems,
-               implementations_of(k, f, with, sizeof with), f->bits_differ ? "DIFFER" : "equal",
-               error_text(&f->loss, loss, sizeof loss), error_text(&f->grad, grad, sizeof grad),
-               nearer(f)->measured ? problem_format(&nearer(f)->witness, text, sizeof text) : "-");
+        print_row(k, f);
     for (int i = 0; i < k->failed && i < MAX_FAILURES; i++)
         printf("\n%s\n", k->failures[i]);
     if (k->failed > MAX_FAILURES)
         printf("\n... and %d more\n", k->failed - MAX_FAILURES);
-    printf("\n%s\n", k->failed ? "FAILED" : "all green");
+    printf("\n%s%s%s\n", output_style(stdout, k->failed ? STYLE_ERROR : STYLE_GOOD),
+           k->failed ? "FAILED" : "all green", plain);
 }
 
-static void print_string(const char *text)
-{
-    putchar('"');
-    for (; *text; text++)
-        if (*text == '\n')
-            fputs("\\n", stdout);
-        else
-            printf(*text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
-    putchar('"');
-}
-
-static void print_worst(const char *name, const worst *w)
+static void write_worst(json *j, const char *key, const worst *w)
 {
     char text[PROBLEM_TEXT];
 
-    printf(", \"%s\": ", name);
     if (!w->measured) {
-        fputs("null", stdout);
+        json_text(j, key, NULL);
         return;
     }
-    /* JSON knows no infinity */
-    printf("{\"ulp\": %.6g, \"bound\": ", isfinite(w->ulp) ? w->ulp : 1e308);
-    printf(isfinite(w->bound) ? "%g" : "null", w->bound);
-    fputs(", \"witness\": ", stdout);
-    print_string(problem_format(&w->witness, text, sizeof text));
-    putchar('}');
+    json_object(j, key);
+    json_real(j, "ulp", isfinite(w->ulp) ? w->ulp : 1e308); /* null would be none */
+    json_real(j, "bound", w->bound);
+    json_text(j, "witness", problem_format(&w->witness, text, sizeof text));
+    json_end(j);
 }
 
-static void print_json_finding(const check *k, const finding *f)
+static void write_finding(json *j, const check *k, const finding *f)
 {
-    printf("    {\"operation\": \"%s\", \"dtype\": \"%s\", \"problems\": %d, ",
-           f->op->name, problem_dtype_name(f->dtype), f->problems);
-    fputs("\"implementations\": [", stdout);
+    json_object(j, NULL);
+    json_text(j, "operation", f->op->name);
+    json_text(j, "dtype", problem_dtype_name(f->dtype));
+    json_integer(j, "problems", f->problems);
+    json_array(j, "implementations");
     for (int i = 0; i < k->implementations && f->dtype != BALLAST_F64; i++)
-        printf("%s\"%s\"", i ? ", " : "", ballast_implementation_name(k->with[i]));
-    printf("%s], \"supported\": %s, \"bits_equal\": %s",
-           f->dtype == BALLAST_F64 && !f->unsupported ? "\"reference\"" : "",
-           f->unsupported ? "false" : "true", f->bits_differ ? "false" : "true");
-    print_worst("value", &f->loss);
-    print_worst("grad", &f->grad);
-    putchar('}');
+        json_text(j, NULL, ballast_implementation_name(k->with[i]));
+    if (f->dtype == BALLAST_F64 && !f->unsupported)
+        json_text(j, NULL, "reference");
+    json_end(j);
+    json_bool(j, "supported", !f->unsupported);
+    json_bool(j, "bits_equal", !f->bits_differ);
+    write_worst(j, "value", &f->loss);
+    write_worst(j, "grad", &f->grad);
+    json_end(j);
 }
 
 static void print_json(const check *k)
 {
-    printf("{\n  \"version\": \"%s\",\n  \"green\": %s,\n  \"operations\": [\n", ballast_version(),
-           k->failed ? "false" : "true");
-    for (int i = 0; i < k->rows; i++) {
-        print_json_finding(k, &k->found[i]);
-        puts(i + 1 < k->rows ? "," : "");
-    }
-    fputs("  ],\n  \"failures\": [", stdout);
-    for (int i = 0; i < k->failed && i < MAX_FAILURES; i++) {
-        fputs(i ? ",\n    " : "\n    ", stdout);
-        print_string(k->failures[i]);
-    }
-    puts(k->failed ? "\n  ]\n}" : "]\n}");
+    json j;
+
+    json_begin(&j, stdout);
+    json_text(&j, "version", ballast_version());
+    json_bool(&j, "green", !k->failed);
+    json_array(&j, "operations");
+    for (int i = 0; i < k->rows; i++)
+        write_finding(&j, k, &k->found[i]);
+    json_end(&j);
+    json_array(&j, "failures");
+    for (int i = 0; i < k->failed && i < MAX_FAILURES; i++)
+        json_text(&j, NULL, k->failures[i]);
+    json_end(&j);
+    json_end(&j);
 }
 
 int check_main(int argc, char **argv)
 {
     static check k; /* large */
-    options o = {NULL, -1, 1, 0};
-    const int status = read_options(argc, argv, &o);
+    settings s = {.seed = -1, .sweep = 1};
+    options o;
+    int64_t count;
 
-    memset(&k, 0, sizeof k);
-    if (status)
-        return status - 1;
-    if (!choose_implementations(&k, o.isa))
-        return 2;
-    if (optind == argc)
-        check_defaults(&k, &o);
-    else if (!check_named(&k, &o, argv + optind, argc - optind))
-        return 2;
+    if (!options_read(&o, &spec, argc, argv, apply, &s))
+        return o.exit_code;
+    problem *problems = choose_problems(&o, &s, &count);
+    if (!problems)
+        return EXIT_BAD_INPUT;
+    choose_implementations(&k, s.implementation);
+    check_problems(&k, problems, count, o.quiet);
+    free(problems);
     if (o.json)
         print_json(&k);
     else
         print_table(&k);
-    return k.failed ? 1 : 0;
+    return k.failed ? EXIT_CHECK_FAILED : EXIT_GOOD;
 }

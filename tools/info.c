@@ -3,6 +3,7 @@
 #include "info.h"
 
 #include "../dispatch/cpu.h"
+#include "../dispatch/tuning.h"
 #include "ballast/ballast.h"
 #include "caches.h"
 #include "json.h"
@@ -290,13 +291,44 @@ static void print_reads(const caches *c)
     }
 }
 
+/* "300 MiB by the CPU", behind what others say; nothing of those that say nothing. */
+static void add_size(char *text, size_t room, int64_t bytes, const char *who)
+{
+    char size[32];
+    const size_t used = strlen(text);
+
+    format_size(size, sizeof size, bytes);
+    if (bytes > 0)
+        snprintf(text + used, room - used, "%s%s %s", used ? ", " : "sizes differ: ", size, who);
+}
+
+static void print_disagreement(const caches *c)
+{
+    char text[256] = "";
+
+    add_size(text, sizeof text, c->cpu, "by the CPU");
+    add_size(text, sizeof text, c->os, "by the operating system");
+    add_size(text, sizeof text, c->measured, "measured");
+    line("", text);
+}
+
+/* A policy (COUNTED_CACHE); of less than that, all that the CPU tells of. */
+static void print_counted(const caches *c)
+{
+    char text[256], size[32];
+
+    format_size(size, sizeof size, c->taken);
+    snprintf(text, sizeof text, "the library counts on %s of %s", size,
+             c->taken == COUNTED_CACHE ? "any last cache at most, for many share it" : "it");
+    line("", text);
+}
+
 static void print_last_cache(const caches *c)
 {
-    char text[256], bytes[32], measured[32], taken[32];
+    char text[256], bytes[32], measured[32];
 
     format_size(bytes, sizeof bytes, c->real);
     format_size(measured, sizeof measured, c->measured);
-    format_size(taken, sizeof taken, c->taken);
     if (c->count == 0)
         snprintf(text, sizeof text, "%s", bytes);
     else if (c->measured == 0)
@@ -304,9 +336,10 @@ static void print_last_cache(const caches *c)
     else
         snprintf(text, sizeof text, "%s; reads slow down beyond %s", bytes, measured);
     line("last cache", text);
-    snprintf(text, sizeof text, "the library counts on %s of it", taken);
-    if (caches_differ(c->taken, c->real))
-        line("", text);
+    if (c->taken < c->real)
+        print_counted(c);
+    if (caches_disagree(c))
+        print_disagreement(c);
 }
 
 static void print_share(const facts *f)
@@ -438,6 +471,8 @@ static void write_last_cache(json *j, const caches *c)
 {
     json_object(j, "last_cache");
     json_integer(j, "bytes", c->real);
+    json_integer(j, "cpu", c->cpu);
+    json_integer(j, "os", c->os);
     json_integer(j, "taken", c->taken);
     json_integer(j, "measured", c->measured);
     json_array(j, "reads");

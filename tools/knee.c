@@ -43,6 +43,14 @@ int64_t caches_knee(const caches_point *points, int count, int64_t l2)
 
 bool caches_differ(int64_t a, int64_t b) { return a >= 2 * b || b >= 2 * a; }
 
+static bool contradict(int64_t a, int64_t b) { return a && b && caches_differ(a, b); }
+
+bool caches_disagree(const caches *c)
+{
+    return contradict(c->cpu, c->os) || contradict(c->cpu, c->measured) ||
+           contradict(c->os, c->measured);
+}
+
 /* The CPU's word, then the operating system's, unless what was measured is far from it. */
 int64_t caches_believed(const caches *c)
 {

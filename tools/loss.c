@@ -136,22 +136,6 @@ static bool read_denominator(const options *o, settings *s)
     return false;
 }
 
-static bool read_isa(const options *o, settings *s)
-{
-    char reason[256];
-    const char *names[16] = {NULL};
-    int choice;
-    for (int i = 0; i < 15 && ballast_implementation_at(i); i++)
-        names[i] = ballast_implementation_name(ballast_implementation_at(i));
-    if (!options_choice(o, names, &choice))
-        return false;
-    s->isa = ballast_implementation_at(choice);
-    if (ballast_implementation_supported(s->isa, reason, sizeof reason))
-        return true;
-    complain("--isa: %s does not run here: %s", o->value, reason);
-    return false;
-}
-
 static bool apply(const options *o, void *to, int id)
 {
     settings *const s = to;
@@ -168,7 +152,7 @@ static bool apply(const options *o, void *to, int id)
     case OPT_IGNORE: return options_integer(o, INT64_MIN, INT64_MAX, &s->ignore_index);
     case OPT_GRAD_OUT: s->grad_out = o->value; return true;
     case OPT_ROW_LOSS_OUT: s->row_loss_out = o->value; return true;
-    case OPT_ISA: return read_isa(o, s);
+    case OPT_ISA: return options_implementation(o, &s->isa);
     default: s->time = true; return true;
     }
 }

@@ -108,6 +108,10 @@ static void print_help(const command_spec *spec)
     print_head("Examples");
     for (const char *const *e = spec->examples; *e; e++)
         printf("  %s\n", *e);
+    if (spec->more) {
+        putchar('\n');
+        spec->more(stdout);
+    }
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */
@@ -214,7 +218,8 @@ static int finish(options *o)
 {
     int given = o->argc - optind;
     o->operands = o->argv + optind;
-    if (given == o->spec->operand_count)
+    o->operand_count = given;
+    if (o->spec->operand_count == OPERANDS_ANY || given == o->spec->operand_count)
         return OPTIONS_END;
     if (given > o->spec->operand_count)
         return stop(o, complain("unexpected argument '%s' (usage: ballast %s%s%s [options])",
@@ -313,5 +318,22 @@ bool options_choice(const options *o, const char *const *names, int *out)
     const char *meant = suggestion(o->value, names);
     complain("--%s: '%s' is none of %s%s%s%s", o->name, o->value, list,
              meant ? " (did you mean '" : "", meant ? meant : "", meant ? "'?)" : "");
+    return false;
+}
+
+bool options_implementation(const options *o, const ballast_implementation **out)
+{
+    enum { NAMES_MAX = 15 };
+    const char *names[NAMES_MAX + 1] = {NULL};
+    char reason[256];
+    int choice;
+    for (int i = 0; i < NAMES_MAX && ballast_implementation_at(i); i++)
+        names[i] = ballast_implementation_name(ballast_implementation_at(i));
+    if (!options_choice(o, names, &choice))
+        return false;
+    *out = ballast_implementation_at(choice);
+    if (ballast_implementation_supported(*out, reason, sizeof reason))
+        return true;
+    complain("--%s: %s does not run here: %s", o->name, o->value, reason);
     return false;
 }

@@ -3,6 +3,7 @@
 #ifndef BALLAST_TOOLS_OPTIONS_H
 #define BALLAST_TOOLS_OPTIONS_H
 
+#include "ballast/ballast.h"
 #include "output.h"
 
 #include <getopt.h>
@@ -23,10 +24,11 @@ typedef struct command_spec {
     const option_spec *options; /* with the common ones at most OPTIONS_MAX; one that has the
                                  * name of a common one replaces it */
     const char *const *examples; /* NULL ends the list */
-    int operand_count;           /* exactly */
+    int operand_count;           /* exactly, or OPERANDS_ANY */
+    void (*more)(FILE *out);     /* prints what --help ends with; NULL: nothing */
 } command_spec;
 
-enum { OPTION_COMMON = 1000, OPTIONS_MAX = 40 };
+enum { OPTION_COMMON = 1000, OPTIONS_MAX = 40, OPERANDS_ANY = -1 };
 
 typedef struct options {
     /* Of every sub-command. */
@@ -35,7 +37,8 @@ typedef struct options {
 
     const char *name;  /* of the option just read */
     const char *value; /* its value; NULL for none */
-    char **operands;   /* after the last: spec->operand_count of them */
+    char **operands;   /* after the last */
+    int operand_count;
     int exit_code;
 
     const command_spec *spec; /* private */
@@ -57,6 +60,7 @@ bool options_read(options *o, const command_spec *spec, int argc, char **argv, o
 bool options_real(const options *o, double *out);
 bool options_integer(const options *o, int64_t smallest, int64_t largest, int64_t *out);
 bool options_choice(const options *o, const char *const *names, int *out); /* NULL ends the names */
+bool options_implementation(const options *o, const ballast_implementation **out); /* runs here */
 
 /* Of `names`, the one that was probably meant; NULL where none is near. */
 const char *suggestion(const char *text, const char *const *names);

@@ -91,6 +91,8 @@ void progress_update(progress *p, int64_t done)
         update_terminal(p, now);
         return;
     }
+    if (p->timed && now - p->begin < least_wait)
+        return;
     int quarters = (int)(4.0 * (double)done / (double)p->total);
     if (quarters > p->quarters)
         print_line(p, now);

@@ -64,7 +64,7 @@ static const command_spec spec = {
 };
 
 typedef struct settings {
-    double budget; /* seconds */
+    double begin, budget; /* seconds */
     const char *filter, *output, *export, *report;
     bool check, list, json, quiet;
     int64_t threads;
@@ -83,7 +83,7 @@ typedef struct meter {
 
 static void begin_meter(meter *m, const settings *s, int count)
 {
-    *m = (meter){.name = "", .count = count, .begin = monotonic_seconds(), .budget = s->budget};
+    *m = (meter){.name = "", .count = count, .begin = s->begin, .budget = s->budget};
     progress_begin_timed(&m->bar, "", 1000, s->quiet);
 }
 
@@ -510,7 +510,7 @@ int tune_main(int argc, char **argv)
 {
     static tune_cases all; /* large */
     static tune_results results;
-    settings s = {.budget = 60.0};
+    settings s = {.begin = monotonic_seconds(), .budget = 60.0};
     options o;
 
     if (!options_read(&o, &spec, argc, argv, apply, &s))

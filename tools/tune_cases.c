@@ -13,21 +13,23 @@
 
 /* ---- Operations, in the order in which they are measured ------------------------------------- */
 
+#define CAN(choice) (1u << (choice))
+#define GO_MORE_WAYS (CAN(CHOOSE_STREAM) | CAN(CHOOSE_TILES))
 static const struct {
     tuned_operation operation;
     const char *options; /* of its problems */
-    bool streams;        /* in f32, and not in place: kernels/cross_entropy.c, softmax.c */
+    unsigned ways;       /* that its kernels can go: kernels/kernels.h */
 } operations[] = {
-    {TUNE_CROSS_ENTROPY, "", true},
-    {TUNE_SOFTMAX, "", true},
-    {TUNE_LOG_SOFTMAX, "", true},
-    {TUNE_BINARY_CROSS_ENTROPY, ",targets=u8,outputs=loss+grad", false},
-    {TUNE_SIGMOID_FOCAL, ",targets=u8,outputs=loss+grad", false},
-    {TUNE_LOG_SUM_EXP, "", false},
-    {TUNE_SOFTMAX_BACKWARD, "", false},
-    {TUNE_LOG_SOFTMAX_BACKWARD, "", false},
-    {TUNE_WEIGHTED_SUM, "", false},
-    {TUNE_WEIGHTED_LOG_SUM_EXP, "", false},
+    {TUNE_CROSS_ENTROPY, "", GO_MORE_WAYS | CAN(CHOOSE_KEPT)},
+    {TUNE_SOFTMAX, "", GO_MORE_WAYS | CAN(CHOOSE_KEPT)},
+    {TUNE_LOG_SOFTMAX, "", GO_MORE_WAYS},
+    {TUNE_BINARY_CROSS_ENTROPY, ",targets=u8,outputs=loss+grad", 0},
+    {TUNE_SIGMOID_FOCAL, ",targets=u8,outputs=loss+grad", 0},
+    {TUNE_LOG_SUM_EXP, "", CAN(CHOOSE_TILES)},
+    {TUNE_SOFTMAX_BACKWARD, "", 0},
+    {TUNE_LOG_SOFTMAX_BACKWARD, "", 0},
+    {TUNE_WEIGHTED_SUM, "", 0},
+    {TUNE_WEIGHTED_LOG_SUM_EXP, "", 0},
 };
 enum { OPERATIONS = sizeof operations / sizeof operations[0] };
 _Static_assert((int)OPERATIONS == (int)TUNED_OPERATIONS, "every operation is measured");
@@ -57,9 +59,9 @@ static const struct {
     int classes, data, rows;
     extent problems[TUNE_PROBLEMS];
 } classes_of_shapes[] = {
-    {SHORT, L2, MANY, {{10, L2, 0.5}, {100, L2, 0.5}}},
-    {SHORT, CACHE, MANY, {{10, L2, 4.0}, {100, CACHE, 0.5}, {100, BETWEEN, 1.0}}},
-    {SHORT, MEMORY, MANY, {{100, MEMORY, 1.0}, {100, BETWEEN, 1.0}}},
+    {SHORT, L2, MANY, {{10, L2, 0.5}, {100, L2, 0.5}, {200, L2, 0.5}}},
+    {SHORT, CACHE, MANY, {{10, L2, 4.0}, {100, CACHE, 0.5}, {200, CACHE, 0.5}, {100, BETWEEN, 1.0}}},
+    {SHORT, MEMORY, MANY, {{100, MEMORY, 1.0}, {200, MEMORY, 1.0}, {100, BETWEEN, 1.0}}},
     {SHORT, L2, FEW, {{100, GIVEN, 8}}},
     {SHORT, L2, ONE, {{100, GIVEN, 1}}},
     {MEDIUM, L2, MANY, {{1000, L2, 0.5}}},
@@ -149,10 +151,21 @@ static void name_case(tune_case *c)
     ballast__profile_format_case(&c->where, &t);
 }
 
+/* The f64 kernels go one way. Outputs of 16 bits are not streamed, and cannot keep exponentials. */
+static unsigned ways_of(ballast_dtype dtype, int classes)
+{
+    const unsigned tiles = classes == SHORT ? CAN(CHOOSE_TILES) : 0;
+    const unsigned kept = classes == LONG ? CAN(CHOOSE_KEPT) : 0;
+
+    if (dtype == BALLAST_F64)
+        return 0;
+    return dtype == BALLAST_F32 ? CAN(CHOOSE_STREAM) | tiles | kept : tiles;
+}
+
 static bool make_case(tuned_case where, int op, int shape, int64_t cache, tune_case *out)
 {
     *out = (tune_case){.where = where};
-    out->streams = operations[op].streams && where.dtype == BALLAST_F32;
+    out->ways = operations[op].ways & ways_of(where.dtype, classes_of_shapes[shape].classes);
     name_case(out);
     for (int i = 0; i < TUNE_PROBLEMS; i++)
         out->problem_count +=

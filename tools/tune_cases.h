@@ -9,18 +9,18 @@
 
 #include <stdbool.h>
 
-enum { TUNE_PROBLEMS = 3, TUNE_CASES = 1024, TUNE_NAME = 96 };
+enum { TUNE_PROBLEMS = 4, TUNE_CASES = 1024, TUNE_NAME = 96 };
 
 typedef struct tune_problem {
     problem p;
     char text[PROBLEM_TEXT];
 } tune_problem;
 
-/* streams: its kernels can send outputs past the caches. */
+/* ways: a bit for each choice_kind that these kernels have for these rows, next to tasks and ISAs. */
 typedef struct tune_case {
     tuned_case where;
     char name[TUNE_NAME]; /* "softmax:f32:classes=short,data=L2,rows=many" */
-    bool streams;
+    unsigned ways;
     int problem_count; /* 1 at least */
     tune_problem problems[TUNE_PROBLEMS];
 } tune_case;

@@ -147,19 +147,43 @@ static uint64_t tasks_of(place *p)
     return r.hash;
 }
 
+/* By the default implementation, which need not be the one that was chosen before: then a candidate may be
+ * measured that does what the default does. */
+static bool goes_in_tiles(const tuned_case *where, int index, int64_t classes)
+{
+    const kernel_table *k = ballast_implementation_default(NULL, 0)->f32;
+    const int64_t by_default = where->operation == TUNE_LOG_SUM_EXP ? k->log_sum_exp_tile_classes
+                                                                    : k->tile_classes;
+
+    return classes <= (index ? ballast__candidate(CHOOSE_TILES, index)->value : by_default);
+}
+
+static bool keeps(int index, int64_t classes, bool streams)
+{
+    const kernel_table *k = ballast_implementation_default(NULL, 0)->f32;
+    const int64_t by_default = streams && k->computes_streamed_twice ? 0 : MOST_KEPT_CHUNKS;
+
+    return classes <= CHUNK * (index ? ballast__candidate(CHOOSE_KEPT, index)->value : by_default);
+}
+
 /* With what is in force; a number that is another where something else is done. */
 static uint64_t effect_of(const places *all, place *p, const tuned_choice *c)
 {
     const tuned_case *where = &all->of->where;
-    const problem *it = &p->problem->p;
+    const int64_t rows = p->problem->p.rows;
+    const int64_t classes = problem_is_vector(&p->problem->p) ? 1 : p->problem->p.classes;
+    const bool can = all->of->ways >> c->which & 1;
+    const bool streams = ballast__tuning_of(where->operation, where->dtype, rows, classes).streams;
 
     switch (c->which) {
     case CHOOSE_ISA:
         return (uint64_t)c->candidate;
     case CHOOSE_STREAM:
-        return all->of->streams && ballast__tuning_of(where->operation, where->dtype, it->rows,
-                                                      problem_is_vector(it) ? 1 : it->classes)
-                                       .streams;
+        return can && streams;
+    case CHOOSE_TILES:
+        return can && goes_in_tiles(where, c->candidate, classes);
+    case CHOOSE_KEPT:
+        return can && keeps(c->candidate, classes, streams);
     default:
         return tasks_of(p);
     }

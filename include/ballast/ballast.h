@@ -329,8 +329,9 @@ BALLAST_API void ballast_profile_reset(void);
  * independent and never call run() themselves; run() itself is called in the host's own
  * floating-point environment. threads: how many may run at a time, > 0. A call runs at most four tasks
  * per thread at a time, none of less than about 20 us of work (a profile may say otherwise: 16 tasks,
- * 2.5 us); where there are fewer rows (of sums: groups of 16) than two per thread, and they are long, it
- * shares rows between threads and calls run() several times, one after the other. */
+ * 2.5 us); where there are fewer rows (of sums: groups of 16) than two per thread, too few to keep threads
+ * busy, and they are long, it shares rows between threads and calls run() several times, one after the
+ * other. */
 typedef struct ballast_parallel {
     void *context;
     void (*run)(void *context, int64_t tasks, void (*task)(void *arg, int64_t index), void *arg);

@@ -7,9 +7,13 @@
 
 #define BLOCKS_IN_FLIGHT 2
 #define LEAST_ROW_TILE 0
+#define WIDEST_TILE 160
+#define COMPUTE_STREAMED_TWICE 0
+#define ROW_WIDTHS 0
 
 typedef struct { __m256 a, b; } vf;
 typedef struct { __m256 a, b; } vm;
+typedef vf vp; /* the sign bits, all others 0 */
 typedef struct { __m256d a, b, c, d; } vd;
 
 #define INT(x) _mm256_castps_si256(x)
@@ -161,7 +165,7 @@ LANES __m256 load8_i64(const int64_t *p)
     return FLOAT(_mm256_permute4x64_epi64(all, 0xd8));
 }
 LANES vf vload_i64(const int64_t *p) { return (vf){load8_i64(p), load8_i64(p + 8)}; }
-LANES vf vload_positive_u8(const uint8_t *p)
+LANES vp vload_positive_u8(const uint8_t *p)
 {
     __m256i low = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
     __m256i high = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)));
@@ -197,6 +201,11 @@ LANES vf vsub_bits(vf x, vf y)
     return (vf){FLOAT(_mm256_sub_epi32(INT(x.a), INT(y.a))),
                 FLOAT(_mm256_sub_epi32(INT(x.b), INT(y.b)))};
 }
+LANES vf vmax_bits(vf x, vf y)
+{
+    return (vf){FLOAT(_mm256_max_epi32(INT(x.a), INT(y.a))),
+                FLOAT(_mm256_max_epi32(INT(x.b), INT(y.b)))};
+}
 LANES vf vfloat_of_bits(vf x)
 {
     return (vf){_mm256_cvtepi32_ps(INT(x.a)), _mm256_cvtepi32_ps(INT(x.b))};
@@ -225,6 +234,20 @@ LANES vm vmask_or(vm x, vm y) { return (vm)EACH2(_mm256_or_ps, x, y); }
 LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(_mm256_blendv_ps, y, x, m); }
 LANES vf vkeep(vm m, vf x) { return (vf)EACH2(_mm256_and_ps, m, x); }
 LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(_mm256_blendv_ps, y, x, s); }
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
+}
+#define POWER_UNIT(unit) (unit)
+LANES vf vpower_clamp(vf floor, vf x) { return vmax(floor, x); }
+typedef vf vw;
+LANES vw vpower(vf t, vf m) { return (void)m, vshl_bits(t, 23); }
+LANES vf vpower_times(vw w, vf x) { return vmul(x, w); }
+LANES vf vpower_times_where(vm m, vw w, vf x) { return vkeep(m, vmul(x, w)); }
+LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
+LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
+LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
 LANES unsigned mask_bits(vm m)
 {
     return (unsigned)_mm256_movemask_ps(m.a) | (unsigned)_mm256_movemask_ps(m.b) << 8;
@@ -232,6 +255,7 @@ LANES unsigned mask_bits(vm m)
 LANES int vany(vm m) { return !_mm256_testz_ps(_mm256_or_ps(m.a, m.b), _mm256_or_ps(m.a, m.b)); }
 LANES int vfirst(vm m) { return __builtin_ctz(mask_bits(m) | 1u << BLOCK); }
 
+LANES float vlane0(vf x) { return _mm256_cvtss_f32(x.a); }
 LANES float vadd_across(vf x)
 {
     __m256 o = _mm256_add_ps(x.a, x.b);
@@ -329,10 +353,13 @@ LANES double vd_across(vd s)
 }
 typedef vd vs;
 LANES vs vs_zero(void) { return vd_zero(); }
-LANES vs vs_add(vs s, const float *p, const float *q)
+LANES vs vs_plus(vs s, vs t) { return vd_plus(s, t); }
+LANES vs vs_load(const float *p) { return vd_load_f32(p); }
+LANES vs vs_load_sum(const float *p, const float *q)
 {
-    return vd_add(s, vadd(vload_f32(p), vload_f32(q)));
+    return vd_widen(vadd(vload_f32(p), vload_f32(q)));
 }
+LANES vd vs_widen(vs s) { return s; }
 LANES double vs_across(vs s) { return vd_across(s); }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */

@@ -7,9 +7,13 @@
 
 #define BLOCKS_IN_FLIGHT 4
 #define LEAST_ROW_TILE 45
+#define WIDEST_TILE 255
+#define COMPUTE_STREAMED_TWICE 1
+#define ROW_WIDTHS 0xeeec /* odd or twice odd, up to 15 */
 
 typedef __m512 vf;
 typedef __mmask16 vm;
+typedef __mmask16 vp;
 typedef struct { __m512d a, b; } vd;
 
 #define INT(x) _mm512_castps_si512(x)
@@ -91,17 +95,98 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const int n, const vf *x
         store4(p + 12 * stride, n, _mm512_extractf32x4_ps(q[r], 3));
     }
 }
+
+/* Sixteen rows of n = w m elements, w a power of two and m odd, that follow each other are n blocks: w runs
+ * of L = 16 / w rows, m blocks each, whose lanes are cells of w elements. Cell p of row r is cell m r + p
+ * of its run. As m is odd, p has another lane in each of L rows, so that blends bring it into one block:
+ * lane l of block k is cell L k + l, and is moved g blocks on, where L g = l modulo m. Then block q has
+ * the cells p = L q modulo m. Each bit of g is a step. */
+LANES int inverse_modulo(const int m, const int power_of_two)
+{
+    int inverse = 1 % m;
+    UNROLL for (int k = power_of_two; k > 1; k /= 2) inverse = inverse * ((m + 1) / 2) % m;
+    return inverse;
+}
+LANES void move_lanes(vf *x, const int m, const int w, const int back)
+{
+    const int unit = inverse_modulo(m, BLOCK / w);
+    UNROLL for (int step = 1; step < m; step *= 2)
+    {
+        vf y[BLOCK];
+        unsigned moved = 0;
+        UNROLL for (int i = 0; i < BLOCK; i++)
+            moved |= (unsigned)((i / w * unit % m & step) != 0) << i;
+        UNROLL for (int q = 0; q < m; q++) y[q] = x[q];
+        UNROLL for (int q = 0; q < m; q++)
+            x[q] = _mm512_mask_blend_ps((vm)moved, y[q], y[(q + (back ? step : m - step)) % m]);
+    }
+}
+#define SIXTEEN(f, ...)                                                                           \
+    _mm512_setr_epi32(f(0, __VA_ARGS__), f(1, __VA_ARGS__), f(2, __VA_ARGS__), f(3, __VA_ARGS__), \
+                      f(4, __VA_ARGS__), f(5, __VA_ARGS__), f(6, __VA_ARGS__), f(7, __VA_ARGS__), \
+                      f(8, __VA_ARGS__), f(9, __VA_ARGS__), f(10, __VA_ARGS__),                   \
+                      f(11, __VA_ARGS__), f(12, __VA_ARGS__), f(13, __VA_ARGS__),                 \
+                      f(14, __VA_ARGS__), f(15, __VA_ARGS__))
+/* Where element o of cell p of row j is in its run, or in the two runs that there are. */
+#define PLACE_OF_ROW(j, m, w, p, o)                                                               \
+    ((w) * (((m) * ((j) % (BLOCK / (w))) + (p)) % (BLOCK / (w))) + (o) + (j) / (BLOCK / (w)) * BLOCK)
+/* The row of which cell p is at element i of run h; 16 more where that is the cell's second element. m
+ * times (2 - m m) m is 1 modulo 16. */
+#define ROW_AT_PLACE(i, m, w, p, h)                                                               \
+    ((((i) / (w) + BLOCK - (p)) * ((2 + 256 - (m) * (m)) * (m)) % (BLOCK / (w))) +                \
+     (h) * (BLOCK / (w)) + (i) % (w) * BLOCK)
+LANES void vload_rows_f32(const float *x, const int n, vf *column)
+{
+    const int w = n & -n, m = n / w;
+    vf a[BLOCK], b[BLOCK];
+    UNROLL for (int q = 0; q < m; q++) a[q] = vload_f32(x + q * BLOCK);
+    move_lanes(a, m, w, 0);
+    if (w == 2) {
+        UNROLL for (int q = 0; q < m; q++) b[q] = vload_f32(x + (m + q) * BLOCK);
+        move_lanes(b, m, w, 0);
+    }
+    UNROLL for (int q = 0; q < m; q++)
+    {
+        const int p = BLOCK / w * q % m;
+        if (w == 1)
+            column[p] = _mm512_permutexvar_ps(SIXTEEN(PLACE_OF_ROW, m, 1, p, 0), a[q]);
+        else {
+            column[2 * p] = _mm512_permutex2var_ps(a[q], SIXTEEN(PLACE_OF_ROW, m, 2, p, 0), b[q]);
+            column[2 * p + 1] = _mm512_permutex2var_ps(a[q], SIXTEEN(PLACE_OF_ROW, m, 2, p, 1), b[q]);
+        }
+    }
+}
+LANES void vstore_rows_f32(float *out, const int n, const vf *column)
+{
+    const int w = n & -n, m = n / w;
+    UNROLL for (int h = 0; h < w; h++)
+    {
+        vf a[BLOCK];
+        UNROLL for (int q = 0; q < m; q++)
+        {
+            const int p = BLOCK / w * q % m;
+            if (w == 1)
+                a[q] = _mm512_permutexvar_ps(SIXTEEN(ROW_AT_PLACE, m, 1, p, 0), column[p]);
+            else
+                a[q] = _mm512_permutex2var_ps(column[2 * p], SIXTEEN(ROW_AT_PLACE, m, 2, p, h),
+                                              column[2 * p + 1]);
+        }
+        move_lanes(a, m, w, 1);
+        UNROLL for (int q = 0; q < m; q++) vstore_f32(out + (h * m + q) * BLOCK, a[q]);
+    }
+}
 LANES vf vload_i64(const int64_t *p)
 {
     const __m256i x = _mm512_cvtusepi64_epi32(_mm512_loadu_si512(p));
     const __m256i y = _mm512_cvtusepi64_epi32(_mm512_loadu_si512(p + 8));
     return FLOAT(_mm512_inserti64x4(_mm512_castsi256_si512(x), y, 1));
 }
-LANES vf vload_positive_u8(const uint8_t *p)
+LANES vp vload_positive_u8(const uint8_t *p)
 {
     const __m128i v = _mm_loadu_si128((const __m128i *)p);
-    return _mm512_maskz_mov_ps(_mm_test_epi8_mask(v, v), _mm512_set1_ps(-0.0f));
+    return _mm_test_epi8_mask(v, v);
 }
+LANES vp vpositive(vm m) { return m; }
 
 LANES vf vadd(vf x, vf y) { return _mm512_add_ps(x, y); }
 LANES vf vsub(vf x, vf y) { return _mm512_sub_ps(x, y); }
@@ -136,6 +221,7 @@ LANES vf vabs(vf x) { return vand(x, vset1(float_of_bits(0x7fffffffu))); }
 LANES vf vneg(vf x) { return vxor(x, vset1(-0.0f)); }
 LANES vf vadd_bits(vf x, vf y) { return FLOAT(_mm512_add_epi32(INT(x), INT(y))); }
 LANES vf vsub_bits(vf x, vf y) { return FLOAT(_mm512_sub_epi32(INT(x), INT(y))); }
+LANES vf vmax_bits(vf x, vf y) { return FLOAT(_mm512_max_epi32(INT(x), INT(y))); }
 LANES vf vfloat_of_bits(vf x) { return _mm512_cvtepi32_ps(INT(x)); }
 LANES vf vshl_bits(vf x, int k) { return FLOAT(_mm512_slli_epi32(INT(x), (unsigned)k)); }
 LANES vf vsar_bits(vf x, int k) { return FLOAT(_mm512_srai_epi32(INT(x), (unsigned)k)); }
@@ -147,13 +233,30 @@ LANES vm vnan(vf x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
 LANES vm vmask_or(vm x, vm y) { return _kor_mask16(x, y); }
 LANES vf vselect(vm m, vf x, vf y) { return _mm512_mask_blend_ps(m, y, x); }
 LANES vf vkeep(vm m, vf x) { return _mm512_maskz_mov_ps(m, x); }
-/* One mask serves all selections by a sign, and becomes that of the operation selected. */
+/* One mask serves all selections by a sign, and becomes that of the operation selected. vpmovd2m would
+ * take two places of the ports, vptestmd takes one. */
 LANES vf vsign_select(vf s, vf x, vf y)
 {
-    return _mm512_mask_blend_ps(_mm512_movepi32_mask(INT(s)), y, x);
+    return _mm512_mask_blend_ps(_mm512_test_epi32_mask(INT(s), INT(vset1(-0.0f))), y, x);
 }
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return _mm512_mask_fmadd_ps(x, _mm512_test_epi32_mask(INT(s), INT(vset1(-0.0f))), y, zero);
+}
+LANES vf vpositive_select(vp t, vf x, vf y) { return _mm512_mask_blend_ps(t, y, x); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return vpositive_select(t, y, x); }
+LANES vf vpositive_neg(vp t, vf x) { return _mm512_mask_xor_ps(x, t, x, vset1(-0.0f)); }
 LANES int vany(vm m) { return !_kortestz_mask16_u8(m, m); }
 LANES int vfirst(vm m) { return __builtin_ctz(m | 1u << BLOCK); }
+
+LANES float vlane0(vf x) { return _mm512_cvtss_f32(x); }
+/* Without a clamp: what it would clamp is masked off. */
+#define POWER_UNIT(unit) ((void)(unit), 0.5f)
+LANES vf vpower_clamp(vf floor, vf x) { return (void)floor, x; }
+typedef struct { vf m; vm kept; } vw;
+LANES vw vpower(vf t, vf m) { return (vw){m, _mm512_cmp_ps_mask(t, vset1(0x1.8p23f), _CMP_NLE_UQ)}; }
+LANES vf vpower_times(vw w, vf x) { return _mm512_maskz_scalef_ps(w.kept, x, w.m); }
+LANES vf vpower_times_where(vm m, vw w, vf x) { return _mm512_maskz_scalef_ps(w.kept & m, x, w.m); }
 
 LANES float vadd_across(vf x)
 {
@@ -213,17 +316,30 @@ LANES double vd_across(vd s)
 }
 /* Odd elements in a, even ones in b: vcvtps2pd takes two places, one of them on port 5. Shifted so
  * that 29 bits of 0 follow it, a float has its fields where those of a double are, and is worth 2^-896
- * of what it was; a NaN has become a number of at least 2^128 then. */
+ * of what it was, in which unit sums are kept; a NaN has become a number of at least 2^128 then. A
+ * product of the low halves shifts them and drops the high ones. */
 typedef vd vs;
 LANES vs vs_zero(void) { return vd_zero(); }
-LANES vs vs_add(vs s, const float *p, const float *q)
+LANES vs vs_plus(vs s, vs t) { return vd_plus(s, t); }
+LANES vs vs_load(const float *p)
+{
+    const __m512i shift = _mm512_set1_epi64(1 << 29);
+    return (vs){_mm512_castsi512_pd(_mm512_mul_epu32(_mm512_loadu_si512(p + 1), shift)),
+                _mm512_castsi512_pd(_mm512_mul_epu32(_mm512_loadu_si512(p), shift))};
+}
+LANES vs vs_load_sum(const float *p, const float *q)
 {
     const vf x = vload_f32(p), y = vload_f32(q);
     const __m512i odd = _mm512_srli_epi64(INT(_mm512_maskz_add_ps(0xaaaa, x, y)), 3);
     const __m512i even = _mm512_slli_epi64(INT(_mm512_maskz_add_ps(0x5555, x, y)), 29);
-    const __m512d unit = _mm512_set1_pd(0x1p896);
-    return (vs){_mm512_fmadd_pd(_mm512_castsi512_pd(odd), unit, s.a),
-                _mm512_fmadd_pd(_mm512_castsi512_pd(even), unit, s.b)};
+    return (vs){_mm512_castsi512_pd(odd), _mm512_castsi512_pd(even)};
+}
+LANES vd vs_widen(vs s)
+{
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const __m512i high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    const vd all = vd_times(s, vd_set1(0x1p896));
+    return (vd){_mm512_permutex2var_pd(all.b, low, all.a), _mm512_permutex2var_pd(all.b, high, all.a)};
 }
 LANES __m128d across4(__m512d x)
 {
@@ -233,7 +349,7 @@ LANES __m128d across4(__m512d x)
 }
 LANES double vs_across(vs s)
 {
-    const double sum = _mm_cvtsd_f64(_mm_add_sd(across4(s.b), across4(s.a)));
+    const double sum = _mm_cvtsd_f64(_mm_add_sd(across4(s.b), across4(s.a))) * 0x1p896;
     return sum < 0x1p127 ? sum : (double)LANE_NAN;
 }
 

@@ -27,12 +27,10 @@ LANES vf fold_blocks(const vf *a) { return vadd(vadd(a[0], a[2]), vadd(a[1], a[3
 
 /* ---- exp -------------------------------------------------------------------------------------- */
 
-/* The integer n nearest to x log2(e): the power of two that a row's exponentials are relative to. */
-LANES float exponent_of(float x)
-{
-    float t = x * LOG2_E + ROUNDER;
-    return t - ROUNDER;
-}
+/* The integer n nearest to x log2(e): the power of two that a row's exponentials are relative to. It
+ * stands in the low bits of ROUNDER + n. */
+LANES float exponent_bits_of(float x) { return x * LOG2_E + ROUNDER; }
+LANES float exponent_of(float x) { return exponent_bits_of(x) - ROUNDER; }
 
 /* e^x / 2^n for one n of a whole chunk. */
 typedef struct exp_scale {
@@ -89,7 +87,8 @@ LANES_LARGE void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
 /* e^x in two factors, for one block: 2^m and p, which is 2 p(r) above. Where a row is one block,
  * they are computed beside the maximum that n comes from: only a multiplication waits for it. */
 typedef struct exp_factors {
-    vf p, m;
+    vf p;
+    vf biased_bits; /* of ROUNDER + 126 + m: the exponent field, but for n */
 } exp_factors;
 
 /* Below any floor of a row in range: its exponential is 0. */
@@ -105,14 +104,15 @@ LANES_LARGE exp_factors vexp_factors(vf x)
     r = vfnma(m, vset1(LN2_LOW), r);
     vf p = vset1(exp_coefficient[EXP_DEGREE]);
     UNROLL for (int j = EXP_DEGREE - 1; j >= 0; j--) p = vfma(p, r, vset1(exp_coefficient[j]));
-    return (exp_factors){p, m};
+    return (exp_factors){p, vadd(m, vset1(ROUNDER + 126.0f))};
 }
 
-/* e^x / 2^n, bit for bit that of vexp_scaled, for |n| <= 65536 log2(e). */
-LANES vf vexp_of_factors(exp_factors e, float n)
+/* e^x / 2^n, bit for bit that of vexp_scaled, for |n| <= 65536 log2(e). n_bits: exponent_bits_of() the
+ * maximum. In integers it is three cycles from there to the power of two, not a dozen. */
+LANES vf vexp_of_factors(exp_factors e, float n_bits)
 {
-    const vf exponent = vmax(vset1(0.0f), vadd(e.m, vset1(126.0f - n)));
-    return vmul(e.p, vshl_bits(vadd(exponent, vset1(ROUNDER)), 23));
+    const vf exponent = vmax_bits(vset1(0.0f), vsub_bits(e.biased_bits, vset1(n_bits)));
+    return vmul(e.p, vshl_bits(exponent, 23));
 }
 
 /* ---- log1p ------------------------------------------------------------------------------------ */
@@ -130,8 +130,9 @@ static const float log_coefficient[LOG_DEGREE + 1] = {
 LANES_LARGE vf vlog1p(vf u)
 {
     const vf one = vset1(1.0f);
-    vf k_bits = vsar_bits(vsub_bits(vadd(u, one), vset1(0x1.555556p-1f)), 23);
-    vf scale = vsub_bits(one, vshl_bits(k_bits, 23)); /* 2^-k */
+    vf above = vsub_bits(vadd(u, one), vset1(0x1.555556p-1f)); /* k and what is below it */
+    vf k_bits = vsar_bits(above, 23);
+    vf scale = vsub_bits(one, vand(above, vset1(float_of_bits(0xff800000u)))); /* 2^-k */
     vf f = vfma(u, scale, vsub(scale, one));
     vf q = vset1(log_coefficient[LOG_DEGREE]);
     UNROLL for (int j = LOG_DEGREE - 1; j >= 0; j--) q = vfma(q, f, vset1(log_coefficient[j]));

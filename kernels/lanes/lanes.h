@@ -23,7 +23,7 @@
  *     bf16 and f16 are uint16_t. They are widened exactly (NaN to some NaN), and narrowed to nearest
  *     even, subnormals included, beyond the largest finite to infinity; NaN to 0x7fc0 and 0x7e00.
  *
- * The words ("m" is a mask, "d" sixteen double lanes)
+ * The words ("m" is a mask, "p" sixteen targets, "w" powers of two, "d" sixteen double lanes)
  *   vf   vload_f32(p)   vload_n_f32(p, n, fill)       vset1(x)
  *   vf   vload_bf16(p)  vload_n_bf16(p, n, fill)      vload_f16(p)  vload_n_f16(p, n, fill)
  *   vf   vconstant(x)                 vset1 for a constant of a hot loop that several blocks share
@@ -36,22 +36,34 @@
  *   void vload_columns_f32(p, stride, n, c)    c[k] lane j = p[j stride + k] for k < n: n columns of
  *   void vstore_columns_f32(p, stride, n, c)   sixteen rows, n a constant from 1 to 4, and the inverse;
  *                                              c has four blocks
- *   vf   vload_positive_u8(p)        sign bit set where p[i] != 0, else +0
+ *   void vload_rows_f32(p, n, c)      c[k] lane j = p[j n + k] for k < n: sixteen rows that follow each
+ *   void vstore_rows_f32(p, n, c)     other, n a constant up to 15, odd or twice odd, and the inverse
  *   vf   vload_i64(p)                 p[i] as i32 lanes; -1 where it is not in [0, 2^32)
  *   vf   vadd vsub vmul vdiv (a, b)   vsqrt(a)   vmax vmin (a, b)   vabs(a)   vneg(a)
  *   vf   vfma(a, b, c) = a b + c      vfnma(a, b, c) = c - a b      vfms(a, b, c) = a b - c
  *   vf   vsqrt_fraction(a)            vsqrt for a of 0 or in [2^-100, 1], or NaN
  *   vf   vand vor vxor (a, b)         bits
  *   vf   vshl_bits(a, k) vsar_bits(a, k)   lanes as i32, shifted by the constant k
- *   vf   vadd_bits vsub_bits (a, b)   lanes as i32, wrapping
+ *   vf   vadd_bits vsub_bits (a, b)   lanes as i32, wrapping      vmax_bits(a, b)   the larger of two
  *   vf   vfloat_of_bits(a)            i32 lanes converted to f32, exactly for |i| <= 2^24
  *   m    vlt vle veq (a, b)   vnan(a)
  *   vf   vselect(m, a, b) = m ? a : b     vkeep(m, a) = m ? a : +0
  *   vf   vsign_select(s, a, b)        a where the sign bit of s is set, else b
+ *   vf   vsign_times(s, a, b, zero)   a b + zero where the sign bit of s is set, else a + zero; where that is
+ *                                     +0 and not -0, a is not -0, unless vpositive_opposite made it
+ *   vf   vpower_clamp(floor, a)       vmax(floor, a) where vpower() needs it, else a
+ *   w    vpower(t, m)                 2^m / (2 POWER_UNIT(2^n)), and 0 for m <= n - 126: the integer m is
+ *                                     t - (1.5 * 2^23 + 126 - n), of vpower_clamp() with (n - 126) ln 2
+ *   vf   vpower_times(w, a) = a w     where that is normal, or w is 0 and a finite, or a and t are NaN
+ *   vf   vpower_times_where(m, w, a)  the same where m is set, else 0, whatever a is
+ *   p    vload_positive_u8(p)         set where p[i] != 0
+ *   p    vpositive(m)
+ *   vf   vpositive_select(t, a, b) = t ? a : b      vpositive_neg(t, a) = t ? -a : a
+ *   vf   vpositive_opposite(t, a, b) = t ? b : a, where b is -a; what is 0 has either sign
  *   m    vmask_or(m, m)   vmask_first(n)   the first n lanes, 0 <= n <= 16
  *   m    vmask_without(k)             all lanes but lane k; all where k is not in [0, 16)
  *   int  vany(m)   vfirst(m)          the lowest lane set; 16 for none
- *   f32  vmax_across(v)   vadd_across(v)
+ *   f32  vmax_across(v)   vadd_across(v)   vlane0(v)
  *   d    vd_zero()   vd_add(d, v)     each lane widened, then added in double
  *   d    vd_widen(v)   vd_plus vd_times vd_over (d, d): + * /   vd_set1(x)
  *   d    vd_load(p)   vd_load_f32(p)   void vd_store(double *p, d)
@@ -60,16 +72,20 @@
  *   f64  vd_across(d)
  *   vf   vmax_across_rows(p)          lane j is vmax_across() of the block at p + BLOCK j
  *   d    vd_across_rows(p)            lane j is vd_across() of the sixteen doubles at p + BLOCK j
- *   s    vs_zero()                    sixteen double lanes; what they sum is 0, or normal and in
- *                                     (0, 2^100), or NaN
- *   s    vs_add(s, p, q)              adds the blocks of f32 at p and q, their sum rounded to f32 first
+ *   s    vs_zero()                    sixteen double lanes in the ISA's own order; what they sum is 0, or
+ *                                     normal and in (0, 2^100), or NaN
+ *   s    vs_load(p)                   the block of f32 at p; the float after it may be read, too
+ *   s    vs_load_sum(p, q)            the sum of the blocks of f32 at p and q, rounded to f32
+ *   s    vs_plus(s, s)                vs_add(s, p, q) = vs_plus(s, vs_load_sum(p, q))
+ *   d    vs_widen(s)                  in the order of lanes; at least 2^128, or NaN, where one was added
  *   f64  vs_across(s)                 as vd_across; NaN where one was added
  *
- * BLOCKS_IN_FLIGHT (1, 2 or 4): how many blocks an ISA's registers carry through a polynomial side by
- * side. It is speed only: accumulators belong to the definition of an operation, not to an ISA.
- *
- * LEAST_ROW_TILE: from so many classes on, short rows stay rows (kernels/row_tile.h); 0: they never
- * do. It is speed only, too.
+ * Constants of an ISA, all of them speed only; accumulators belong to the definition of an operation:
+ *   BLOCKS_IN_FLIGHT        1, 2 or 4: how many blocks its registers carry through a polynomial side by side
+ *   LEAST_ROW_TILE          from so many classes on, short rows stay rows (kernels/row_tile.h); 0: never
+ *   WIDEST_TILE             up to so many classes rows go sixteen at once by default
+ *   ROW_WIDTHS              bit n: vload_rows_f32 and vstore_rows_f32 of n are faster than columns
+ *   COMPUTE_STREAMED_TWICE  0 or 1: long rows that are streamed compute their exponentials twice by default
  *
  * An ISA header may use an instruction of its own wherever its result is exactly the one above;
  * tests/lanes.c proves every word of every ISA, lane by lane, against the scalar definition. */
@@ -146,6 +162,8 @@ LANES vf vcanonical(vf a)
     return vselect(vnan(a), vset1(LANE_NAN), a);
 }
 
+LANES vs vs_add(vs s, const float *p, const float *q) { return vs_plus(s, vs_load_sum(p, q)); }
+
 #if !LEAST_ROW_TILE /* no shuffles that would fold sixteen rows together: one after the other */
 LANES vf vmax_across_rows(const float *p)
 {
@@ -160,6 +178,26 @@ LANES vd vd_across_rows(const double *p)
     for (int j = 0; j < BLOCK; j++)
         sum[j] = vd_across(vd_load(p + j * BLOCK));
     return vd_load(sum);
+}
+#endif
+
+#if !ROW_WIDTHS /* column by column */
+LANES void vload_rows_f32(const float *p, const int n, vf *column)
+{
+    vf one[4];
+    UNROLL for (int k = 0; k < n; k++)
+    {
+        vload_columns_f32(p + k, n, 1, one);
+        column[k] = one[0];
+    }
+}
+LANES void vstore_rows_f32(float *p, const int n, const vf *column)
+{
+    UNROLL for (int k = 0; k < n; k++)
+    {
+        const vf one[4] = {column[k], column[k], column[k], column[k]};
+        vstore_columns_f32(p + k, n, 1, one);
+    }
 }
 #endif
 

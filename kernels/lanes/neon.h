@@ -7,9 +7,13 @@
 
 #define BLOCKS_IN_FLIGHT 1
 #define LEAST_ROW_TILE 0
+#define WIDEST_TILE 255
+#define COMPUTE_STREAMED_TWICE 0
+#define ROW_WIDTHS 0
 
 typedef struct { float32x4_t a, b, c, d; } vf;
 typedef struct { uint32x4_t a, b, c, d; } vm;
+typedef vf vp; /* the sign bits, all others 0 */
 typedef struct { float64x2_t a, b, c, d, e, f, g, h; } vd;
 
 #define INT(x) vreinterpretq_s32_f32(x)
@@ -149,7 +153,7 @@ LANES vf vload_i64(const int64_t *p)
 {
     return (vf){load4_i64(p), load4_i64(p + 4), load4_i64(p + 8), load4_i64(p + 12)};
 }
-LANES vf vload_positive_u8(const uint8_t *p)
+LANES vp vload_positive_u8(const uint8_t *p)
 {
     uint8x16_t v = vld1q_u8(p), zero = vdupq_n_u8(0);
     uint8x16_t sign = vandq_u8(vtstq_u8(v, v), vdupq_n_u8(0x80));
@@ -181,6 +185,10 @@ LANES float32x4_t sub_bits4(float32x4_t x, float32x4_t y)
 {
     return FLOAT(vsubq_u32(BITS(x), BITS(y)));
 }
+LANES float32x4_t max_bits4(float32x4_t x, float32x4_t y)
+{
+    return vreinterpretq_f32_s32(vmaxq_s32(INT(x), INT(y)));
+}
 LANES float32x4_t float_of_bits4(float32x4_t x) { return vcvtq_f32_s32(INT(x)); }
 /* The operators, not vshlq: they become immediate shifts. */
 LANES float32x4_t shl4(float32x4_t x, int k) { return FLOAT(BITS(x) << k); }
@@ -210,6 +218,7 @@ LANES vf vabs(vf x) { return (vf)EACH1(vabsq_f32, x); }
 LANES vf vneg(vf x) { return (vf)EACH1(vnegq_f32, x); }
 LANES vf vadd_bits(vf x, vf y) { return (vf)EACH2(add_bits4, x, y); }
 LANES vf vsub_bits(vf x, vf y) { return (vf)EACH2(sub_bits4, x, y); }
+LANES vf vmax_bits(vf x, vf y) { return (vf)EACH2(max_bits4, x, y); }
 LANES vf vfloat_of_bits(vf x) { return (vf)EACH1(float_of_bits4, x); }
 LANES vf vshl_bits(vf x, int k)
 {
@@ -244,6 +253,20 @@ LANES vm vmask_without(int k)
 LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(vbslq_f32, m, x, y); }
 LANES vf vkeep(vm m, vf x) { return (vf)EACH2(keep4, m, x); }
 LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(sign_select4, s, x, y); }
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
+}
+#define POWER_UNIT(unit) (unit)
+LANES vf vpower_clamp(vf floor, vf x) { return vmax(floor, x); }
+typedef vf vw;
+LANES vw vpower(vf t, vf m) { return (void)m, vshl_bits(t, 23); }
+LANES vf vpower_times(vw w, vf x) { return vmul(x, w); }
+LANES vf vpower_times_where(vm m, vw w, vf x) { return vkeep(m, vmul(x, w)); }
+LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
+LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
+LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
 LANES int vany(vm m)
 {
     return vmaxvq_u32(vorrq_u32(vorrq_u32(m.a, m.b), vorrq_u32(m.c, m.d))) != 0;
@@ -258,6 +281,7 @@ LANES int vfirst(vm m)
     return bits ? __builtin_ctzll(bits) >> 2 : BLOCK;
 }
 
+LANES float vlane0(vf x) { return vgetq_lane_f32(x.a, 0); }
 LANES float vadd_across(vf x)
 {
     float32x4_t q = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
@@ -351,10 +375,13 @@ LANES double vd_across(vd s)
 }
 typedef vd vs;
 LANES vs vs_zero(void) { return vd_zero(); }
-LANES vs vs_add(vs s, const float *p, const float *q)
+LANES vs vs_plus(vs s, vs t) { return vd_plus(s, t); }
+LANES vs vs_load(const float *p) { return vd_load_f32(p); }
+LANES vs vs_load_sum(const float *p, const float *q)
 {
-    return vd_add(s, vadd(vload_f32(p), vload_f32(q)));
+    return vd_widen(vadd(vload_f32(p), vload_f32(q)));
 }
+LANES vd vs_widen(vs s) { return s; }
 LANES double vs_across(vs s) { return vd_across(s); }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */

@@ -6,6 +6,9 @@
 
 #define BLOCKS_IN_FLIGHT 1
 #define LEAST_ROW_TILE 0
+#define WIDEST_TILE 255
+#define COMPUTE_STREAMED_TWICE 0
+#define ROW_WIDTHS 0
 
 typedef float f4 __attribute__((vector_size(16)));
 typedef int32_t i4 __attribute__((vector_size(16)));
@@ -19,6 +22,7 @@ typedef int64_t l4 __attribute__((vector_size(32)));
 
 typedef struct { f4 a, b, c, d; } vf;
 typedef struct { i4 a, b, c, d; } vm;
+typedef vf vp; /* the sign bits, all others 0 */
 typedef struct { d4 a, b, c, d; } vd;
 
 #define EACH1(f, x) {f((x).a), f((x).b), f((x).c), f((x).d)}
@@ -112,7 +116,7 @@ LANES void vstore_columns_f32(float *p, int64_t stride, const int n, const vf *x
     store4x4(p + 8 * stride, stride, n, x[0].c, x[1].c, x[2].c, x[3].c);
     store4x4(p + 12 * stride, stride, n, x[0].d, x[1].d, x[2].d, x[3].d);
 }
-LANES vf vload_positive_u8(const uint8_t *p)
+LANES vp vload_positive_u8(const uint8_t *p)
 {
     float t[BLOCK];
     for (int i = 0; i < BLOCK; i++)
@@ -137,6 +141,7 @@ LANES f4 max4(f4 x, f4 y) { return select4(x > y, x, y); }
 LANES f4 min4(f4 x, f4 y) { return select4(x < y, x, y); }
 LANES f4 add_bits4(f4 x, f4 y) { return (f4)((u4)x + (u4)y); }
 LANES f4 sub_bits4(f4 x, f4 y) { return (f4)((u4)x - (u4)y); }
+LANES f4 max_bits4(f4 x, f4 y) { return select4((i4)x > (i4)y, x, y); }
 LANES f4 float_of_bits4(f4 x) { return __builtin_convertvector((i4)x, f4); }
 LANES i4 lt4(f4 x, f4 y) { return x < y; }
 LANES i4 le4(f4 x, f4 y) { return x <= y; }
@@ -206,6 +211,7 @@ LANES vf vabs(vf x) { return vand(x, vset1(float_of_bits(0x7fffffffu))); }
 LANES vf vneg(vf x) { return vxor(x, vset1(-0.0f)); }
 LANES vf vadd_bits(vf x, vf y) { return (vf)EACH2(add_bits4, x, y); }
 LANES vf vsub_bits(vf x, vf y) { return (vf)EACH2(sub_bits4, x, y); }
+LANES vf vmax_bits(vf x, vf y) { return (vf)EACH2(max_bits4, x, y); }
 LANES vf vfloat_of_bits(vf x) { return (vf)EACH1(float_of_bits4, x); }
 LANES vf vshl_bits(vf x, int k)
 {
@@ -234,6 +240,20 @@ LANES vm vmask_without(int k)
 LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(select4, m, x, y); }
 LANES vf vkeep(vm m, vf x) { return (vf)EACH2(keep4, m, x); }
 LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(sign_select4, s, x, y); }
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
+}
+#define POWER_UNIT(unit) (unit)
+LANES vf vpower_clamp(vf floor, vf x) { return vmax(floor, x); }
+typedef vf vw;
+LANES vw vpower(vf t, vf m) { return (void)m, vshl_bits(t, 23); }
+LANES vf vpower_times(vw w, vf x) { return vmul(x, w); }
+LANES vf vpower_times_where(vm m, vw w, vf x) { return vkeep(m, vmul(x, w)); }
+LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
+LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
+LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
 LANES int vany(vm m)
 {
     l4 any = (l4)__builtin_shufflevector(m.a | m.b, m.c | m.d, 0, 1, 2, 3, 4, 5, 6, 7);
@@ -249,6 +269,7 @@ LANES int vfirst(vm m)
     return BLOCK;
 }
 
+LANES float vlane0(vf x) { return x.a[0]; }
 LANES float vadd_across(vf x)
 {
     f4 q = (x.a + x.c) + (x.b + x.d);
@@ -306,10 +327,13 @@ LANES double vd_across(vd s)
 }
 typedef vd vs;
 LANES vs vs_zero(void) { return vd_zero(); }
-LANES vs vs_add(vs s, const float *p, const float *q)
+LANES vs vs_plus(vs s, vs t) { return vd_plus(s, t); }
+LANES vs vs_load(const float *p) { return vd_load_f32(p); }
+LANES vs vs_load_sum(const float *p, const float *q)
 {
-    return vd_add(s, vadd(vload_f32(p), vload_f32(q)));
+    return vd_widen(vadd(vload_f32(p), vload_f32(q)));
 }
+LANES vd vs_widen(vs s) { return s; }
 LANES double vs_across(vs s) { return vd_across(s); }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */
