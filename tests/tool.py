@@ -797,7 +797,8 @@ class Bench(ToolTest):
                 ("seconds", "-1", "-1 is outside [0, 3600]"),
                 ("seconds", "nan", "nan is outside [0, 3600]")):
             self.bad("--%s: %s" % (option, message), "bench", "--" + option, value)
-        self.bad("--isa 'mmx': not in this library", "bench", "--isa", "mmx")
+        self.assertRegex(self.run_tool("bench", "--isa", "mmx").err,
+                         r"^ballast: --isa: 'mmx' is none of scalar.*\n$")
         self.bad("--filter 'nobody': no case has it", "bench", "--filter", "nobody")
         self.bad("--problem 'sum:f32': sum: no such operation", "bench", "--problem", "sum:f32")
         self.bad("'softmax:f32:rows=0' has no elements to measure", "bench", "--problem",

@@ -274,18 +274,6 @@ static int measure_all(const settings *s, const bench_cases *all, bench_result *
 
 /* ---- Options --------------------------------------------------------------------------------- */
 
-static bool read_isa(const options *o, settings *s)
-{
-    char reason[128] = "not in this library";
-
-    s->implementation = ballast_implementation_find(o->value);
-    if (s->implementation
-        && ballast_implementation_supported(s->implementation, reason, sizeof reason))
-        return true;
-    complain("--isa '%s': %s", o->value, reason);
-    return false;
-}
-
 /* The value may be missing, or be the next argument. */
 static void read_json(const options *o, settings *s)
 {
@@ -305,7 +293,7 @@ static bool apply(const options *o, void *to, int id)
 
     switch (id) {
     case OPT_PROBLEM: return bench_add_problem(o, &s->selection);
-    case OPT_ISA: return read_isa(o, s);
+    case OPT_ISA: return options_implementation(o, &s->implementation);
     case OPT_SECONDS: return bench_seconds(o, &s->seconds);
     case OPT_REPETITIONS: return options_integer(o, 1, 64, &s->repetitions);
     case OPT_FILTER: s->selection.filter = o->value; return true;
