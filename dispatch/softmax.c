@@ -14,6 +14,11 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
     p->kernel.softmax(&p->job.softmax, begin, end);
 }
 
+static inline int64_t matrix_tile_classes(const kernel_table *kernels, tuning tuned)
+{
+    return tuned.streams ? kernels->streamed_tile_classes : kernels->tile_classes;
+}
+
 /* All but what only planes have. */
 static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
                            const ballast_tensor *output, const kernel_table *kernels,
@@ -26,7 +31,7 @@ static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
     job->classes = input->classes;
     job->format = kernels->format;
     job->beyond_cache = tuned.streams;
-    job->tile_classes = ballast__tile_classes(tuned, tile_classes);
+    job->tile_classes = ballast__tile_classes(tuned, input->outer, tile_classes);
     job->kept_chunks = ballast__kept_chunks(tuned);
 }
 
@@ -87,7 +92,7 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
                   ballast__row_count(input), input->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, in, input, &a->output, kernels, kernels->tile_classes);
+        plan_softmax(p, in, input, &a->output, kernels, matrix_tile_classes(kernels, in->tuning));
         choose_kernel(p, kernels, variant, a);
     }
     return ballast__report(in, a->error);
@@ -107,7 +112,7 @@ static inline bool at_once(const void *args, const ballast_exec *exec, const int
         return false;
     const kernel_table *kernels = implementation->f32;
     softmax_job job;
-    set_job(&job, &a->input, &a->output, kernels, kernels->tile_classes, tuned);
+    set_job(&job, &a->input, &a->output, kernels, matrix_tile_classes(kernels, tuned), tuned);
     (variant == SOFTMAX ? kernels->softmax : kernels->log_softmax)(&job, 0, a->input.outer);
     return true;
 }

@@ -4,8 +4,6 @@
  * one of them once, so that it needs no lock, and nothing has to outlive it. */
 #include "tuning.h"
 
-#include "../kernels/kernels.h"
-
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>

@@ -7,6 +7,7 @@
 #ifndef BALLAST_DISPATCH_TUNING_H
 #define BALLAST_DISPATCH_TUNING_H
 
+#include "../kernels/kernels.h"
 #include "ballast/ballast.h"
 #include "cpu.h"
 
@@ -60,12 +61,16 @@ tuning ballast__tuning_of(tuned_operation operation, ballast_dtype dtype, int64_
 /* Not for CHOOSE_STREAM. */
 int64_t ballast__chosen(tuning t, choice_kind which);
 
-/* The widest rows that go sixteen at once: those of CHOOSE_TILES, or of the kernels. */
-static inline int64_t ballast__tile_classes(tuning t, int64_t of_kernels)
+/* The widest rows that go sixteen at once: those of CHOOSE_TILES, or of the kernels. A few rows make no tile: from
+ * four on they overlap better as long rows do, if they are as long as a group (kernels/one_chunk_rows.h). */
+static inline int64_t ballast__tile_classes(tuning t, int64_t rows, int64_t of_kernels)
 {
     const int64_t chosen = t.word == 0 ? 0 : ballast__chosen(t, CHOOSE_TILES);
+    const bool few = rows >= LEAST_ONE_CHUNK_ROWS && rows < LEAF_LANES && of_kernels >= LEAST_ONE_CHUNK;
 
-    return chosen == 0 ? of_kernels : chosen;
+    if (chosen != 0)
+        return chosen;
+    return few ? LEAST_ONE_CHUNK - 1 : of_kernels;
 }
 
 /* For jobs: 0 is what suits the kernels. */

@@ -33,6 +33,9 @@ typedef struct storage_format {
 /* A chunk: what is summed of a long row at once. Of so many, a row's references have room on the stack. */
 enum { CHUNK = 2048, MOST_KEPT_CHUNKS = 128 };
 
+/* What a call needs before rows of one chunk overlap, each of so many classes at least. */
+enum { LEAST_ONE_CHUNK_ROWS = 4, LEAST_ONE_CHUNK = 64 };
+
 /* Softmax, log-softmax (output a matrix) and log-sum-exp (output one value per row). */
 typedef struct softmax_job {
     const void *input;
@@ -167,8 +170,9 @@ typedef struct shared_kernel { /* all NULL: rows are not shared */
 
 typedef struct kernel_table {
     const storage_format *format; /* for the jobs */
-    /* For the jobs, too, where nothing else was chosen; of log-sum-exp, of which no rows leave. */
-    int64_t tile_classes, log_sum_exp_tile_classes;
+    /* For the jobs, too, where nothing else was chosen: usually, where outputs are streamed, and of log-sum-exp, of
+     * which no rows leave. */
+    int64_t tile_classes, streamed_tile_classes, log_sum_exp_tile_classes;
     int computes_streamed_twice; /* where kept_chunks is 0 */
     void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_softmax)(const softmax_job *, int64_t begin, int64_t end);

@@ -422,6 +422,7 @@ DEFINE_BACKWARD(log_softmax_backward_planes, tensors_of_planes, 1)
     const kernel_table PASTE(ballast__kernels_##type, ISA_SUFFIX) = {                             \
         .format = &format_##type,                                                                 \
         .tile_classes = WIDEST_TILE,                                                              \
+        .streamed_tile_classes = WIDEST_TILE, /* they are not streamed */                         \
         .log_sum_exp_tile_classes = TILE_CLASSES,                                                 \
         .softmax = softmax,                                                                       \
         .log_softmax = log_softmax,                                                               \

@@ -21,12 +21,12 @@
 
 #include "softmax_row.h"
 
-/* What a call needs before rows overlap: with fewer, softmax_row.h is faster. */
-enum { LEAST_ONE_CHUNK_ROWS = 4 };
+_Static_assert((int)LEAST_ONE_CHUNK == (int)GROUP, "a row has a group at least");
 
+/* With fewer rows softmax_row.h is faster. */
 LANES int go_as_one_chunk_rows(int64_t rows, int64_t classes)
 {
-    return rows >= LEAST_ONE_CHUNK_ROWS && classes >= GROUP && classes <= CHUNK;
+    return rows >= LEAST_ONE_CHUNK_ROWS && classes >= LEAST_ONE_CHUNK && classes <= CHUNK;
 }
 
 /* A row whose exponentials are in its slot, but not yet added. Absent logits have exponential 0. */

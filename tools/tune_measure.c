@@ -149,11 +149,13 @@ static uint64_t tasks_of(place *p)
 
 /* By the default implementation, which need not be the one that was chosen before: then a candidate may be
  * measured that does what the default does. */
-static bool goes_in_tiles(const tuned_case *where, int index, int64_t classes)
+static bool goes_in_tiles(const tuned_case *where, int index, int64_t rows, int64_t classes, bool streams)
 {
     const kernel_table *k = ballast_implementation_default(NULL, 0)->f32;
-    const int64_t by_default = where->operation == TUNE_LOG_SUM_EXP ? k->log_sum_exp_tile_classes
-                                                                    : k->tile_classes;
+    const int64_t of_matrix = streams ? k->streamed_tile_classes : k->tile_classes;
+    const int64_t of_kernels =
+        where->operation == TUNE_LOG_SUM_EXP ? k->log_sum_exp_tile_classes : of_matrix;
+    const int64_t by_default = ballast__tile_classes((tuning){0, streams}, rows, of_kernels);
 
     return classes <= (index ? ballast__candidate(CHOOSE_TILES, index)->value : by_default);
 }
@@ -181,7 +183,7 @@ static uint64_t effect_of(const places *all, place *p, const tuned_choice *c)
     case CHOOSE_STREAM:
         return can && streams;
     case CHOOSE_TILES:
-        return can && goes_in_tiles(where, c->candidate, classes);
+        return can && goes_in_tiles(where, c->candidate, rows, classes, streams);
     case CHOOSE_KEPT:
         return can && keeps(c->candidate, classes, streams);
     default:

@@ -8,6 +8,7 @@
 #define BLOCKS_IN_FLIGHT 4
 #define LEAST_ROW_TILE 45
 #define WIDEST_TILE 255
+#define WIDEST_STREAMED_TILE 160
 #define COMPUTE_STREAMED_TWICE 1
 #define ROW_WIDTHS 0xeeec /* odd or twice odd, up to 15 */
 

@@ -83,7 +83,8 @@
  * Constants of an ISA, all of them speed only; accumulators belong to the definition of an operation:
  *   BLOCKS_IN_FLIGHT        1, 2 or 4: how many blocks its registers carry through a polynomial side by side
  *   LEAST_ROW_TILE          from so many classes on, short rows stay rows (kernels/row_tile.h); 0: never
- *   WIDEST_TILE             up to so many classes rows go sixteen at once by default
+ *   WIDEST_TILE             up to so many classes rows go sixteen at once by default,
+ *   WIDEST_STREAMED_TILE    and where outputs are streamed
  *   ROW_WIDTHS              bit n: vload_rows_f32 and vstore_rows_f32 of n are faster than columns
  *   COMPUTE_STREAMED_TWICE  0 or 1: long rows that are streamed compute their exponentials twice by default
  *
