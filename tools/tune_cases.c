@@ -72,7 +72,7 @@ static const struct {
     {MEDIUM, L2, ONE, {{1000, GIVEN, 1}, {8192, GIVEN, 1}}},
     {LONG, L2, MANY, {{10000, L2, 0.75}}},
     {LONG, CACHE, MANY, {{32000, CACHE, 0.5}, {32000, BETWEEN, 1.0}}},
-    {LONG, MEMORY, MANY, {{32000, MEMORY, 1.0}, {32000, BETWEEN, 1.0}}},
+    {LONG, MEMORY, MANY, {{32000, MEMORY, 1.0}, {131072, MEMORY, 1.0}, {32000, BETWEEN, 1.0}, {131072, BETWEEN, 1.0}}},
     {LONG, L2, FEW, {{10000, GIVEN, 4}}},
     {LONG, CACHE, FEW, {{32000, GIVEN, 8}, {131072, GIVEN, 8}}},
     {LONG, L2, ONE, {{32000, GIVEN, 1}}},
