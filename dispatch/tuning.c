@@ -136,7 +136,8 @@ _Static_assert(COUNT(operations) == TUNED_OPERATIONS, "every operation has a nam
 _Static_assert(COUNT(choices) == CHOICES && CHOICES * CHOICE_BITS <= 32, "choices fit in a word");
 #define FITS(candidates) (COUNT(candidates) - 1 <= (size_t)1 << CHOICE_BITS)
 _Static_assert(FITS(isas) && FITS(stream_bytes) && FITS(task_cycles) && FITS(tasks_per_thread) &&
-                   FITS(least_shared_chunks) && FITS(tile_classes) && FITS(kept_chunks), "and so do candidates");
+                   FITS(least_shared_chunks) && FITS(tile_classes) && FITS(kept_chunks),
+               "and so do candidates");
 
 /* ---- The data, by number --------------------------------------------------------------------- */
 

@@ -61,8 +61,9 @@ tuning ballast__tuning_of(tuned_operation operation, ballast_dtype dtype, int64_
 /* Not for CHOOSE_STREAM. */
 int64_t ballast__chosen(tuning t, choice_kind which);
 
-/* The widest rows that go sixteen at once: those of CHOOSE_TILES, or of the kernels. A few rows make no tile: from
- * four on they overlap better as long rows do, if they are as long as a group (kernels/one_chunk_rows.h). */
+/* The widest rows that go sixteen at once: those of CHOOSE_TILES, or of the kernels. A few rows make no
+ * tile: from four on they overlap better as long rows do, if they are as long as a group
+ * (kernels/one_chunk_rows.h). */
 static inline int64_t ballast__tile_classes(tuning t, int64_t rows, int64_t of_kernels)
 {
     const int64_t chosen = t.word == 0 ? 0 : ballast__chosen(t, CHOOSE_TILES);

@@ -170,8 +170,8 @@ typedef struct shared_kernel { /* all NULL: rows are not shared */
 
 typedef struct kernel_table {
     const storage_format *format; /* for the jobs */
-    /* For the jobs, too, where nothing else was chosen: usually, where outputs are streamed, and of log-sum-exp, of
-     * which no rows leave. */
+    /* For the jobs, too, where nothing else was chosen: usually, where outputs are streamed, and of
+     * log-sum-exp, of which no rows leave. */
     int64_t tile_classes, streamed_tile_classes, log_sum_exp_tile_classes;
     int computes_streamed_twice; /* where kept_chunks is 0 */
     void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
