@@ -18,15 +18,5 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
     return ballast__prepare_loss(in, &l, p);
 }
 
-static bool at_once(const void *args, const ballast_exec *exec)
-{
-    const ballast_binary_cross_entropy_args *a = args;
-    const ballast_implementation *implementation = ballast__serial_implementation(exec);
-
-    if (!implementation || !a || a->struct_size != sizeof *a)
-        return false;
-    const loss l = loss_of(a);
-    return ballast__few_rows_at_once(&l, implementation, TUNE_BINARY_CROSS_ENTROPY);
-}
-
+DEFINE_AT_ONCE(ballast_binary_cross_entropy_args, TUNE_BINARY_CROSS_ENTROPY)
 DEFINE_OPERATION(binary_cross_entropy, ballast_binary_cross_entropy_args, prepare, 0, at_once)

@@ -84,4 +84,17 @@ static inline bool ballast__few_rows_at_once(const loss *l,
     return true;
 }
 
+/* at_once() of a loss that is described by loss_of(). */
+#define DEFINE_AT_ONCE(args_type, tuned_for)                                                      \
+    static bool at_once(const void *args, const ballast_exec *exec)                               \
+    {                                                                                             \
+        const args_type *a = args;                                                                \
+        const ballast_implementation *implementation = ballast__serial_implementation(exec);      \
+                                                                                                  \
+        if (!implementation || !a || a->struct_size != sizeof *a)                                 \
+            return false;                                                                         \
+        const loss l = loss_of(a);                                                                \
+        return ballast__few_rows_at_once(&l, implementation, tuned_for);                          \
+    }
+
 #endif

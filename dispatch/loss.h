@@ -128,8 +128,7 @@ static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss
     job->classes = l->logits->classes;
     job->format = kernels->format;
     job->beyond_cache = tuned.streams;
-    job->tile_classes = ballast__tile_classes(
-        tuned, l->logits->outer, tuned.streams ? kernels->streamed_tile_classes : kernels->tile_classes);
+    job->tile_classes = ballast__matrix_tile_classes(tuned, l->logits->outer, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
 }
 

@@ -18,15 +18,5 @@ static ballast_status prepare(arguments *in, const void *args, plan *p, int vari
     return ballast__prepare_loss(in, &l, p);
 }
 
-static bool at_once(const void *args, const ballast_exec *exec)
-{
-    const ballast_sigmoid_focal_args *a = args;
-    const ballast_implementation *implementation = ballast__serial_implementation(exec);
-
-    if (!implementation || !a || a->struct_size != sizeof *a)
-        return false;
-    const loss l = loss_of(a);
-    return ballast__few_rows_at_once(&l, implementation, TUNE_SIGMOID_FOCAL);
-}
-
+DEFINE_AT_ONCE(ballast_sigmoid_focal_args, TUNE_SIGMOID_FOCAL)
 DEFINE_OPERATION(sigmoid_focal, ballast_sigmoid_focal_args, prepare, 0, at_once)

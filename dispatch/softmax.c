@@ -14,15 +14,9 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
     p->kernel.softmax(&p->job.softmax, begin, end);
 }
 
-static inline int64_t matrix_tile_classes(const kernel_table *kernels, tuning tuned)
-{
-    return tuned.streams ? kernels->streamed_tile_classes : kernels->tile_classes;
-}
-
 /* All but what only planes have. */
 static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
-                           const ballast_tensor *output, const kernel_table *kernels,
-                           int64_t tile_classes, tuning tuned)
+                           const ballast_tensor *output, const kernel_table *kernels, tuning tuned)
 {
     job->input = input->data;
     job->input_stride = input->outer_stride;
@@ -31,19 +25,18 @@ static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
     job->classes = input->classes;
     job->format = kernels->format;
     job->beyond_cache = tuned.streams;
-    job->tile_classes = ballast__tile_classes(tuned, input->outer, tile_classes);
+    job->tile_classes = ballast__matrix_tile_classes(tuned, input->outer, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
 }
 
 static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,
-                         const ballast_tensor *output, const kernel_table *kernels,
-                         int64_t tile_classes)
+                         const ballast_tensor *output, const kernel_table *kernels)
 {
     const row_cost cost = {20.0, 1.6};
 
     ballast__plan_rows(p, in, ballast__row_count(input), input->classes, cost);
     p->rows = softmax_rows;
-    set_job(&p->job.softmax, input, output, kernels, tile_classes, in->tuning);
+    set_job(&p->job.softmax, input, output, kernels, in->tuning);
     p->job.softmax.input_class_stride = input->class_stride;
     p->job.softmax.output_class_stride = output->class_stride;
     p->job.softmax.inner = input->inner;
@@ -92,7 +85,7 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
                   ballast__row_count(input), input->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, in, input, &a->output, kernels, matrix_tile_classes(kernels, in->tuning));
+        plan_softmax(p, in, input, &a->output, kernels);
         choose_kernel(p, kernels, variant, a);
     }
     return ballast__report(in, a->error);
@@ -112,7 +105,7 @@ static inline bool at_once(const void *args, const ballast_exec *exec, const int
         return false;
     const kernel_table *kernels = implementation->f32;
     softmax_job job;
-    set_job(&job, &a->input, &a->output, kernels, matrix_tile_classes(kernels, tuned), tuned);
+    set_job(&job, &a->input, &a->output, kernels, tuned);
     (variant == SOFTMAX ? kernels->softmax : kernels->log_softmax)(&job, 0, a->input.outer);
     return true;
 }
@@ -151,7 +144,9 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     if (in->fault.status == BALLAST_OK) {
         const ballast_tensor output = {.data = a->output};
 
-        plan_softmax(p, in, input, &output, kernels, kernels->log_sum_exp_tile_classes);
+        plan_softmax(p, in, input, &output, kernels);
+        p->job.softmax.tile_classes = ballast__tile_classes(in->tuning, input->outer,
+                                                            kernels->log_sum_exp_tile_classes);
         p->kernel.softmax = kernels->log_sum_exp_planes;
         if (ballast__has_rows(input->classes, input->inner, input->class_stride)) {
             p->kernel.softmax = kernels->log_sum_exp;
@@ -186,7 +181,9 @@ static bool log_sum_exp_at_once(const void *args, const ballast_exec *exec)
     const ballast_tensor output = {.data = a->output};
     const kernel_table *kernels = implementation->f32;
     softmax_job job;
-    set_job(&job, &a->input, &output, kernels, kernels->log_sum_exp_tile_classes, tuned);
+    set_job(&job, &a->input, &output, kernels, tuned);
+    job.tile_classes =
+        ballast__tile_classes(tuned, a->input.outer, kernels->log_sum_exp_tile_classes);
     kernels->log_sum_exp(&job, 0, a->input.outer);
     return true;
 }

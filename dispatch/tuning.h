@@ -74,6 +74,13 @@ static inline int64_t ballast__tile_classes(tuning t, int64_t rows, int64_t of_k
     return few ? LEAST_ONE_CHUNK - 1 : of_kernels;
 }
 
+/* Of kernels whose output is a matrix, which may be streamed. */
+static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, const kernel_table *kernels)
+{
+    return ballast__tile_classes(
+        t, rows, t.streams ? kernels->streamed_tile_classes : kernels->tile_classes);
+}
+
 /* For jobs: 0 is what suits the kernels. */
 static inline int64_t ballast__kept_chunks(tuning t)
 {

@@ -152,10 +152,10 @@ static uint64_t tasks_of(place *p)
 static bool goes_in_tiles(const tuned_case *where, int index, int64_t rows, int64_t classes, bool streams)
 {
     const kernel_table *k = ballast_implementation_default(NULL, 0)->f32;
-    const int64_t of_matrix = streams ? k->streamed_tile_classes : k->tile_classes;
-    const int64_t of_kernels =
-        where->operation == TUNE_LOG_SUM_EXP ? k->log_sum_exp_tile_classes : of_matrix;
-    const int64_t by_default = ballast__tile_classes((tuning){0, streams}, rows, of_kernels);
+    const tuning standard = {0, streams};
+    const int64_t by_default = where->operation == TUNE_LOG_SUM_EXP
+                                   ? ballast__tile_classes(standard, rows, k->log_sum_exp_tile_classes)
+                                   : ballast__matrix_tile_classes(standard, rows, k);
 
     return classes <= (index ? ballast__candidate(CHOOSE_TILES, index)->value : by_default);
 }
