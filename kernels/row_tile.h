@@ -230,9 +230,8 @@ LANES void first_maxima_of_rows(const storage *x, int64_t classes, int64_t strid
 /* As add_exponentials(), in lanes that are folded together. */
 LANES vd add_widened(vd total, const float *e)
 {
-    const vf even = vadd(vload_f32(e), vload_f32(e + 2 * BLOCK));
-    const vf odd = vadd(vload_f32(e + BLOCK), vload_f32(e + 3 * BLOCK));
-    return vd_add(vd_add(total, even), odd);
+    total = vd_plus(total, vd_load_sum(e, e + 2 * BLOCK));
+    return vd_plus(total, vd_load_sum(e + BLOCK, e + 3 * BLOCK));
 }
 
 /* The double lanes of each row's sum, folded. */

@@ -6,20 +6,20 @@
 void sum_tile(const float *e, int64_t classes, double *sum)
 {
     if (classes <= BLOCK)
-        vd_store(sum, folded_1_vd(e, smaller(classes, BLOCK)));
+        vd_store(sum, folded_1_vd(e, smaller(classes, BLOCK), 0));
     else
-        vd_store(sum, folded_1_vd(e, classes));
+        vd_store(sum, folded_1_vd(e, classes, 0));
 }
 
 /* For very few classes, to put lanes in order costs more than conversions do. */
 void sum_exponentials(const float *e, int64_t classes, double *sum)
 {
     if (classes < 4)
-        vd_store(sum, folded_1_vd(e, smaller(classes, 4)));
+        vd_store(sum, folded_1_vd(e, smaller(classes, 4), 0));
     else if (classes <= BLOCK)
-        vd_store(sum, vs_widen(folded_1_vs(e, smaller(classes, BLOCK))));
+        vd_store(sum, vs_widen(folded_1_vs(e, smaller(classes, BLOCK), 0)));
     else
-        vd_store(sum, vs_widen(folded_1_vs(e, classes)));
+        vd_store(sum, vs_widen(folded_1_vs(e, classes, 0)));
 }
 
 /* ---- rows that fill blocks: each width has code of its own -------------------------------------- */

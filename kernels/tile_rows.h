@@ -12,11 +12,16 @@
  * pair_of      class c of a group, and class c + 32 of the same: added in f32
  * lane_of      double lane l of the sixteen rows: each group of 64 classes adds l + 32 to l and l + 48
  *              to l + 16
- * folded_8     lane l after the fold of 8, then of 4 and of 2. Lanes that have no class are 0 and are
- *              not added.
- * folded_1     the last fold
+ * folded_8     lane l after the fold of 8, then of 4, of 2 and of 1. Lanes that have no class are 0 and
+ *              are not added.
  *
  * for `lanes`, sixteen doubles. */
+#define DEFINE_FOLD(lanes, plus, half, before)                                                    \
+    LANES lanes folded_##half##_##lanes(const float *e, int64_t classes, int64_t l)               \
+    {                                                                                             \
+        const lanes total = before##_##lanes(e, classes, l);                                      \
+        return l + half < classes ? plus(total, before##_##lanes(e, classes, l + half)) : total;  \
+    }
 #define DEFINE_SUMS(lanes, load, load_sum, plus)                                                  \
     LANES lanes pair_of_##lanes(const float *e, int64_t classes, int64_t c)                       \
     {                                                                                             \
@@ -35,26 +40,10 @@
         }                                                                                         \
         return total;                                                                             \
     }                                                                                             \
-    LANES lanes folded_8_##lanes(const float *e, int64_t classes, int64_t l)                      \
-    {                                                                                             \
-        const lanes total = lane_of_##lanes(e, classes, l);                                       \
-        return l + 8 < classes ? plus(total, lane_of_##lanes(e, classes, l + 8)) : total;         \
-    }                                                                                             \
-    LANES lanes folded_4_##lanes(const float *e, int64_t classes, int64_t l)                      \
-    {                                                                                             \
-        const lanes total = folded_8_##lanes(e, classes, l);                                      \
-        return l + 4 < classes ? plus(total, folded_8_##lanes(e, classes, l + 4)) : total;        \
-    }                                                                                             \
-    LANES lanes folded_2_##lanes(const float *e, int64_t classes, int64_t l)                      \
-    {                                                                                             \
-        const lanes total = folded_4_##lanes(e, classes, l);                                      \
-        return l + 2 < classes ? plus(total, folded_4_##lanes(e, classes, l + 2)) : total;        \
-    }                                                                                             \
-    LANES lanes folded_1_##lanes(const float *e, int64_t classes)                                 \
-    {                                                                                             \
-        const lanes total = folded_2_##lanes(e, classes, 0);                                      \
-        return classes > 1 ? plus(total, folded_2_##lanes(e, classes, 1)) : total;                \
-    }
+    DEFINE_FOLD(lanes, plus, 8, lane_of)                                                          \
+    DEFINE_FOLD(lanes, plus, 4, folded_8)                                                         \
+    DEFINE_FOLD(lanes, plus, 2, folded_4)                                                         \
+    DEFINE_FOLD(lanes, plus, 1, folded_2)
 
 LANES vd vd_load_sum(const float *p, const float *q)
 {
@@ -63,6 +52,7 @@ LANES vd vd_load_sum(const float *p, const float *q)
 DEFINE_SUMS(vd, vd_load_f32, vd_load_sum, vd_plus)
 DEFINE_SUMS(vs, vs_load, vs_load_sum, vs_plus)
 #undef DEFINE_SUMS
+#undef DEFINE_FOLD
 
 /* The sum of each row. In tile_rows.c: it is long, and several files need it. */
 #define sum_tile KERNEL(sum_tile)

@@ -7,6 +7,7 @@
 
 #define BLOCKS_IN_FLIGHT 2
 #define LEAST_ROW_TILE 0
+#define MASK_REGISTERS 0
 #define WIDEST_TILE 160
 #define WIDEST_STREAMED_TILE 160
 #define COMPUTE_STREAMED_TWICE 0
@@ -235,20 +236,6 @@ LANES vm vmask_or(vm x, vm y) { return (vm)EACH2(_mm256_or_ps, x, y); }
 LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(_mm256_blendv_ps, y, x, m); }
 LANES vf vkeep(vm m, vf x) { return (vf)EACH2(_mm256_and_ps, m, x); }
 LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(_mm256_blendv_ps, y, x, s); }
-LANES vf vsign_times(vf s, vf x, vf y, vf zero)
-{
-    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
-}
-#define POWER_UNIT(unit) (unit)
-LANES vf vpower_clamp(vf floor, vf x) { return vmax(floor, x); }
-typedef vf vw;
-LANES vw vpower(vf t, vf m) { return (void)m, vshl_bits(t, 23); }
-LANES vf vpower_times(vw w, vf x) { return vmul(x, w); }
-LANES vf vpower_times_where(vm m, vw w, vf x) { return vkeep(m, vmul(x, w)); }
-LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
-LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
-LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
-LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
 LANES unsigned mask_bits(vm m)
 {
     return (unsigned)_mm256_movemask_ps(m.a) | (unsigned)_mm256_movemask_ps(m.b) << 8;

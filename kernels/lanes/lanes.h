@@ -82,6 +82,7 @@
  *
  * Constants of an ISA, all of them speed only; accumulators belong to the definition of an operation:
  *   BLOCKS_IN_FLIGHT        1, 2 or 4: how many blocks its registers carry through a polynomial side by side
+ *   MASK_REGISTERS          0 or 1: any operation can be masked, and targets are masks
  *   LEAST_ROW_TILE          from so many classes on, short rows stay rows (kernels/row_tile.h); 0: never
  *   WIDEST_TILE             up to so many classes rows go sixteen at once by default,
  *   WIDEST_STREAMED_TILE    and where outputs are streamed
@@ -164,6 +165,23 @@ LANES vf vcanonical(vf a)
 }
 
 LANES vs vs_add(vs s, const float *p, const float *q) { return vs_plus(s, vs_load_sum(p, q)); }
+
+#if !MASK_REGISTERS /* targets are signs, and what is not wanted is clamped */
+LANES vf vsign_times(vf s, vf x, vf y, vf zero)
+{
+    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
+}
+#define POWER_UNIT(unit) (unit)
+LANES vf vpower_clamp(vf floor, vf x) { return vmax(floor, x); }
+typedef vf vw;
+LANES vw vpower(vf t, vf m) { return (void)m, vshl_bits(t, 23); }
+LANES vf vpower_times(vw w, vf x) { return vmul(x, w); }
+LANES vf vpower_times_where(vm m, vw w, vf x) { return vkeep(m, vmul(x, w)); }
+LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
+LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
+LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
+LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
+#endif
 
 #if !LEAST_ROW_TILE /* no shuffles that would fold sixteen rows together: one after the other */
 LANES vf vmax_across_rows(const float *p)

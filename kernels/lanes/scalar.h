@@ -6,6 +6,7 @@
 
 #define BLOCKS_IN_FLIGHT 1
 #define LEAST_ROW_TILE 0
+#define MASK_REGISTERS 0
 #define WIDEST_TILE 255
 #define WIDEST_STREAMED_TILE 255
 #define COMPUTE_STREAMED_TWICE 0
@@ -241,20 +242,6 @@ LANES vm vmask_without(int k)
 LANES vf vselect(vm m, vf x, vf y) { return (vf)EACH3(select4, m, x, y); }
 LANES vf vkeep(vm m, vf x) { return (vf)EACH2(keep4, m, x); }
 LANES vf vsign_select(vf s, vf x, vf y) { return (vf)EACH3(sign_select4, s, x, y); }
-LANES vf vsign_times(vf s, vf x, vf y, vf zero)
-{
-    return vfma(vsign_select(s, y, vset1(1.0f)), x, zero);
-}
-#define POWER_UNIT(unit) (unit)
-LANES vf vpower_clamp(vf floor, vf x) { return vmax(floor, x); }
-typedef vf vw;
-LANES vw vpower(vf t, vf m) { return (void)m, vshl_bits(t, 23); }
-LANES vf vpower_times(vw w, vf x) { return vmul(x, w); }
-LANES vf vpower_times_where(vm m, vw w, vf x) { return vkeep(m, vmul(x, w)); }
-LANES vp vpositive(vm m) { return vkeep(m, vset1(-0.0f)); }
-LANES vf vpositive_select(vp t, vf x, vf y) { return vsign_select(t, x, y); }
-LANES vf vpositive_neg(vp t, vf x) { return vxor(x, t); }
-LANES vf vpositive_opposite(vp t, vf x, vf y) { return (void)y, vxor(x, t); }
 LANES int vany(vm m)
 {
     l4 any = (l4)__builtin_shufflevector(m.a | m.b, m.c | m.d, 0, 1, 2, 3, 4, 5, 6, 7);
