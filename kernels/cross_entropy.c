@@ -226,13 +226,13 @@ LANES void end_waiting_row(const cross_entropy_job *job, waiting_row waiting, ro
         leave_row_scaled(rows, g.h, waiting.label, g.label, grad);
 }
 
-/* Rows [begin, end), begin at a multiple of BLOCK in a leaf. */
+/* Rows [begin, end), begin at a multiple of BLOCK in a leaf; `total` is of the leaf's rows before. */
 LANES void cross_entropy_one_chunk_to(const cross_entropy_job *job, int64_t begin, int64_t end,
-                                      const one_chunk_rows *opened, const int leaving,
+                                      const one_chunk_rows *opened, vd total, const int leaving,
                                       const int streamed)
 {
     one_chunk_rows own = *opened, *const rows = &own; /* no stores of others are between its own */
-    loss_sums sums = {.begin = begin, .end = end, .total = vd_zero()};
+    loss_sums sums = {.begin = begin, .end = end, .total = total};
     waiting_row waiting = {.i = -1};
     set_nothing_pending(&sums.pending);
     for (int64_t i = begin; i < end; i++) {
@@ -260,23 +260,24 @@ LANES void cross_entropy_one_chunk_to(const cross_entropy_job *job, int64_t begi
 
 static __attribute__((noinline)) void cross_entropy_one_chunk_through(const cross_entropy_job *job,
                                                                       int64_t begin, int64_t end,
-                                                                      const one_chunk_rows *rows)
+                                                                      const one_chunk_rows *rows,
+                                                                      vd total)
 {
     if (!job->grad)
-        cross_entropy_one_chunk_to(job, begin, end, rows, NOTHING_LEAVES, 0);
+        cross_entropy_one_chunk_to(job, begin, end, rows, total, NOTHING_LEAVES, 0);
     else if (streams(job) && !job->format)
-        cross_entropy_one_chunk_to(job, begin, end, rows, SCALED, 1);
+        cross_entropy_one_chunk_to(job, begin, end, rows, total, SCALED, 1);
     else
-        cross_entropy_one_chunk_to(job, begin, end, rows, SCALED, 0);
+        cross_entropy_one_chunk_to(job, begin, end, rows, total, SCALED, 0);
 }
 
 static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entropy_job *job,
-                                                              int64_t begin, int64_t end)
+                                                              int64_t begin, int64_t end, vd total)
 {
     _Alignas(LINE) float scratch[2 * CHUNK];
     one_chunk_rows rows;
     open_rows(&rows, job->classes, scratch, NULL, NULL);
-    cross_entropy_one_chunk_through(job, begin, end, &rows);
+    cross_entropy_one_chunk_through(job, begin, end, &rows, total);
 }
 
 static __attribute__((noinline)) void cross_entropy_staged_one_chunk(const cross_entropy_job *job,
@@ -286,14 +287,14 @@ static __attribute__((noinline)) void cross_entropy_staged_one_chunk(const cross
     _Alignas(LINE) row_stage stage;
     one_chunk_rows rows;
     open_rows(&rows, job->classes, scratch, job->format, &stage);
-    cross_entropy_one_chunk_through(job, begin, end, &rows);
+    cross_entropy_one_chunk_through(job, begin, end, &rows, vd_zero());
 }
 
 /* ---- sixteen rows at once --------------------------------------------------------------------- */
 
 /* What a tile's rows come to, between the steps. */
 typedef struct cross_entropy_tile {
-    vf max, n, weight, others, factor;
+    vf max, n, weight, others, factor, minus_logit;
     vd gradient;
     float label_term[BLOCK], label_gradient[BLOCK];
     double sum[BLOCK];
@@ -412,17 +413,21 @@ static __attribute__((noinline)) vf losses_of_few_rows(const cross_entropy_job *
     return finish_pending(&pending);
 }
 
+/* Before the tile's gradients are written, which may lie over its logits. */
+LANES void see_label_logits(const cross_entropy_job *job, cross_entropy_tile *t)
+{
+    t->minus_logit = vset1(0.0f);
+    if (__builtin_expect(vany(vlt(vload_f32(t->label_term), vset1(SMALLEST_LABEL_TERM))), 0))
+        t->minus_logit = vsub(vset1(0.0f), label_logits(job, t));
+}
+
 /* An irregular tile's gradients are written here, too. */
 LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
 {
     t->irregular = is_irregular(t);
     if (__builtin_expect(t->irregular, 0))
         return losses_of_few_rows(job, t->begin, t->count);
-    const vf label_term = vload_f32(t->label_term);
-    vf minus_logit = vset1(0.0f);
-    if (__builtin_expect(vany(vlt(label_term, vset1(SMALLEST_LABEL_TERM))), 0))
-        minus_logit = vsub(minus_logit, label_logits(job, t));
-    return finish_losses(t->others, label_term, t->weight, t->n, minus_logit);
+    return finish_losses(t->others, vload_f32(t->label_term), t->weight, t->n, t->minus_logit);
 }
 
 /* Out of line: inlined, the addresses of its sixteen rows are kept on the stack, and read from there. */
@@ -505,8 +510,10 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
             if (k > 0)
                 scale_rows(tile + k - 1);
         }
-        for (int64_t k = 0; k < tiles; k++)
+        for (int64_t k = 0; k < tiles; k++) {
+            see_label_logits(job, tile + k);
             loss[k] = losses_of_tile(job, tile + k);
+        }
         for (int64_t k = 0; k < tiles; k++) { /* after the calls above: `total` stays in registers */
             const cross_entropy_tile *t = tile + k;
             total = add_losses(&job->rows, t->begin, t->count, loss[k], total);
@@ -521,54 +528,68 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
 }
 
 /* Out of line: it needs the registers. */
-static __attribute__((noinline)) vf pass_cross_entropy(const row_tile *before, const row_tile *now,
-                                                       const storage *next,
+static __attribute__((noinline)) vf pass_cross_entropy(row_tiles *r, const storage *next,
                                                        const cross_entropy_job *job)
 {
-    return pass_row_tile(before, now, next, job->classes, job->logits_stride, job->grad_stride,
-                         SCALED, 1);
+    return pass_row_tile(r, next, job->classes, job->logits_stride, job->grad_stride, SCALED, 1, 1);
 }
 
-/* Rows [begin, tiles_end), whole tiles that stay rows; all else is as in cross_entropy_tiles(). */
+/* All of a tile that stayed rows is added. */
+LANES void scale_row_tile(const cross_entropy_job *job, row_tile *r, cross_entropy_tile *t, storage *lines)
+{
+    vd_store(t->sum, vd_across_rows(r->folded));
+    memcpy(t->label_term, r->left_out, sizeof t->label_term);
+    scale_rows(t);
+    see_label_logits(job, t);
+    if (job->grad && !is_irregular(t))
+        set_scaled(r, t->factor, lines ? lines : grad_of(job, t->begin));
+}
+
+LANES vd end_tile(const cross_entropy_job *job, cross_entropy_tile *t, int64_t end, vd total)
+{
+    total = add_losses(&job->rows, t->begin, BLOCK, losses_of_tile(job, t), total);
+    return end_leaf(&job->rows, t->begin + BLOCK, end, total);
+}
+
+/* Rows [begin, tiles_end), whole tiles that stay rows; all else is as in cross_entropy_tiles(). A
+ * loss waits until its tile leaves, so that where a tile ends there is less to wait for. */
 static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_job *job,
                                                             int64_t begin, int64_t tiles_end,
                                                             int64_t end, storage *lines)
 {
-    const int64_t classes = job->classes;
+    const int64_t classes = job->classes, last = tiles_end - BLOCK;
     const int64_t stride = job->logits_stride, out_stride = job->grad_stride;
-    float e[2 * BLOCK * SHORT_ROW];
-    row_tile row[2];
-    cross_entropy_tile tile[2];
+    _Alignas(LINE) float e[2 * BLOCK * SHORT_ROW];
+    row_tiles r;
+    cross_entropy_tile tile[ROW_TILES];
     vd total = vd_zero();
     vf max = maxima_of_rows(logits_of(job, begin), classes, stride);
-    open_row_tiles(row, e, classes);
+    open_row_tiles(&r, e, classes);
     for (int64_t i = begin; i < tiles_end; i += BLOCK) {
-        const int k = (int)(i / BLOCK % 2);
-        const int64_t next = i + BLOCK < tiles_end ? i + BLOCK : i;
-        cross_entropy_tile *t = tile + k;
-        row_tile *r = row + k;
+        cross_entropy_tile *t = tile + (r.now - r.tile);
         t->begin = i;
         t->count = BLOCK;
         t->max = max;
         t->n = exponents_of(max);
         weigh_rows(&job->rows, t);
-        set_reference(r, logits_of(job, i), t->n);
-        max = pass_cross_entropy(row + !k, r, logits_of(job, next), job);
-        leave_out_of_rows(r->e, classes, t->label, t->label_term);
-        sum_row_tile(r->e, classes, t->sum);
-        scale_rows(t);
-        const vf loss = losses_of_tile(job, t);
-        total = add_losses(&job->rows, i, BLOCK, loss, total);
-        total = end_leaf(&job->rows, i + BLOCK, end, total);
-        r->past = lines ? grad_of(job, i) : NULL;
-        r->label = t->label;
-        r->label_value = t->label_gradient;
-        if (job->grad && !t->irregular)
-            set_scaled(r, t->factor, lines ? lines : grad_of(job, i));
-        if (next == i)
-            leave_row_tile(r, classes, stride, out_stride, SCALED, 1);
+        begin_row_tile(&r, logits_of(job, i), t->n);
+        r.now->column = t->label;
+        r.now->label_value = t->label_gradient;
+        r.now->past = lines ? grad_of(job, i) : NULL;
+        max = pass_cross_entropy(&r, logits_of(job, smaller(i + BLOCK, last)), job);
+        if (i > begin)
+            scale_row_tile(job, r.before, tile + (r.before - r.tile), lines);
+        if (i > begin + BLOCK)
+            total = end_tile(job, tile + (r.leaves - r.tile), end, total);
+        turn_row_tiles(&r);
     }
-    return total;
+    leave_row_tile(r.leaves, classes, stride, out_stride, SCALED, 1);
+    if (tiles_end - begin > BLOCK)
+        total = end_tile(job, tile + (r.leaves - r.tile), end, total);
+    add_last_row_tile(&r, classes, 1);
+    scale_row_tile(job, r.before, tile + (r.before - r.tile), lines);
+    leave_row_tile(r.before, classes, stride, out_stride, SCALED, 1);
+    return end_tile(job, tile + (r.before - r.tile), end, total);
 }
 
 LANES vd cross_entropy_any_tiles(const cross_entropy_job *job, int64_t begin, int64_t tiles_end,
@@ -669,7 +690,9 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
         total = cross_entropy_tiles_streamed(job, begin, tiles_end, end);
     else if (tiles_end > begin)
         total = cross_entropy_tiles_stored(job, begin, tiles_end, end);
-    if (tiles_end < end)
+    if (go_as_one_chunk_rows(end - tiles_end, job->classes))
+        cross_entropy_one_chunk(job, tiles_end, end, total);
+    else if (tiles_end < end)
         cross_entropy_few_rows(job, tiles_end, end, total);
 }
 
@@ -679,9 +702,12 @@ void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t 
     const int in_tiles = go_in_tiles(job->classes, job->tile_classes);
     if (is_block && !job->format && end - begin == 1 && cross_entropy_block_row(job, begin))
         return;
-    if (!in_tiles && go_as_one_chunk_rows(end - begin, job->classes))
-        (job->format ? cross_entropy_staged_one_chunk : cross_entropy_one_chunk)(job, begin, end);
-    else if (job->format)
+    if (!in_tiles && go_as_one_chunk_rows(end - begin, job->classes)) {
+        if (job->format)
+            cross_entropy_staged_one_chunk(job, begin, end);
+        else
+            cross_entropy_one_chunk(job, begin, end, vd_zero());
+    } else if (job->format)
         cross_entropy_staged_rows(job, begin, end);
     else if (!in_tiles)
         cross_entropy_rows(job, begin, end);

@@ -273,70 +273,83 @@ static __attribute__((noinline)) void short_rows(const softmax_job *job, int64_t
 }
 
 /* Out of line: they need the registers. */
-static __attribute__((noinline)) vf pass_scaled(const row_tile *before, const row_tile *now,
-                                                const storage *next, const softmax_job *job)
+static __attribute__((noinline)) vf pass_scaled(row_tiles *r, const storage *next, const softmax_job *job)
 {
-    return pass_row_tile(before, now, next, job->classes, job->input_stride, job->output_stride,
-                         SCALED, 0);
+    return pass_row_tile(r, next, job->classes, job->input_stride, job->output_stride, SCALED, 0, 0);
 }
-static __attribute__((noinline)) vf pass_subtracted(const row_tile *before, const row_tile *now,
-                                                    const storage *next, const softmax_job *job)
+static __attribute__((noinline)) vf pass_subtracted(row_tiles *r, const storage *next,
+                                                    const softmax_job *job)
 {
-    return pass_row_tile(before, now, next, job->classes, job->input_stride, job->output_stride,
-                         SUBTRACTED, 0);
+    return pass_row_tile(r, next, job->classes, job->input_stride, job->output_stride, SUBTRACTED, 0, 1);
+}
+
+/* All of a tile that stayed rows is added: rows [i, i + BLOCK). */
+LANES void end_row_tile(const softmax_job *job, row_tile *r, forward_tile *t, int64_t i, storage *lines,
+                        float *scratch, const enum forward what, rows_function *rows)
+{
+    storage *out = lines ? lines : output_row(job, i);
+    vd_store(t->others, vd_across_rows(r->folded));
+    vstore_f32(t->left_out, vset1(0.0f));
+    if (what == LOG_SOFTMAX)
+        memcpy(t->left_out, r->left_out, sizeof t->left_out);
+    r->past = lines ? output_row(job, i) : NULL;
+    if (__builtin_expect(forward_is_irregular(t), 0))
+        short_rows(job, i, i + BLOCK, scratch, rows);
+    else if (what == SOFTMAX)
+        set_scaled(r, finish_forward_tile(t, SOFTMAX), out);
+    else
+        set_subtracted(r, t->max, finish_forward_tile(t, LOG_SOFTMAX), out);
 }
 
 /* Rows [begin, end), whole tiles that stay rows: to softmax or log-softmax. Outputs that are
  * streamed go by way of `lines`, which is NULL elsewhere. */
-static __attribute__((noinline)) void forward_row_tiles(const softmax_job *job, int64_t begin,
-                                                        int64_t end, storage *lines,
-                                                        enum forward what, rows_function *rows)
+LANES void forward_row_tiles(const softmax_job *job, int64_t begin, int64_t end, storage *lines,
+                             const enum forward what, rows_function *rows)
 {
-    const int64_t classes = job->classes, stride = job->input_stride;
+    const int leaving = what == SOFTMAX ? SCALED : SUBTRACTED;
+    const int64_t classes = job->classes, stride = job->input_stride, last = end - BLOCK;
     const int64_t out_stride = job->output_stride;
-    _Alignas(LINE) float scratch[SHORT_SCRATCH];
-    float e[2 * BLOCK * SHORT_ROW];
-    row_tile row[2];
-    forward_tile t = {.max = maxima_of_rows(input_row(job, begin), classes, stride)};
-    open_row_tiles(row, e, classes);
+    _Alignas(LINE) float scratch[SHORT_SCRATCH], e[2 * BLOCK * SHORT_ROW];
+    int32_t first[ROW_TILES][BLOCK];
+    row_tiles r;
+    forward_tile tile[ROW_TILES];
+    vf max = maxima_of_rows(input_row(job, begin), classes, stride);
+    open_row_tiles(&r, e, classes);
     for (int64_t i = begin; i < end; i += BLOCK) {
-        const int k = (int)(i / BLOCK % 2);
-        const storage *x = input_row(job, i);
-        const storage *next = i + BLOCK < end ? input_row(job, i + BLOCK) : x;
-        row_tile *before = row + !k, *now = row + k;
-        t.n = exponents_of(t.max);
-        set_reference(now, x, t.n);
-        const vf max = what == SOFTMAX ? pass_scaled(before, now, next, job)
-                                       : pass_subtracted(before, now, next, job);
-        vstore_f32(t.left_out, vset1(0.0f));
-        if (what == LOG_SOFTMAX) {
-            int32_t first[BLOCK];
-            first_maxima_of_rows(x, classes, stride, t.max, first);
-            leave_out_of_rows(now->e, classes, first, t.left_out);
-        }
-        sum_row_tile(now->e, classes, t.others);
-        storage *out = lines ? lines : output_row(job, i);
-        now->past = lines ? output_row(job, i) : NULL;
-        if (__builtin_expect(forward_is_irregular(&t), 0))
-            short_rows(job, i, i + BLOCK, scratch, rows);
-        else if (what == SOFTMAX)
-            set_scaled(now, finish_forward_tile(&t, SOFTMAX), out);
-        else
-            set_subtracted(now, t.max, finish_forward_tile(&t, LOG_SOFTMAX), out);
-        t.max = max;
-        if (next != x || !now->out)
-            continue;
-        if (what == SOFTMAX)
-            leave_row_tile(now, classes, stride, out_stride, SCALED, 0);
-        else
-            leave_row_tile(now, classes, stride, out_stride, SUBTRACTED, 0);
+        const int64_t now = r.now - r.tile, before = r.before - r.tile;
+        const storage *x = input_row(job, i), *next = input_row(job, smaller(i + BLOCK, last));
+        tile[now].max = max;
+        tile[now].n = exponents_of(max);
+        begin_row_tile(&r, x, tile[now].n);
+        if (what == LOG_SOFTMAX)
+            first_maxima_of_rows(x, classes, stride, max, first[now]);
+        r.now->column = first[now];
+        max = what == SOFTMAX ? pass_scaled(&r, next, job) : pass_subtracted(&r, next, job);
+        if (i > begin)
+            end_row_tile(job, r.before, tile + before, i - BLOCK, lines, scratch, what, rows);
+        turn_row_tiles(&r);
     }
+    leave_row_tile(r.leaves, classes, stride, out_stride, leaving, 0);
+    add_last_row_tile(&r, classes, what == LOG_SOFTMAX);
+    end_row_tile(job, r.before, tile + (r.before - r.tile), last, lines, scratch, what, rows);
+    leave_row_tile(r.before, classes, stride, out_stride, leaving, 0);
+}
+
+static __attribute__((noinline)) void softmax_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
+                                                        storage *lines)
+{
+    forward_row_tiles(job, begin, end, lines, SOFTMAX, softmax_rows);
+}
+static __attribute__((noinline)) void log_softmax_row_tiles(const softmax_job *job, int64_t begin,
+                                                            int64_t end, storage *lines)
+{
+    forward_row_tiles(job, begin, end, lines, LOG_SOFTMAX, log_softmax_rows);
 }
 
 /* The tiles of rows [begin, end), and then the rest row by row. Outputs are written last, for they may
  * lie over inputs that an irregular tile reads again. */
 LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enum forward what,
-                   rows_function *rows)
+                   rows_function *rows, one_chunk_function *of_one_chunk)
 {
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
     const int64_t tiles_end = end_of_tiles(begin, end, classes);
@@ -350,7 +363,10 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     line_stream leaving = {.n = 0}; /* of the tiles before */
     if (what != LOG_SUM_EXP && stay_rows(end - begin, classes)) {
         const int64_t whole = begin + ((end - begin) & -BLOCK);
-        forward_row_tiles(job, begin, whole, streamed ? lines : NULL, what, rows);
+        if (what == SOFTMAX)
+            softmax_row_tiles(job, begin, whole, streamed ? lines : NULL);
+        else
+            log_softmax_row_tiles(job, begin, whole, streamed ? lines : NULL);
         begin = whole;
     }
     while (begin < tiles_end) {
@@ -391,23 +407,25 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     finish_stream(&leaving);
     if (streamed)
         vstream_fence();
-    if (begin < end)
+    if (go_as_one_chunk_rows(end - begin, classes)) /* two of them fit SHORT_SCRATCH */
+        of_one_chunk(job, begin, end, scratch);
+    else if (begin < end)
         short_rows(job, begin, end, scratch, rows);
 }
 
 static __attribute__((noinline)) void softmax_tiles(const softmax_job *job, int64_t begin, int64_t end)
 {
-    forward(job, begin, end, SOFTMAX, softmax_rows);
+    forward(job, begin, end, SOFTMAX, softmax_rows, softmax_one_chunk);
 }
 static __attribute__((noinline)) void log_softmax_tiles(const softmax_job *job, int64_t begin,
                                                         int64_t end)
 {
-    forward(job, begin, end, LOG_SOFTMAX, log_softmax_rows);
+    forward(job, begin, end, LOG_SOFTMAX, log_softmax_rows, log_softmax_one_chunk);
 }
 static __attribute__((noinline)) void log_sum_exp_tiles(const softmax_job *job, int64_t begin,
                                                         int64_t end)
 {
-    forward(job, begin, end, LOG_SUM_EXP, log_sum_exp_rows);
+    forward(job, begin, end, LOG_SUM_EXP, log_sum_exp_rows, log_sum_exp_one_chunk);
 }
 
 void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)

@@ -623,6 +623,11 @@ static void check_load(const float *p, int n, uint32_t first)
         for (i = 0; i < BLOCK; i++)
             check_lane(i, bits_of_float(result[i]),
                        i < n ? 0x7f800001u + first + (uint32_t)i : fills[k]);
+        if (n == BLOCK && MASK_REGISTERS) { /* all of them: as the load above */
+            vstore_f32(result, vload_n_f32(p, n, 0.0f));
+            for (i = 0; i < BLOCK; i++)
+                check_lane(i, bits_of_float(result[i]), 0x7f800001u + first + (uint32_t)i);
+        }
     }
 }
 
@@ -812,7 +817,7 @@ static void test_memory(void **unused)
 
             touch(n < BLOCK ? "vstore_n_f32" : "vstore_f32", n, at <= BLOCK ? "start" : "end");
             memset(f, 0xa5, page);
-            if (n < BLOCK) {
+            if (n < BLOCK || (MASK_REGISTERS && at == 0)) {
                 vstore_n_f32(f + first, n, v);
             } else if (first % BLOCK == 0 && at != 0) { /* on a line: the streamed store */
                 vprefetch(f - BLOCK); /* an address that must not be read */
@@ -1489,7 +1494,7 @@ static void test_across_rows(void **unused)
 {
     uint64_t state = SEED;
     float x[BLOCK * BLOCK], max[BLOCK];
-    double d[BLOCK * BLOCK], sum[BLOCK];
+    double d[BLOCK * BLOCK], folded[BLOCK * BLOCK / 2], sum[BLOCK];
 
     (void)unused;
     for (int k = 0; k < RANDOM_BLOCKS; k++) {
@@ -1499,7 +1504,9 @@ static void test_across_rows(void **unused)
             d[i] = (double)float_of_bits(around(&state, -20, 20));
         }
         vstore_f32(max, vmax_across_rows(x));
-        vd_store(sum, vd_across_rows(d));
+        for (int j = 0; j < BLOCK; j++)
+            vd_store_folded(folded + j * BLOCK / 2, vd_load(d + j * BLOCK));
+        vd_store(sum, vd_across_rows(folded));
         for (int j = 0; j < BLOCK; j++) {
             const float want = max_tree(x + j * BLOCK);
 

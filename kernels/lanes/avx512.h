@@ -378,11 +378,7 @@ LANES __m512d across8(const double *p)
     UNROLL for (int r = 0; r < 2; r++)
     {
         __m512d x[4];
-        UNROLL for (int k = 0; k < 4; k++)
-        {
-            const double *row = p + 16 * (r + 2 * k);
-            x[k] = _mm512_add_pd(_mm512_loadu_pd(row), _mm512_loadu_pd(row + 8));
-        }
+        UNROLL for (int k = 0; k < 4; k++) x[k] = _mm512_loadu_pd(p + 8 * (r + 2 * k));
         const __m512d ab = _mm512_add_pd(_mm512_shuffle_f64x2(x[0], x[1], 0x44),
                                          _mm512_shuffle_f64x2(x[0], x[1], 0xee));
         const __m512d cd = _mm512_add_pd(_mm512_shuffle_f64x2(x[2], x[3], 0x44),
@@ -392,7 +388,8 @@ LANES __m512d across8(const double *p)
     }
     return _mm512_add_pd(_mm512_unpacklo_pd(q[0], q[1]), _mm512_unpackhi_pd(q[0], q[1]));
 }
-LANES vd vd_across_rows(const double *p) { return (vd){across8(p), across8(p + 128)}; }
+LANES void vd_store_folded(double *p, vd d) { _mm512_storeu_pd(p, _mm512_add_pd(d.a, d.b)); }
+LANES vd vd_across_rows(const double *p) { return (vd){across8(p), across8(p + 64)}; }
 
 /* ---- 16-bit storage --------------------------------------------------------------------------- */
 

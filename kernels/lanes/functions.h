@@ -84,6 +84,26 @@ LANES_LARGE void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
     }
 }
 
+/* The same of two rows, `blocks` blocks of each, at most four; e is x, or has nothing of it. All are side by
+ * side, so that two FMA a cycle wait for none before, however little a CPU looks ahead: no register is left
+ * then that could hold a constant from one step to the next but one. */
+LANES_LARGE void vexp_scaled_rows(const vf *x, vf *e, const int blocks, exp_scale even, exp_scale odd)
+{
+    static const float reduction[] = {LOG2_E, LN2_HIGH, LN2_LOW};
+    const float *const to_m = anew(reduction), *const c = anew(exp_coefficient);
+    const int all = 2 * blocks;
+    vf r[8], t[8], m[8], p[8];
+    FOR_BLOCKS(k, all) r[k] = vmax(k < blocks ? even.floor : odd.floor, x[k]);
+    FOR_BLOCKS(k, all) t[k] = vfma(r[k], vset1(to_m[0]), k < blocks ? even.rounder : odd.rounder);
+    FOR_BLOCKS(k, all) m[k] = vsub(t[k], k < blocks ? even.rounder : odd.rounder);
+    FOR_BLOCKS(k, all) r[k] = vfnma(m[k], vset1(to_m[1]), r[k]);
+    FOR_BLOCKS(k, all) r[k] = vfnma(m[k], vset1(to_m[2]), r[k]);
+    FOR_BLOCKS(k, all) p[k] = vfma(vset1(c[EXP_DEGREE]), r[k], vset1(c[EXP_DEGREE - 1]));
+    UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
+        FOR_BLOCKS(k, all) p[k] = vfma(p[k], r[k], vset1(c[j]));
+    FOR_BLOCKS(k, all) e[k] = vmul(p[k], vshl_bits(t[k], 23));
+}
+
 /* e^x in two factors, for one block: 2^m and p, which is 2 p(r) above. Where a row is one block,
  * they are computed beside the maximum that n comes from: only a multiplication waits for it. */
 typedef struct exp_factors {

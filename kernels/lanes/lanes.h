@@ -18,7 +18,8 @@
  *   - Comparisons are false on NaN, except vnan, which is true exactly there.
  *   - Lane order is memory order. _across folds halves: lane i takes lane i + 8, then i + 4, i + 2,
  *     i + 1, with vadd or vmax (lane i first).
- *   - vload_n and vstore_n touch the first n elements (1 <= n <= 15) and nothing beyond them.
+ *   - vload_n and vstore_n touch the first n elements (1 <= n <= 15, or 16 if MASK_REGISTERS) and nothing
+ *     beyond them.
  *   - Loads and stores name their storage type; kernels use vload, vstore of kernels/storage.h.
  *     bf16 and f16 are uint16_t. They are widened exactly (NaN to some NaN), and narrowed to nearest
  *     even, subnormals included, beyond the largest finite to infinity; NaN to 0x7fc0 and 0x7e00.
@@ -71,7 +72,8 @@
  *   vf   vd_narrow(d)                 rounded to f32
  *   f64  vd_across(d)
  *   vf   vmax_across_rows(p)          lane j is vmax_across() of the block at p + BLOCK j
- *   d    vd_across_rows(p)            lane j is vd_across() of the sixteen doubles at p + BLOCK j
+ *   void vd_store_folded(double *p, d)     lanes l + 8 added to lanes l: eight doubles
+ *   d    vd_across_rows(p)            lane j is vd_across() of what vd_store_folded() left at p + 8 j
  *   s    vs_zero()                    sixteen double lanes in the ISA's own order; what they sum is 0, or
  *                                     normal and in (0, 2^100), or NaN
  *   s    vs_load(p)                   the block of f32 at p; the float after it may be read, too
@@ -124,6 +126,14 @@ enum { BLOCK = 16 };
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+
+/* p, of which compilers know nothing: what is loaded from there is loaded anew each time, and takes no
+ * register in between. */
+LANES const float *anew(const float *p)
+{
+    __asm__ volatile("" : "+r"(p));
+    return p;
+}
 
 LANES float float_of_bits(uint32_t bits)
 {
@@ -191,11 +201,20 @@ LANES vf vmax_across_rows(const float *p)
         max[j] = vmax_across(vload_f32(p + j * BLOCK));
     return vload_f32(max);
 }
+LANES void vd_store_folded(double *p, vd d)
+{
+    double lane[BLOCK];
+    vd_store(lane, d);
+    for (int l = 0; l < BLOCK / 2; l++)
+        p[l] = lane[l] + lane[l + BLOCK / 2];
+}
 LANES vd vd_across_rows(const double *p)
 {
-    double sum[BLOCK];
-    for (int j = 0; j < BLOCK; j++)
-        sum[j] = vd_across(vd_load(p + j * BLOCK));
+    double lane[BLOCK] = {0.0}, sum[BLOCK];
+    for (int j = 0; j < BLOCK; j++) {
+        memcpy(lane, p + j * BLOCK / 2, sizeof lane / 2);
+        sum[j] = vd_across(vd_load(lane));
+    }
     return vd_load(sum);
 }
 #endif
