@@ -770,6 +770,8 @@ class Bench(ToolTest):
         self.assertEqual({b["isa"] for b in found if b["contender"] == "ballast"}, {"scalar"})
         found = self.benchmarks("--problem", self.CASE, "--threads", 2)
         self.assertEqual({b["threads"] for b in found}, {2})
+        found = self.benchmarks("--problem", self.CASE, "--threads", 2, "--waiting", "spin")
+        self.assertEqual({b["threads"] for b in found}, {2})
         self.assertTrue(all("threads=2" in b["problem"] for b in found))
 
     def test_list(self):

@@ -3,10 +3,10 @@
 #include "tune.h"
 
 #include "../dispatch/text.h"
+#include "bound_pool.h"
 #include "interrupt.h"
 #include "options.h"
 #include "progress.h"
-#include "topology.h"
 #include "tune_output.h"
 #include "tune_profile.h"
 #include "user_profile.h"
@@ -14,8 +14,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <math.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -108,34 +106,11 @@ typedef struct means {
     bool bound;
 } means;
 
-typedef struct binding {
-    const topology_cores *cores;
-    int threads;
-    atomic_int arrived, bound;
-} binding;
-
-/* Waits for the others, so that each thread gets one of these; not for ever, for a pool may give a
- * thread two. */
-static void bind_one(void *arg, int64_t index)
-{
-    binding *b = arg;
-    const double end = monotonic_seconds() + 1.0;
-
-    atomic_fetch_add(&b->arrived, 1);
-    while (atomic_load(&b->arrived) < b->threads && monotonic_seconds() < end)
-        sched_yield();
-    if (topology_bind(b->cores, (int)index))
-        atomic_fetch_add(&b->bound, 1);
-}
-
 static void open_means(means *m, int64_t threads)
 {
     pool_open(&m->pool, threads);
     topology_cores_open(&m->cores);
-    binding b = {&m->cores, (int)m->pool.parallel.threads, 0, 0};
-    if (b.threads <= m->cores.count)
-        m->pool.parallel.run(m->pool.parallel.context, b.threads, bind_one, &b);
-    m->bound = atomic_load(&b.bound) == b.threads;
+    m->bound = pool_bind(&m->pool, &m->cores);
     m->tune = (tune_means){&m->pool.parallel, show_and_stop, &m->meter, 0.0};
 }
 
