@@ -310,6 +310,10 @@ static void reasons(void **state)
              "sum ");
     assert_false(ballast__profile_parse(changed, strlen(changed), &made_up, &read, reason));
     assert_string_equal(reason, "line 7, choice: expected one that no line before has made");
+    const size_t cut = (size_t)(strstr(whole, "data=") - whole) + 2;
+    assert_false(ballast__profile_parse(whole, cut, &made_up, &read, reason));
+    assert_string_equal(reason,
+                        "line 6, data: expected data, and the file ends within this line");
 }
 
 /* ---- Other machines -------------------------------------------------------------------------- */

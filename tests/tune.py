@@ -153,8 +153,11 @@ class Tune(unittest.TestCase):
         self.assertEqual(names, [r["case"] for r in told["results"]])
         self.assertNotRegex(self.read("r.html"), r"<script|<link|src=|url\(")
         self.assertNotIn("nan", self.read("r.html"))
-        self.bad("none/r.html: cannot be written", "--report", "none/r.html")
+        self.bad("none/r.html: cannot be written: No such file or directory", "--report", "none/r.html")
         self.bad("--report is for tuning alone", "--report", "r", "--check")
+        r = self.run_tool("tune", "--quiet", "--budget", 0.1, "--filter", FEW, "--report", "/dev/full")
+        self.assertEqual(r.returncode, 2)
+        self.assertRegex(r.err, r"^ballast: /dev/full: cannot be written: .+\n$")
 
     def test_list(self):
         out = self.good("tune", "--list", "--filter", FEW).split("\n")
@@ -248,6 +251,7 @@ class Tune(unittest.TestCase):
             if not re.search(r"(?m)^0 of \d+ cases", out):
                 break
         self.assertRegex(out, r"(?m)^[1-9]\d* of \d+ cases measured in \d+ s")
+        self.assertRegex(out, r"(?m)^\d+ cases were not reached: interrupted$")
         self.assertIn("in force", self.good("info", env={"BALLAST_PROFILE": "p"}))
         self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))
         self.assertEqual([f for f in os.listdir(self.folder) if "tmp" in f], [])
