@@ -226,12 +226,18 @@ static void run_serially(piece *w)
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* A thread that runs takes tasks of half of what it is woken for: one that comes late finds fewer left, and
+ * at the end none waits long. Smaller ones begin and end too often: cold lines, no row before to overlap. */
+static double least_task(const plan *p)
+{
+    return 0.5 * (double)ballast__chosen(p->tuning, CHOOSE_TASK);
+}
+
 /* Tasks begin at multiples of this. Short rows are computed sixteen at a time, and sixteen rows of
  * f32 end where a cache line does, if they began there and nothing is between them. */
 static int64_t task_step_of(const plan *p)
 {
-    const double task_cycles = (double)ballast__chosen(p->tuning, CHOOSE_TASK);
-    const int short_rows = p->row_cycles * LEAF_LANES < task_cycles;
+    const int short_rows = p->row_cycles * LEAF_LANES < least_task(p);
 
     return p->row_step == 1 && short_rows ? LEAF_LANES : p->row_step;
 }
@@ -254,10 +260,9 @@ static void plan_tasks(piece *w)
     if (!w->parallel)
         return;
     const double cycles = (double)p->row_count * p->row_cycles;
-    const double task_cycles = (double)ballast__chosen(p->tuning, CHOOSE_TASK);
-    if (cycles < 2.0 * task_cycles)
+    if (cycles < 2.0 * (double)ballast__chosen(p->tuning, CHOOSE_TASK))
         return;
-    const double worth = cycles / task_cycles;
+    const double worth = cycles / least_task(p);
     const int64_t tasks_per_thread = ballast__chosen(p->tuning, CHOOSE_TASKS);
     const int64_t threads = smaller(w->parallel->threads, INT64_MAX / tasks_per_thread);
     w->task_step = task_step_of(p);

@@ -164,7 +164,7 @@ static int64_t compare(enum operation o, int64_t rows, int64_t classes, bool in_
             exec.parallel = &parallel;
             assert_int_equal(run(o, rows, classes, in_place, &found, &exec), BALLAST_OK);
             check_equal(o, rows, classes, what, ballast_implementation_name(isa), threads);
-            assert_true(c.most_tasks <= 4 * lent);
+            assert_true(c.most_tasks <= 16 * lent);
             runs += c.runs;
         }
     return runs;
@@ -215,6 +215,8 @@ static int discard(void **state)
 
 /* ---- Claims ------------------------------------------------------------------------------------ */
 
+/* Rows are so long that the fastest implementation shares them, too. */
+
 static void shapes(void **state)
 {
     static const int64_t all[][2] = {{1, 8192},   {3, 8193},   {13, 8192},  {40, 8193}, {17, 20000},
@@ -251,7 +253,7 @@ static void rows_are_shared(void **state)
 
 static void label_in_each_chunk(void **state)
 {
-    enum { CLASSES = 100000 };
+    enum { CLASSES = 200000 };
 
     (void)state;
     fill(1, CLASSES);
@@ -280,11 +282,11 @@ static void ignored_rows(void **state)
 /* `value` in one place of the middle row, or (n = CHUNK) all over a chunk of it. */
 static void special_chunks(void **state)
 {
-    enum { ROWS = 3, CLASSES = 50000 };
+    enum { ROWS = 3, CLASSES = 60000 };
     static const float values[] = {NAN, INFINITY, -INFINITY, 1e30f, -1e30f, 65536.5f, 70000.0f, 3e38f,
                                    0x1p-140f};
-    static const int64_t places[][2] = {{0, 1},     {2047, 1},        {2048, 1},     {49999, 1},
-                                        {0, CHUNK}, {CHUNK, 5 * CHUNK}, {49152, 848}, {0, CLASSES}};
+    static const int64_t places[][2] = {{0, 1},     {2047, 1},        {2048, 1},     {59999, 1},
+                                        {0, CHUNK}, {CHUNK, 5 * CHUNK}, {59392, 608}, {0, CLASSES}};
 
     (void)state;
     for (size_t v = 0; v < sizeof values / sizeof values[0]; v++)
@@ -305,7 +307,7 @@ static void special_chunks(void **state)
 /* Every chunk has a maximum of its own, some beyond 65536, some so low that their sum vanishes. */
 static void far_chunks(void **state)
 {
-    enum { ROWS = 2, CLASSES = 60000 };
+    enum { ROWS = 2, CLASSES = 100000 };
     static const float offsets[] = {0.0f, 65530.0f, 65540.0f, -65540.0f, 88.0f, -100.0f, 1e6f, 3.0f};
 
     (void)state;
