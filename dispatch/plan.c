@@ -243,13 +243,21 @@ static int64_t task_step_of(const plan *p)
 }
 
 /* Whether long rows are better shared. Whole, they take as long as the thread that has most of them; shared,
- * all threads have as much to do, but 1.2 to 1.45 times as much (Emerald Rapids, two threads): in two rounds,
- * passes do not overlap, and what leaves waits in the output. */
-static bool sharing_pays(int64_t steps, int64_t threads)
+ * all threads have as much to do, but 1.2 to 1.45 times as much (Emerald Rapids, Zen 5, two threads): in two
+ * rounds, passes do not overlap, and what leaves waits in the output; a row alone overlaps with none anyway.
+ * And threads are woken for each batch, for the first twice. */
+static bool sharing_pays(const plan *p, double cycles, int64_t steps, int64_t threads)
 {
-    const double most = (double)ceil_div(steps, threads), shared = 1.4 * (double)steps / (double)threads;
+    const double waking = (double)ballast__chosen(p->tuning, CHOOSE_TASK);
+    const double work = p->row_count > 1 ? 1.4 : 1.0;
 
-    return threads > 1 && steps / 2 < threads && shared < most;
+    if (threads < 2 || steps / 2 >= threads || !ballast__can_share(p))
+        return false;
+    const double most = cycles * (double)ceil_div(steps, threads) / (double)steps;
+    const double whole = most + (steps > 1 ? waking : 0.0);
+    const double shared = work * cycles / (double)threads +
+                          waking * (double)(1 + ceil_div(p->row_count, ballast__shared_batch(p)));
+    return shared < whole;
 }
 
 static void plan_tasks(piece *w)
@@ -267,7 +275,7 @@ static void plan_tasks(piece *w)
     const int64_t threads = smaller(w->parallel->threads, INT64_MAX / tasks_per_thread);
     w->task_step = task_step_of(p);
     const int64_t steps = ceil_div(p->row_count, w->task_step);
-    w->shared = sharing_pays(steps, threads) && ballast__can_share(p);
+    w->shared = sharing_pays(p, cycles, steps, threads);
     w->tasks = threads * tasks_per_thread;
     if (!w->shared)
         w->tasks = smaller(w->tasks, steps);
