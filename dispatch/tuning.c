@@ -86,16 +86,17 @@ static const candidate stream_bytes[] = {
 };
 
 /* No bit: tasks are cut at rows, and where rows are summed at leaves, whose boundaries follow
- * from the number of rows alone. By default 20 us: a task of fewer cycles is not worth handing
- * out, where waking a thread takes 5 us or more. */
+ * from the number of rows alone. By default 15 to 20 us for each of two threads: waking one takes 5 us
+ * (Zen 3) to 15 us (Zen 5, both virtual), and its share of the data comes from another core's cache. */
 static const candidate task_cycles[] = {
     {"default", 60000}, NUMBER(7500),   NUMBER(15000),  NUMBER(30000),
     NUMBER(120000),     NUMBER(240000), NUMBER(480000), LAST,
 };
 
-/* No bit: as above. By default enough for threads to even out, few enough to hand out. */
+/* No bit: as above. By default enough for threads to even out, few enough to hand out: half a task is
+ * lost at the end, and one more costs pthreadpool 10 ns. */
 static const candidate tasks_per_thread[] = {
-    {"default", 4}, NUMBER(1), NUMBER(2), NUMBER(8), NUMBER(16), LAST,
+    {"default", 16}, NUMBER(1), NUMBER(2), NUMBER(4), NUMBER(8), NUMBER(32), LAST,
 };
 
 /* No bit: a row's sum is that of its chunks in index order, whoever computes them. By default, a

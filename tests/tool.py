@@ -806,7 +806,12 @@ class Bench(ToolTest):
         self.bad("'softmax:f32:rows=0' has no elements to measure", "bench", "--problem",
                  "softmax:f32:rows=0")
         for option in ("json", "html"):
-            self.bad("no/where: cannot be written", "bench", "--" + option, "no/where")
+            self.bad("no/where: cannot be written: No such file or directory", "bench",
+                     "--" + option, "no/where")
+            r = self.run_tool("bench", "--quiet", "--seconds", "0.01", "--problem", "dot:f32:count=9",
+                              f"--{option}=/dev/full")
+            self.assertEqual(r.code, 2)
+            self.assertRegex(r.err, r"^ballast: /dev/full: cannot be written: .+\n$")
         large = "softmax:f32:rows=1000000,classes=1000000000"
         r = self.run_tool("bench", "--problem", large)
         self.assertEqual((r.code, r.out), (2, ""))

@@ -323,30 +323,17 @@ typedef struct files {
     FILE *json, *html;
 } files;
 
-static FILE *opened(const char *path)
-{
-    FILE *file = fopen(path, "w");
-
-    if (!file)
-        complain("%s: cannot be written", path);
-    return file;
-}
-
 static bool open_files(const settings *s, files *f)
 {
     *f = (files){NULL, NULL};
-    if (s->json && !(f->json = s->json_path ? opened(s->json_path) : stdout))
+    if (s->json && !(f->json = s->json_path ? output_open(s->json_path) : stdout))
         return false;
-    return !s->html_path || (f->html = opened(s->html_path));
+    return !s->html_path || (f->html = output_open(s->html_path));
 }
 
 static bool close_file(FILE *file, const char *path)
 {
-    const bool failed = file && path && (ferror(file) + fclose(file) != 0);
-
-    if (failed)
-        complain("%s: cannot be written", path);
-    return !failed;
+    return !file || !path || output_close(file, path);
 }
 
 static int write_files(const settings *s, const files *f, const bench_machine *m,

@@ -147,6 +147,7 @@ static void measure_cases(const settings *s, const tune_cases *all, means *m, tu
         r->count += CHOICES;
     }
     progress_end(&m->meter.bar);
+    r->interrupted = interrupt_seen();
     r->seconds = monotonic_seconds() - m->meter.begin;
 }
 
@@ -404,9 +405,7 @@ static int check(const settings *s, tune_cases *all, tune_results *r)
 /* Opened before anything is measured, which takes long. */
 static bool open_report(const settings *s, FILE **file)
 {
-    *file = s->report ? fopen(s->report, "we") : NULL;
-    if (s->report && !*file)
-        complain("%s: cannot be written", s->report);
+    *file = s->report ? output_open(s->report) : NULL;
     return !s->report || *file;
 }
 
@@ -415,8 +414,7 @@ static int write_report(const settings *s, FILE *file, const tune_results *r)
     if (!file)
         return EXIT_GOOD;
     tune_write_html(file, r);
-    return ferror(file) + fclose(file) == 0 ? EXIT_GOOD
-                                            : complain("%s: cannot be written", s->report);
+    return output_close(file, s->report) ? EXIT_GOOD : EXIT_BAD_INPUT;
 }
 
 static int tune(const settings *s, const tune_cases *all, tune_results *r)
