@@ -76,7 +76,7 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, r
         void *out = output_start(job, i);
         float *kept = kept_in(job->format, out, classes, job->kept_chunks, streamed);
         const row_sum row = sum_row(pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
-                                    streamed);
+                                    streamed, 0);
         if (row_is_special(row))
             fill_elements(job->format, out, classes, LANE_NAN);
         else if (classes == 1)
@@ -104,7 +104,7 @@ LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t en
         const void *x = input_start(job, i);
         void *out = output_start(job, i);
         const row_sum row = sum_row(pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL, SUBTRACTED,
-                                    streamed);
+                                    streamed, 1);
         if (row_is_special(row))
             fill_elements(job->format, out, job->classes, LANE_NAN);
         else
@@ -150,7 +150,7 @@ static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, i
     for (int64_t i = begin; i < end; i++) {
         const void *x = input_start(job, i);
         const row_sum row = sum_row(pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL,
-                                    NOTHING_LEAVES, 0);
+                                    NOTHING_LEAVES, 0, 1);
         ((float *)job->output)[i] = log_sum_exp_of(row, job->format, x, job->classes);
     }
 }
@@ -184,7 +184,7 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     open_rows(&rows, job->classes, scratch, NULL, NULL);
     for (int64_t i = begin; i < end; i++) {
         const row_sum before = take_in_row(&rows, input_row(job, i), left_out, row_after(job, i, end),
-                                           NULL, leaving, streamed, 0);
+                                           NULL, leaving, streamed, 0, what != SOFTMAX);
         if (i > begin)
             end_forward_row(job, i - 1, before, &rows, what);
     }
@@ -540,9 +540,7 @@ reference KERNEL(chunk_reference)(const storage *x, int64_t n) { return referenc
 
 chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
 {
-    search nothing = {.n = 0};
-    const departure nobody = {.n = 0};
-    return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
+    return sum_alone(x, n, ref, left_out, e);
 }
 
 void KERNEL(chunk_leaves)(const departure *d, int leaving) { leave_now(d, leaving, 0); }
