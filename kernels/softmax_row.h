@@ -253,12 +253,19 @@ LANES void leave_label(const departure *d, int64_t n, const int leaving)
         d->out[d->label] = d->label_value;
 }
 
+/* Nothing hides it: as many maxima side by side as blocks of polynomials. */
 LANES float max_of(const storage *x, int64_t n)
 {
-    vf max = vset1(-LANE_INFINITY);
-    for (int64_t i = 0; i < n; i += GROUP)
-        max = max_of_group(x + i, n - i, max);
-    return vmax_across(max) + 0.0f; /* no -0 */
+    vf max[GROUP_BLOCKS], all = vset1(-LANE_INFINITY);
+    FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) max[k] = all;
+    for (int64_t i = 0; i < n; i += GROUP) {
+        vf v[GROUP_BLOCKS];
+        load_blocks(v, GROUP_BLOCKS, x + i, n - i, -LANE_INFINITY);
+        FOR_BLOCKS(k, GROUP_BLOCKS)
+        max[k % BLOCKS_IN_FLIGHT] = vmax(v[k], max[k % BLOCKS_IN_FLIGHT]);
+    }
+    FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) all = vmax(max[k], all);
+    return vmax_across(all) + 0.0f; /* no -0 */
 }
 
 /* The first column of the maximum, none of which is before `from`. */
