@@ -87,7 +87,7 @@ LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int6
     /* read first: the gradient may be the logits */
     const float label_logit = read_element(job->format, x, label);
     float *kept = leaving ? kept_in(job->format, grad, classes, job->kept_chunks, streamed) : NULL;
-    const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed);
+    const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed, 0);
     if (row_is_special(row)) {
         set_special(pending, j, w.loss);
         if (leaving)
@@ -246,7 +246,7 @@ LANES void cross_entropy_one_chunk_to(const cross_entropy_job *job, int64_t begi
         }
         const waiting_row taken_in = {i, label, row_factors_of(&job->rows, i, label),
                                       load_one(row_in_f32(rows, x, 1) + label)};
-        const row_sum before = take_in_row(rows, x, label, next, grad, leaving, streamed, 1);
+        const row_sum before = take_in_row(rows, x, label, next, grad, leaving, streamed, 1, 0);
         if (waiting.i >= 0)
             end_waiting_row(job, waiting, before, rows, &sums, leaving);
         waiting = taken_in;

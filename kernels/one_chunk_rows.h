@@ -69,7 +69,7 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const s
 /* The two rows that were asked for last are on the stage. Out of line, as what 16 bits need elsewhere. */
 static __attribute__((noinline, unused)) const storage *row_on_stage(one_chunk_rows *r, const void *x)
 {
-    if (r->ahead.n > 0 && r->ahead.source == x)
+    if (is_found(&r->ahead, x))
         return r->ahead.x;
     r->newest ^= 1;
     r->format->widen(x, r->classes, r->stage->in[r->newest]);
@@ -92,7 +92,8 @@ LANES void row_has_left(one_chunk_rows *r, const int leaving, const int staged)
 
 /* Four rows, a group of each in turn. Returns the sum of the row before. */
 LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scale, const departure d,
-                             const int leaving, const int streamed, const int narrow)
+                             const int leaving, const int streamed, const int narrow,
+                             const int seeking)
 {
     const storage *const ahead = r->ahead.x;
     const void *const source = r->ahead.source;
@@ -102,7 +103,9 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     const int64_t whole_leaving = (n - unaligned) & -GROUP;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
-    vf max = max_of_group(ahead + last, GROUP, vset1(-LANE_INFINITY));
+    running_max max = {vset1(-LANE_INFINITY), vset1(0.0f)};
+    if (!(seeking && NOTE_PLACE)) /* first, so that it is not waited for */
+        add_to_max(&max, ahead + last, 0);
     vs total = vs_zero();
 
     /* Of what leaves next, the line in which it ends, if it follows: two rows share the line, so that
@@ -123,16 +126,20 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
             prefetch_narrow_group((const uint16_t *)source + PREFETCH_AHEAD, place, i);
         else
             prefetch_group(ahead + i);
-        max = max_of_group(ahead + i, GROUP, max);
+        add_to_max(&max, ahead + i, seeking);
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
+        if (seeking && NOTE_PLACE)
+            add_to_max(&max, ahead + last, 1);
         total = add_exponentials(total, added + whole);
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
     if (leaving)
         leave_label(&d, streamed ? unaligned : n, leaving);
-    r->ahead.max = vmax_across(max) + 0.0f; /* no -0 */
+    r->ahead.max = vmax_across(max.max) + 0.0f; /* no -0 */
+    if (seeking && NOTE_PLACE)
+        r->ahead.from = smaller(group_of_max(&max, r->ahead.max, (n + GROUP - 1) & -GROUP), last);
     return vs_across(total);
 }
 
@@ -159,20 +166,22 @@ double pass_rows_apart(one_chunk_rows *r, const storage *x, reference ref, int l
 
 /* Takes in the row at x, which `next` follows (NULL: none does), and which will leave to `out`, if at all.
  * Returns the sum of the row taken in before, which may be told to leave then; of the first row, nothing
- * of use. */
+ * of use. `seeking` as given to sum_row(). */
 LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_out, const void *next,
-                                void *out, const int leaving, const int streamed, const int staged)
+                                void *out, const int leaving, const int streamed, const int staged,
+                                const int seeking)
 {
     const int64_t n = r->classes;
     const storage *const logits = row_in_f32(r, x, staged);
-    const int is_known = r->ahead.n > 0 && r->ahead.source == x;
+    const int is_known = is_found(&r->ahead, x);
     const reference ref = reference_of(is_known ? r->ahead.max : max_of(logits, n));
+    const int64_t from = is_known ? r->ahead.from : 0;
     const storage *const ahead = next ? row_in_f32(r, next, staged) : logits;
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
-    r->ahead = (search){ahead, n, 0.0f, next ? next : x};
+    r->ahead = (search){.x = ahead, .n = n, .source = next ? next : x};
     r->next_place = out;
-    if (left_out == LEAVE_MAXIMUM)
-        left_out = ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(logits, n, ref.max);
+    if (seeking && !NOTE_PLACE)
+        left_out = column_of_maximum(logits, n, ref.max, 0);
     if (__builtin_expect(ref.shift != 0.0f, 0))
         before.others = pass_rows_apart(r, logits, ref, leaving, streamed);
     else if (leaving && r->leaves.n == 0)
@@ -180,8 +189,10 @@ LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_o
     else if (staged && leaving == SCALED && r->format)
         before.others = pass_narrow_rows(r, logits, exp_scale_of(ref.n));
     else
-        before.others = pass_rows(r, logits, exp_scale_of(ref.n), r->leaves, leaving, streamed, 0);
+        before.others = pass_rows(r, logits, exp_scale_of(ref.n), r->leaves, leaving, streamed, 0, seeking);
     row_has_left(r, leaving, staged);
+    if (seeking && NOTE_PLACE) /* now, so that the passes do not wait for it */
+        left_out = column_of_maximum(logits, n, ref.max, from);
     float *slot = r->free_slot;
     r->free_slot = r->kept.slot;
     r->kept = (kept_row){slot, ref, left_out < 0 ? 0.0f : take_out(slot, left_out)};
