@@ -376,13 +376,15 @@ typedef struct batch {
 
 LANES int is_short(const batch *a) { return a->classes <= SHORT_CLASSES; }
 
-/* Short rows: as many as fill a tile. Others: so many that they are whole steps. */
+/* So many that they are whole steps, for what is left is gathered. Of short rows, whose sums wait for the
+ * last of them, no more than fill a tile, or as few as can be. */
 LANES int64_t rows_of_batch(int64_t classes)
 {
     if (classes > SHORT_CLASSES)
         return STEP;
-    const int64_t tiles = TILE / (BLOCK * (classes > 0 ? classes : 1));
-    return smaller(tiles * BLOCK, BATCH_ROWS);
+    const int64_t some = classes > 0 ? classes : 1, whole = STEP / (some & -some);
+    const int64_t fewest = whole > BLOCK ? whole : BLOCK, times = TILE / (fewest * some);
+    return smaller((times > 1 ? times : 1) * fewest, BATCH_ROWS);
 }
 
 /* Element j of row i of an array of the job. */
