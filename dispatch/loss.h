@@ -140,7 +140,8 @@ static inline enum target_kind ballast__target_kind(const loss *l)
 }
 
 static inline void ballast__set_sigmoid(sigmoid_job *job, const loss *l, double denominator,
-                                        int64_t leaf_rows, const kernel_table *kernels)
+                                        int64_t leaf_rows, const kernel_table *kernels,
+                                        tuning tuned)
 {
     const bool alpha = l->kind == SIGMOID_FOCAL && l->alpha >= 0.0;
 
@@ -156,6 +157,7 @@ static inline void ballast__set_sigmoid(sigmoid_job *job, const loss *l, double 
     job->grad_stride = l->grad->outer_stride;
     job->classes = l->logits->classes;
     job->format = kernels->format;
+    job->beyond_cache = tuned.streams;
     job->gamma = l->gamma;
     job->alpha_positive = alpha ? l->alpha : 1.0;
     job->alpha_negative = alpha ? 1.0 - l->alpha : 1.0;

@@ -111,6 +111,7 @@ typedef struct sigmoid_job {
     int64_t grad_stride;
     int64_t classes;
     const storage_format *format;
+    int beyond_cache; /* as in softmax_job */
     double gamma;
     double alpha_positive, alpha_negative; /* 1 and 1 where alpha is off */
 } sigmoid_job;
