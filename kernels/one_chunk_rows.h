@@ -42,6 +42,7 @@ typedef struct one_chunk_rows {
     kept_row kept;   /* the row taken in last */
     departure leaves; /* the row before it; n = 0: none does */
     search ahead; /* of the row there, n > 0, the maximum is known */
+    open_line line;
     /* Of 16 bits; NULL: f32. */
     const storage_format *format;
     row_stage *stage;
@@ -61,6 +62,7 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const s
     r->kept = (kept_row){.slot = scratch + slot};
     r->leaves.n = 0;
     r->ahead.n = 0;
+    r->line = (open_line){.n = 0};
     r->format = format;
     r->stage = stage;
     r->newest = 0;
@@ -105,13 +107,9 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     vf max = max_of_group(ahead + last, GROUP, vset1(-LANE_INFINITY));
     vs total = vs_zero();
 
-    /* Of what leaves next, the line in which it ends, if it follows: two rows share the line, so that
-     * it is not streamed, and what is streamed would wait while it is fetched. */
-    if (leaving && streamed)
-        vprefetch((const void *)((uintptr_t)d.out + 2 * (size_t)n * sizeof *d.out));
     /* The row that leaves is in the slot that is written: it is read first. */
     if (leaving && unaligned > 0)
-        leave_group(&d, 0, unaligned, leaving, 0);
+        leave_group(&d, 0, unaligned, leaving, streamed);
     if (leaving && unaligned + whole_leaving < n)
         leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
                     streamed);
@@ -131,7 +129,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
     if (leaving)
-        leave_label(&d, streamed ? unaligned : n, leaving);
+        leave_label(&d, leaving, streamed);
     r->ahead.max = vmax_across(max) + 0.0f; /* no -0 */
     return vs_across(total);
 }
@@ -202,7 +200,8 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
                             .n = r->classes,
                             .label = label,
                             .label_value = label_value,
-                            .place = r->format ? out : NULL};
+                            .place = r->format ? out : NULL,
+                            .line = &r->line};
     set_scale(&r->leaves, narrowed(h));
 }
 
@@ -210,7 +209,8 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
 LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const storage *x, float max, float rest,
                                       storage *out)
 {
-    r->leaves = (departure){.x = x, .out = out, .n = r->classes, .max = max, .rest = rest};
+    r->leaves = (departure){
+        .x = x, .out = out, .n = r->classes, .max = max, .rest = rest, .line = &r->line};
 }
 
 LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed,
@@ -220,7 +220,7 @@ LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int stre
         leave_now(&r->leaves, leaving, streamed);
     row_has_left(r, leaving, staged);
     if (streamed)
-        vstream_fence();
+        end_streams(&r->line);
 }
 
 #endif

@@ -163,6 +163,39 @@ LANES vs add_exponentials(vs total, const float *kept)
     return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
 }
 
+/* A line that is streamed, but whose rest leaves later: rows and chunks that follow one another may share
+ * a line. By ordinary stores it would come from memory first, and all stores after it would wait. */
+typedef struct open_line {
+    storage element[2 * BLOCK];
+    storage *out; /* where they go, n of them; 0: none is open */
+    int64_t n;
+} open_line;
+
+LANES void close_line(open_line *l)
+{
+    store_block(l->out, l->n, vload(l->element), 1);
+    l->n = 0;
+}
+
+LANES void end_streams(open_line *l)
+{
+    close_line(l);
+    vstream_fence();
+}
+
+/* n elements of a line. */
+LANES void put_in_line(open_line *l, storage *out, int64_t n, vf v)
+{
+    if (l->out + l->n != out) {
+        close_line(l);
+        l->out = out;
+    }
+    vstore(l->element + l->n, v);
+    l->n += n;
+    if ((uintptr_t)(out + n) % LINE == 0)
+        close_line(l);
+}
+
 /* A chunk on its way out. */
 typedef struct departure {
     const float *e;   /* SCALED: out = e h, and exactly 0 where that is below the normal range */
@@ -175,6 +208,7 @@ typedef struct departure {
     int64_t label; /* SCALED, COMPUTED: this column becomes label_value; any other number: none does */
     float label_value;
     uint16_t *place; /* where 16 bits go from the stage, which is `out`; NULL: f32 */
+    open_line *line; /* of what is streamed */
 } departure;
 
 /* Below this e, e h is not normal. */
@@ -215,13 +249,20 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vsub(vsub(v[k], max), rest);
     }
     FOR_BLOCKS(k, GROUP_BLOCKS)
-    store_block(d->out + at + BLOCK * k, left < GROUP ? left - BLOCK * k : BLOCK, v[k], streamed);
+    {
+        storage *const out = d->out + at + BLOCK * k;
+        const int64_t there = left < GROUP ? left - BLOCK * k : BLOCK;
+        if (streamed && there > 0 && there < BLOCK)
+            put_in_line(d->line, out, there, v[k]);
+        else
+            store_block(out, there, v[k], streamed);
+    }
 }
 
-/* The label's, after what is not streamed: a line that is must not be touched again. */
-LANES void leave_label(const departure *d, int64_t n, const int leaving)
+/* The label's, where it is not streamed: a line that is must not be touched again. */
+LANES void leave_label(const departure *d, const int leaving, const int streamed)
 {
-    if (leaving != SUBTRACTED && (uint64_t)d->label < (uint64_t)n)
+    if (leaving != SUBTRACTED && !streamed && (uint64_t)d->label < (uint64_t)d->n)
         d->out[d->label] = d->label_value;
 }
 
@@ -310,7 +351,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         if (together < 0)
             together = 0;
         if (unaligned > 0)
-            leave_group(&d, 0, unaligned, leaving, 0);
+            leave_group(&d, 0, unaligned, leaving, streamed);
         for (int64_t i = together + unaligned; i < d.n; i += GROUP)
             leave_group(&d, i, d.n - i, leaving, streamed);
     }
@@ -334,7 +375,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     if (streamed)
         sum.left_out += exponentials_from(together, c, scale, shifted);
     if (leaving)
-        leave_label(&d, streamed ? unaligned : d.n, leaving);
+        leave_label(&d, leaving, streamed);
     next->max = vmax_across(max) + 0.0f; /* no -0 */
     for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
         total = add_exponentials(total, c.kept + i);
@@ -412,6 +453,7 @@ typedef struct row_pipe {
     reference ref[MOST_KEPT_CHUNKS]; /* of the row summed last */
     chunk_sum sum[MOST_KEPT_CHUNKS];
     departing_row row[SCRATCH_ROWS];
+    open_line line;
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
     float *scratch;
     /* Of 16 bits; NULL: f32. */
@@ -437,6 +479,7 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
     p->turn = 0;
     p->next = (search){.n = 0};
+    p->line = (open_line){.n = 0};
     p->sum[0] = (chunk_sum){0.0, 0.0f}; /* stays the sum of a row without classes */
     for (int k = 0; k < SCRATCH_ROWS; k++)
         p->row[k].whole.n = 0;
@@ -667,7 +710,7 @@ LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
         row->whole.n = 0;
     }
     if (streamed)
-        vstream_fence();
+        end_streams(&p->line);
 }
 
 LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
@@ -687,7 +730,8 @@ LANES_LARGE void leave_scaled(row_pipe *p, const void *x, row_sum sum, double h,
     row->whole = (departure){.e = slot_of(p, p->turn),
                              .n = p->classes,
                              .label = label,
-                             .label_value = label_value};
+                             .label_value = label_value,
+                             .line = &p->line};
     row->x = x;
     row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
@@ -706,7 +750,7 @@ LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float r
                             const int streamed)
 {
     departing_row *row = &p->row[p->turn];
-    row->whole = (departure){.n = p->classes, .max = max, .rest = rest};
+    row->whole = (departure){.n = p->classes, .max = max, .rest = rest, .line = &p->line};
     row->x = x;
     row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
