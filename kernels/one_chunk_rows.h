@@ -43,6 +43,7 @@ typedef struct one_chunk_rows {
     departure leaves; /* the row before it; n = 0: none does */
     search ahead; /* of the row there, n > 0, the maximum is known */
     open_line line;
+    fetching fetch;
     /* Of 16 bits; NULL: f32. */
     const storage_format *format;
     row_stage *stage;
@@ -51,8 +52,8 @@ typedef struct one_chunk_rows {
 } one_chunk_rows;
 
 /* scratch: 2 * CHUNK floats on a LINE. `format` and `stage`: of rows of 16 bits. */
-LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const storage_format *format,
-                     row_stage *stage)
+LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetching chosen,
+                     const storage_format *format, row_stage *stage)
 {
     const int64_t slot = (classes + GROUP - 1) & -GROUP;
     for (int64_t i = 0; i < 2 * slot; i += BLOCK)
@@ -63,6 +64,7 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const s
     r->leaves.n = 0;
     r->ahead.n = 0;
     r->line = (open_line){.n = 0};
+    r->fetch = fetching_of(chosen);
     r->format = format;
     r->stage = stage;
     r->newest = 0;
@@ -104,9 +106,15 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     const int64_t whole_leaving = (n - unaligned) & -GROUP;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
+    const int64_t line = before_line(ahead, n);
+    const fetching fetch = r->fetch;
     vf max = max_of_group(ahead + last, GROUP, vset1(-LANE_INFINITY));
     vs total = vs_zero();
 
+    if (LOADS_LINES)
+        max = vmax(vload(ahead), max);
+    if (leaving && streamed)
+        prefetch_pages(d.out, 2 * n, n);
     /* The row that leaves is in the slot that is written: it is read first. */
     if (leaving && unaligned > 0)
         leave_group(&d, 0, unaligned, leaving, streamed);
@@ -120,11 +128,13 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         if (narrow)
             prefetch_narrow_group((const uint16_t *)source + PREFETCH_AHEAD, place, i);
         else
-            prefetch_group(ahead + i);
-        max = max_of_group(ahead + i, GROUP, max);
+            prefetch_group(ahead + i, fetch);
+        max = max_of_group(group_on_lines(ahead, n, line, i), GROUP, max);
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
+        if (!narrow)
+            prefetch_group(ahead + whole, fetch);
         total = add_exponentials(total, added + whole);
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
@@ -167,7 +177,7 @@ LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_o
     const reference ref = reference_of(is_known ? r->ahead.max : max_of(logits, n));
     const storage *const ahead = next ? row_in_f32(r, next, staged) : logits;
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
-    r->ahead = (search){ahead, n, 0.0f, next ? next : x};
+    r->ahead = (search){ahead, n, 0.0f, next ? next : x, r->fetch};
     r->next_place = out;
     if (left_out == LEAVE_MAXIMUM)
         left_out = ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(logits, n, ref.max);

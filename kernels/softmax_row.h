@@ -106,15 +106,27 @@ typedef struct search {
     int64_t n; /* 0: none is */
     float max;
     const void *source; /* where it is in the job: x, but for 16 bits */
+    fetching fetch;
 } search;
 
-/* What will be read PREFETCH_AHEAD after x. It may lie beyond the array: nothing is read. Of 16 bits it is
- * twice as much as needed, and half of it in the caches already. */
-LANES void prefetch_group(const storage *x)
+/* Groups of x[0 .. n) that begin where lines do, from `line` on, for a load of parts of two lines waits for
+ * both. The first block is apart; what would reach past the end overlaps the group before. */
+LANES const storage *group_on_lines(const storage *x, int64_t n, int64_t line, int64_t i)
 {
-    const uintptr_t first = (uintptr_t)x + PREFETCH_AHEAD * sizeof *x;
-    UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
-        vprefetch((const void *)(first + at));
+    return LOADS_LINES ? x + smaller(i + line, n - GROUP) : x + i;
+}
+
+/* What will be read f.ahead after x. It may lie beyond the array: nothing is read. Of 16 bits it is
+ * twice as much as needed, and half of it in the caches already. */
+LANES void prefetch_group(const storage *x, fetching f)
+{
+    const uintptr_t first = (uintptr_t)x + (uintptr_t)f.ahead * sizeof *x;
+    if (LOADS_LINES && f.near)
+        UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
+            vprefetch_near((const void *)(first + at));
+    else
+        UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
+            vprefetch((const void *)(first + at));
 }
 
 /* A group of 16 bits that will be read at x + at, and one that will be written at place + at. */
@@ -127,6 +139,15 @@ LANES void prefetch_narrow_group(const uint16_t *x, void *place, int64_t at)
         vprefetch((const void *)(first + i));
         vprefetch_write((void *)(written + i));
     }
+}
+
+/* A line in each page of out[ahead .. ahead + n), which will be streamed: stores do not wait for the addresses
+ * of pages then. */
+LANES void prefetch_pages(const storage *out, int64_t ahead, int64_t n)
+{
+    const uintptr_t first = (uintptr_t)out + (uintptr_t)ahead * sizeof *out;
+    for (uintptr_t at = 0; at < (uintptr_t)n * sizeof *out; at += PAGE)
+        vprefetch((const void *)(first + at));
 }
 
 LANES_LARGE vf max_of_group(const storage *x, int64_t left, vf max)
@@ -339,7 +360,10 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     const int64_t group_of_left_out = c.left_out & -GROUP;
     const int64_t whole = c.n & -GROUP;
     const int64_t unaligned = leaving && streamed ? before_line(d.out, d.n) : 0;
-    int64_t together = shifted || ahead.n < GROUP ? 0 : smaller(whole, ahead.n & -GROUP);
+    const int64_t line = before_line(ahead.x, ahead.n);
+    /* of a shorter chunk ahead the last group is seen again */
+    const int64_t seen = LOADS_LINES ? whole : smaller(whole, ahead.n & -GROUP);
+    int64_t together = shifted || ahead.n < GROUP ? 0 : seen;
     chunk_sum sum = {0.0, 0.0f};
     vf max = vset1(-LANE_INFINITY);
     vs total = vs_zero();
@@ -350,15 +374,22 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         together = smaller(together, (smaller(whole, d.n) - unaligned) & -GROUP);
         if (together < 0)
             together = 0;
+        if (streamed)
+            prefetch_pages(d.out, 2 * CHUNK, d.n);
         if (unaligned > 0)
             leave_group(&d, 0, unaligned, leaving, streamed);
         for (int64_t i = together + unaligned; i < d.n; i += GROUP)
             leave_group(&d, i, d.n - i, leaving, streamed);
     }
-    for (int64_t i = together; i < ahead.n; i += GROUP)
+    for (int64_t i = together; i < ahead.n; i += GROUP) {
+        if (!narrow)
+            prefetch_group((const storage *)ahead.source + i, ahead.fetch);
         max = max_of_group(ahead.x + i, ahead.n - i, max);
+    }
     if (!streamed)
         sum.left_out = exponentials_from(together, c, scale, shifted);
+    if (LOADS_LINES && together > 0)
+        max = vmax(vload(ahead.x), max);
     for (int64_t i = 0; i < together; i += GROUP) {
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving)
@@ -366,8 +397,8 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         if (narrow)
             prefetch_narrow_group((const uint16_t *)ahead.source + ahead.n, d.place, i);
         else
-            prefetch_group((const storage *)ahead.source + i);
-        max = max_of_group(ahead.x + i, GROUP, max);
+            prefetch_group((const storage *)ahead.source + i, ahead.fetch);
+        max = max_of_group(group_on_lines(ahead.x, ahead.n, line, i), GROUP, max);
         exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
             sum.left_out = take_out(c.kept, c.left_out);
@@ -454,6 +485,7 @@ typedef struct row_pipe {
     chunk_sum sum[MOST_KEPT_CHUNKS];
     departing_row row[SCRATCH_ROWS];
     open_line line;
+    fetching fetch;
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
     float *scratch;
     /* Of 16 bits; NULL: f32. */
@@ -472,8 +504,9 @@ LANES float *slot_of(row_pipe *p, int64_t slot)
     return p->scratch + slot * ((p->classes + GROUP - 1) & ~(int64_t)(GROUP - 1));
 }
 
-LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
+LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen)
 {
+    p->fetch = fetching_of(chosen);
     p->scratch = scratch;
     p->classes = classes;
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
@@ -488,10 +521,10 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
 
 /* As open_pipe(), for rows of 16 bits. They are not streamed: many lines at once, when a chunk has been
  * computed, took longer than their way through the caches (16384 rows of 1000, AMD Zen 3). */
-LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch,
+LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen,
                             const storage_format *format, row_stage *stage)
 {
-    open_pipe(p, classes, scratch);
+    open_pipe(p, classes, scratch, chosen);
     p->format = format;
     p->stage = stage;
     p->staged[0] = p->staged[1] = NULL;
@@ -521,7 +554,7 @@ LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
 {
     p->next = (search){.n = 0};
     if (source)
-        p->next = (search){logits_in_f32(p, source, n), n, 0.0f, source};
+        p->next = (search){logits_in_f32(p, source, n), n, 0.0f, source, p->fetch};
 }
 
 /* The part of a row that begins at `at`; on the stage it is 16 bits no more, and not yet again. */
