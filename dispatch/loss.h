@@ -130,6 +130,7 @@ static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss
     job->beyond_cache = tuned.streams;
     job->tile_classes = ballast__matrix_tile_classes(tuned, l->logits->outer, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
+    job->fetch = ballast__fetching();
 }
 
 static inline enum target_kind ballast__target_kind(const loss *l)

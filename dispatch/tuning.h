@@ -87,6 +87,9 @@ static inline int64_t ballast__kept_chunks(tuning t)
     return t.word == 0 ? 0 : ballast__chosen(t, CHOOSE_KEPT);
 }
 
+/* For jobs, too: what suits the CPU, whatever is computed. */
+fetching ballast__fetching(void);
+
 /* At first use, before anything else here: the sizes of the caches decide. */
 void ballast__tuning_begin(const ballast__cpu *cpu);
 

@@ -164,7 +164,7 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
 {
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch);
+    open_pipe(&pipe, job->classes, scratch, job->fetch);
     cross_entropy_rows_through(job, begin, end, &pipe);
 }
 
@@ -175,7 +175,7 @@ static __attribute__((noinline)) void cross_entropy_staged_rows(const cross_entr
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     _Alignas(LINE) row_stage stage;
     row_pipe pipe;
-    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage);
+    open_staged_pipe(&pipe, job->classes, scratch, job->fetch, job->format, &stage);
     cross_entropy_rows_through(job, begin, end, &pipe);
 }
 
@@ -275,7 +275,7 @@ static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entrop
 {
     _Alignas(LINE) float scratch[2 * CHUNK];
     one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch, NULL, NULL);
+    open_rows(&rows, job->classes, scratch, job->fetch, NULL, NULL);
     cross_entropy_one_chunk_through(job, begin, end, &rows);
 }
 
@@ -285,7 +285,7 @@ static __attribute__((noinline)) void cross_entropy_staged_one_chunk(const cross
     _Alignas(LINE) float scratch[2 * CHUNK];
     _Alignas(LINE) row_stage stage;
     one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch, job->format, &stage);
+    open_rows(&rows, job->classes, scratch, job->fetch, job->format, &stage);
     cross_entropy_one_chunk_through(job, begin, end, &rows);
 }
 

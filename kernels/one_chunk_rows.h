@@ -42,6 +42,8 @@ typedef struct one_chunk_rows {
     kept_row kept;   /* the row taken in last */
     departure leaves; /* the row before it; n = 0: none does */
     search ahead; /* of the row there, n > 0, the maximum is known */
+    open_line line;
+    fetching fetch;
     /* Of 16 bits; NULL: f32. */
     const storage_format *format;
     row_stage *stage;
@@ -50,8 +52,8 @@ typedef struct one_chunk_rows {
 } one_chunk_rows;
 
 /* scratch: 2 * CHUNK floats on a LINE. `format` and `stage`: of rows of 16 bits. */
-LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const storage_format *format,
-                     row_stage *stage)
+LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetching chosen,
+                     const storage_format *format, row_stage *stage)
 {
     const int64_t slot = (classes + GROUP - 1) & -GROUP;
     for (int64_t i = 0; i < 2 * slot; i += BLOCK)
@@ -61,6 +63,8 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const s
     r->kept = (kept_row){.slot = scratch + slot};
     r->leaves.n = 0;
     r->ahead.n = 0;
+    r->line = (open_line){.n = 0};
+    r->fetch = fetching_of(chosen);
     r->format = format;
     r->stage = stage;
     r->newest = 0;
@@ -103,18 +107,20 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     const int64_t whole_leaving = (n - unaligned) & -GROUP;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
+    const int64_t line = LOADS_LINES ? before_line(ahead, n) : 0;
+    const fetching fetch = r->fetch;
     running_max max = {vset1(-LANE_INFINITY), vset1(0.0f)};
     if (!(seeking && NOTE_PLACE)) /* first, so that it is not waited for */
         add_to_max(&max, ahead + last, 0);
     vs total = vs_zero();
 
-    /* Of what leaves next, the line in which it ends, if it follows: two rows share the line, so that
-     * it is not streamed, and what is streamed would wait while it is fetched. */
+    if (LOADS_LINES)
+        max.max = vmax(vload(ahead), max.max);
     if (leaving && streamed)
-        vprefetch((const void *)((uintptr_t)d.out + 2 * (size_t)n * sizeof *d.out));
+        prefetch_pages(d.out, 2 * n, n);
     /* The row that leaves is in the slot that is written: it is read first. */
     if (leaving && unaligned > 0)
-        leave_group(&d, 0, unaligned, leaving, 0);
+        leave_group(&d, 0, unaligned, leaving, streamed);
     if (leaving && unaligned + whole_leaving < n)
         leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
                     streamed);
@@ -125,21 +131,23 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         if (narrow)
             prefetch_narrow_group((const uint16_t *)source + PREFETCH_AHEAD, place, i);
         else
-            prefetch_group(ahead + i);
-        add_to_max(&max, ahead + i, seeking);
+            prefetch_group(ahead + i, fetch);
+        add_to_max(&max, group_on_lines(ahead, n, line, i), seeking);
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
+        if (!narrow)
+            prefetch_group(ahead + whole, fetch);
         if (seeking && NOTE_PLACE)
             add_to_max(&max, ahead + last, 1);
         total = add_exponentials(total, added + whole);
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
     if (leaving)
-        leave_label(&d, streamed ? unaligned : n, leaving);
+        leave_label(&d, leaving, streamed);
     r->ahead.max = vmax_across(max.max) + 0.0f; /* no -0 */
     if (seeking && NOTE_PLACE)
-        r->ahead.from = smaller(group_of_max(&max, r->ahead.max, (n + GROUP - 1) & -GROUP), last);
+        r->ahead.from = place_of_max(&max, r->ahead.max, (n + GROUP - 1) & -GROUP, line, last);
     return vs_across(total);
 }
 
@@ -178,7 +186,7 @@ LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_o
     const int64_t from = is_known ? r->ahead.from : 0;
     const storage *const ahead = next ? row_in_f32(r, next, staged) : logits;
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
-    r->ahead = (search){.x = ahead, .n = n, .source = next ? next : x};
+    r->ahead = (search){.x = ahead, .n = n, .source = next ? next : x, .fetch = r->fetch};
     r->next_place = out;
     if (seeking && !NOTE_PLACE)
         left_out = column_of_maximum(logits, n, ref.max, 0);
@@ -213,7 +221,8 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
                             .n = r->classes,
                             .label = label,
                             .label_value = label_value,
-                            .place = r->format ? out : NULL};
+                            .place = r->format ? out : NULL,
+                            .line = &r->line};
     set_scale(&r->leaves, narrowed(h));
 }
 
@@ -221,7 +230,8 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
 LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const storage *x, float max, float rest,
                                       storage *out)
 {
-    r->leaves = (departure){.x = x, .out = out, .n = r->classes, .max = max, .rest = rest};
+    r->leaves = (departure){
+        .x = x, .out = out, .n = r->classes, .max = max, .rest = rest, .line = &r->line};
 }
 
 LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed,
@@ -231,7 +241,7 @@ LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int stre
         leave_now(&r->leaves, leaving, streamed);
     row_has_left(r, leaving, staged);
     if (streamed)
-        vstream_fence();
+        end_streams(&r->line);
 }
 
 #endif

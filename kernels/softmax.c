@@ -52,7 +52,7 @@ static __attribute__((noinline)) void long_rows(const softmax_job *job, int64_t 
         return;
     }
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch);
+    open_pipe(&pipe, job->classes, scratch, job->fetch);
     rows(job, begin, end, &pipe);
 }
 
@@ -62,7 +62,7 @@ static __attribute__((noinline)) void staged_rows(const softmax_job *job, int64_
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     _Alignas(LINE) row_stage stage;
     row_pipe pipe;
-    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage);
+    open_staged_pipe(&pipe, job->classes, scratch, job->fetch, job->format, &stage);
     rows(job, begin, end, &pipe);
 }
 
@@ -199,7 +199,7 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
     one_chunk_rows rows;
     pending_logs logs = {.begin = begin};
-    open_rows(&rows, job->classes, scratch, NULL, NULL);
+    open_rows(&rows, job->classes, scratch, job->fetch, NULL, NULL);
     for (int64_t i = begin; i < end; i++) {
         const row_sum before = take_in_row(&rows, input_row(job, i), left_out, row_after(job, i, end),
                                            NULL, leaving, streamed, 0, what != SOFTMAX);
@@ -288,7 +288,7 @@ static __attribute__((noinline)) void short_rows(const softmax_job *job, int64_t
                                                  float *scratch, rows_function *rows)
 {
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch);
+    open_pipe(&pipe, job->classes, scratch, job->fetch);
     rows(job, begin, end, &pipe);
 }
 

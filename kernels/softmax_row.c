@@ -38,23 +38,23 @@ void leave_now(const departure *d, int leaving, int streamed)
     const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
     if (leaving == SCALED && !d->e) {
         if (ahead > 0)
-            leave_group(d, 0, ahead, COMPUTED, 0);
+            leave_group(d, 0, ahead, COMPUTED, streamed);
         for (int64_t i = ahead; i < d->n; i += GROUP)
             leave_group(d, i, d->n - i, COMPUTED, streamed);
-        leave_label(d, streamed ? ahead : d->n, COMPUTED);
+        leave_label(d, COMPUTED, streamed);
     } else if (leaving == SCALED) {
         if (ahead > 0)
-            leave_group(d, 0, ahead, SCALED, 0);
+            leave_group(d, 0, ahead, SCALED, streamed);
         if (streamed)
             for (int64_t i = ahead; i < d->n; i += GROUP)
                 leave_group(d, i, d->n - i, SCALED, 1);
         else
             for (int64_t i = 0; i < d->n; i += GROUP)
                 leave_group(d, i, d->n - i, SCALED, 0);
-        leave_label(d, streamed ? ahead : d->n, SCALED);
+        leave_label(d, SCALED, streamed);
     } else {
         if (ahead > 0)
-            leave_group(d, 0, ahead, SUBTRACTED, 0);
+            leave_group(d, 0, ahead, SUBTRACTED, streamed);
         for (int64_t i = ahead; i < d->n; i += GROUP)
             leave_group(d, i, d->n - i, SUBTRACTED, streamed);
     }

@@ -107,15 +107,27 @@ typedef struct search {
     float max;
     int64_t from; /* none before it equals the maximum */
     const void *source; /* where it is in the job: x, but for 16 bits */
+    fetching fetch;
 } search;
 
-/* What will be read PREFETCH_AHEAD after x. It may lie beyond the array: nothing is read. Of 16 bits it is
- * twice as much as needed, and half of it in the caches already. */
-LANES void prefetch_group(const storage *x)
+/* Groups of x[0 .. n) that begin where lines do, from `line` on, for a load of parts of two lines waits for
+ * both. The first block is apart; what would reach past the end overlaps the group before. */
+LANES const storage *group_on_lines(const storage *x, int64_t n, int64_t line, int64_t i)
 {
-    const uintptr_t first = (uintptr_t)x + PREFETCH_AHEAD * sizeof *x;
-    UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
-        vprefetch((const void *)(first + at));
+    return LOADS_LINES ? x + smaller(i + line, n - GROUP) : x + i;
+}
+
+/* What will be read f.ahead after x. It may lie beyond the array: nothing is read. Of 16 bits it is
+ * twice as much as needed, and half of it in the caches already. */
+LANES void prefetch_group(const storage *x, fetching f)
+{
+    const uintptr_t first = (uintptr_t)x + (uintptr_t)f.ahead * sizeof *x;
+    if (LOADS_LINES && f.near)
+        UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
+            vprefetch_near((const void *)(first + at));
+    else
+        UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
+            vprefetch((const void *)(first + at));
 }
 
 /* A group of 16 bits that will be read at x + at, and one that will be written at place + at. */
@@ -128,6 +140,15 @@ LANES void prefetch_narrow_group(const uint16_t *x, void *place, int64_t at)
         vprefetch((const void *)(first + i));
         vprefetch_write((void *)(written + i));
     }
+}
+
+/* A line in each page of out[ahead .. ahead + n), which will be streamed: stores do not wait for the addresses
+ * of pages then. */
+LANES void prefetch_pages(const storage *out, int64_t ahead, int64_t n)
+{
+    const uintptr_t first = (uintptr_t)out + (uintptr_t)ahead * sizeof *out;
+    for (uintptr_t at = 0; at < (uintptr_t)n * sizeof *out; at += PAGE)
+        vprefetch((const void *)(first + at));
 }
 
 LANES_LARGE vf max_of_group(const storage *x, int64_t left, vf max)
@@ -157,12 +178,14 @@ LANES_LARGE void add_to_max(running_max *m, const storage *x, const int seeking)
         m->groups_ago = vkeep(vle(m->max, before), vadd(m->groups_ago, vset1(1.0f)));
 }
 
-/* Where the group begins in which `max` was first met, if the last one ends at `end`; else `end`. Of a
- * maximum of -inf, nothing of use. */
-LANES int64_t group_of_max(const running_max *m, float max, int64_t end)
+/* A column before which nothing equals `max`: where the group begins in which it was first met, of groups
+ * that end at `end` and begin on lines, the last of them at `last`. Of a maximum of -inf, nothing of use. */
+LANES int64_t place_of_max(const running_max *m, float max, int64_t end, int64_t line, int64_t last)
 {
     const vf groups = vadd(m->groups_ago, vset1(1.0f));
-    return end - GROUP * (int64_t)vmax_across(vkeep(veq(m->max, vset1(max)), groups));
+    const int64_t ago = (int64_t)vmax_across(vkeep(veq(m->max, vset1(max)), groups));
+    const int64_t at = smaller(end - GROUP * ago + line, last);
+    return end > 0 && at > 0 ? at : 0; /* below 0: it is in the first block, before all groups */
 }
 
 /* Stores a whole group: absent logits have exponential 0. */
@@ -191,6 +214,39 @@ LANES vs add_exponentials(vs total, const float *kept)
     return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
 }
 
+/* A line that is streamed, but whose rest leaves later: rows and chunks that follow one another may share
+ * a line. By ordinary stores it would come from memory first, and all stores after it would wait. */
+typedef struct open_line {
+    storage element[2 * BLOCK];
+    storage *out; /* where they go, n of them; 0: none is open */
+    int64_t n;
+} open_line;
+
+LANES void close_line(open_line *l)
+{
+    store_block(l->out, l->n, vload(l->element), 1);
+    l->n = 0;
+}
+
+LANES void end_streams(open_line *l)
+{
+    close_line(l);
+    vstream_fence();
+}
+
+/* n elements of a line. */
+LANES void put_in_line(open_line *l, storage *out, int64_t n, vf v)
+{
+    if (l->out + l->n != out) {
+        close_line(l);
+        l->out = out;
+    }
+    vstore(l->element + l->n, v);
+    l->n += n;
+    if ((uintptr_t)(out + n) % LINE == 0)
+        close_line(l);
+}
+
 /* A chunk on its way out. */
 typedef struct departure {
     const float *e;   /* SCALED: out = e h, and exactly 0 where that is below the normal range */
@@ -203,6 +259,7 @@ typedef struct departure {
     int64_t label; /* SCALED, COMPUTED: this column becomes label_value; any other number: none does */
     float label_value;
     uint16_t *place; /* where 16 bits go from the stage, which is `out`; NULL: f32 */
+    open_line *line; /* of what is streamed */
 } departure;
 
 /* Below this e, e h is not normal. */
@@ -243,13 +300,20 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vsub(vsub(v[k], max), rest);
     }
     FOR_BLOCKS(k, GROUP_BLOCKS)
-    store_block(d->out + at + BLOCK * k, left < GROUP ? left - BLOCK * k : BLOCK, v[k], streamed);
+    {
+        storage *const out = d->out + at + BLOCK * k;
+        const int64_t there = left < GROUP ? left - BLOCK * k : BLOCK;
+        if (streamed && there > 0 && there < BLOCK)
+            put_in_line(d->line, out, there, v[k]);
+        else
+            store_block(out, there, v[k], streamed);
+    }
 }
 
-/* The label's, after what is not streamed: a line that is must not be touched again. */
-LANES void leave_label(const departure *d, int64_t n, const int leaving)
+/* The label's, where it is not streamed: a line that is must not be touched again. */
+LANES void leave_label(const departure *d, const int leaving, const int streamed)
 {
-    if (leaving != SUBTRACTED && (uint64_t)d->label < (uint64_t)n)
+    if (leaving != SUBTRACTED && !streamed && (uint64_t)d->label < (uint64_t)d->n)
         d->out[d->label] = d->label_value;
 }
 
@@ -335,7 +399,10 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     const int64_t group_of_left_out = c.left_out & -GROUP;
     const int64_t whole = c.n & -GROUP;
     const int64_t unaligned = leaving && streamed ? before_line(d.out, d.n) : 0;
-    int64_t together = shifted || ahead.n < GROUP ? 0 : smaller(whole, ahead.n & -GROUP);
+    const int64_t line = LOADS_LINES ? before_line(ahead.x, ahead.n) : 0;
+    /* of a shorter chunk ahead the last group is seen again */
+    const int64_t seen = LOADS_LINES ? whole : smaller(whole, ahead.n & -GROUP);
+    int64_t together = shifted || ahead.n < GROUP ? 0 : seen;
     chunk_sum sum = {0.0, 0.0f};
     vf rest = vset1(-LANE_INFINITY); /* the maximum of what is not passed together */
     running_max max = {rest, vset1(0.0f)};
@@ -347,17 +414,24 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         together = smaller(together, (smaller(whole, d.n) - unaligned) & -GROUP);
         if (together < 0)
             together = 0;
+        if (streamed)
+            prefetch_pages(d.out, 2 * CHUNK, d.n);
         if (unaligned > 0)
-            leave_group(&d, 0, unaligned, leaving, 0);
+            leave_group(&d, 0, unaligned, leaving, streamed);
         for (int64_t i = together + unaligned; i < d.n; i += GROUP)
             leave_group(&d, i, d.n - i, leaving, streamed);
     }
-    for (int64_t i = together; i < ahead.n; i += GROUP)
+    for (int64_t i = together; i < ahead.n; i += GROUP) {
+        if (!narrow)
+            prefetch_group((const storage *)ahead.source + i, ahead.fetch);
         rest = max_of_group(ahead.x + i, ahead.n - i, rest);
+    }
     if (!(seeking && NOTE_PLACE))
         max.max = rest;
     if (!streamed)
         sum.left_out = exponentials_from(together, c, scale, shifted);
+    if (LOADS_LINES && together > 0)
+        max.max = vmax(vload(ahead.x), max.max);
     for (int64_t i = 0; i < together; i += GROUP) {
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving)
@@ -365,8 +439,8 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         if (narrow)
             prefetch_narrow_group((const uint16_t *)ahead.source + ahead.n, d.place, i);
         else
-            prefetch_group((const storage *)ahead.source + i);
-        add_to_max(&max, ahead.x + i, seeking);
+            prefetch_group((const storage *)ahead.source + i, ahead.fetch);
+        add_to_max(&max, group_on_lines(ahead.x, ahead.n, line, i), seeking);
         exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
             sum.left_out = take_out(c.kept, c.left_out);
@@ -374,10 +448,10 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     if (streamed)
         sum.left_out += exponentials_from(together, c, scale, shifted);
     if (leaving)
-        leave_label(&d, streamed ? unaligned : d.n, leaving);
+        leave_label(&d, leaving, streamed);
     next->max = vmax_across(seeking && NOTE_PLACE ? vmax(max.max, rest) : max.max) + 0.0f; /* no -0 */
     if (seeking && NOTE_PLACE)
-        next->from = group_of_max(&max, next->max, together);
+        next->from = place_of_max(&max, next->max, together, line, ahead.n - GROUP);
     for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
         total = add_exponentials(total, c.kept + i);
     sum.others = vs_across(total);
@@ -452,6 +526,8 @@ typedef struct row_pipe {
     reference ref[MOST_KEPT_CHUNKS]; /* of the row summed last */
     chunk_sum sum[MOST_KEPT_CHUNKS];
     departing_row row[SCRATCH_ROWS];
+    open_line line;
+    fetching fetch;
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
     float *scratch;
     /* Of 16 bits; NULL: f32. */
@@ -470,13 +546,15 @@ LANES float *slot_of(row_pipe *p, int64_t slot)
     return p->scratch + slot * ((p->classes + GROUP - 1) & ~(int64_t)(GROUP - 1));
 }
 
-LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
+LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen)
 {
+    p->fetch = fetching_of(chosen);
     p->scratch = scratch;
     p->classes = classes;
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
     p->turn = 0;
     p->next = (search){.n = 0};
+    p->line = (open_line){.n = 0};
     p->sum[0] = (chunk_sum){0.0, 0.0f}; /* stays the sum of a row without classes */
     for (int k = 0; k < SCRATCH_ROWS; k++)
         p->row[k].whole.n = 0;
@@ -485,10 +563,10 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch)
 
 /* As open_pipe(), for rows of 16 bits. They are not streamed: many lines at once, when a chunk has been
  * computed, took longer than their way through the caches (16384 rows of 1000, AMD Zen 3). */
-LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch,
+LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen,
                             const storage_format *format, row_stage *stage)
 {
-    open_pipe(p, classes, scratch);
+    open_pipe(p, classes, scratch, chosen);
     p->format = format;
     p->stage = stage;
     p->staged[0] = p->staged[1] = NULL;
@@ -518,7 +596,7 @@ LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
 {
     p->next = (search){.n = 0};
     if (source)
-        p->next = (search){.x = logits_in_f32(p, source, n), .n = n, .source = source};
+        p->next = (search){.x = logits_in_f32(p, source, n), .n = n, .source = source, .fetch = p->fetch};
 }
 
 /* The part of a row that begins at `at`; on the stage it is 16 bits no more, and not yet again. */
@@ -713,7 +791,7 @@ LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
         row->whole.n = 0;
     }
     if (streamed)
-        vstream_fence();
+        end_streams(&p->line);
 }
 
 LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
@@ -733,7 +811,8 @@ LANES_LARGE void leave_scaled(row_pipe *p, const void *x, row_sum sum, double h,
     row->whole = (departure){.e = slot_of(p, p->turn),
                              .n = p->classes,
                              .label = label,
-                             .label_value = label_value};
+                             .label_value = label_value,
+                             .line = &p->line};
     row->x = x;
     row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
@@ -752,7 +831,7 @@ LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float r
                             const int streamed)
 {
     departing_row *row = &p->row[p->turn];
-    row->whole = (departure){.n = p->classes, .max = max, .rest = rest};
+    row->whole = (departure){.n = p->classes, .max = max, .rest = rest, .line = &p->line};
     row->x = x;
     row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
