@@ -42,6 +42,8 @@ typedef struct one_chunk_rows {
     kept_row kept;   /* the row taken in last */
     departure leaves; /* the row before it; n = 0: none does */
     search ahead; /* of the row there, n > 0, the maximum is known */
+    open_line line;
+    fetching fetch;
     /* Of 16 bits; NULL: f32. */
     const storage_format *format;
     row_stage *stage;
@@ -50,8 +52,8 @@ typedef struct one_chunk_rows {
 } one_chunk_rows;
 
 /* scratch: 2 * CHUNK floats on a LINE. `format` and `stage`: of rows of 16 bits. */
-LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const storage_format *format,
-                     row_stage *stage)
+LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetching chosen,
+                     const storage_format *format, row_stage *stage)
 {
     const int64_t slot = (classes + GROUP - 1) & -GROUP;
     for (int64_t i = 0; i < 2 * slot; i += BLOCK)
@@ -61,6 +63,8 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const s
     r->kept = (kept_row){.slot = scratch + slot};
     r->leaves.n = 0;
     r->ahead.n = 0;
+    r->line = (open_line){.n = 0};
+    r->fetch = fetching_of(chosen);
     r->format = format;
     r->stage = stage;
     r->newest = 0;
@@ -69,7 +73,7 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const s
 /* The two rows that were asked for last are on the stage. Out of line, as what 16 bits need elsewhere. */
 static __attribute__((noinline, unused)) const storage *row_on_stage(one_chunk_rows *r, const void *x)
 {
-    if (r->ahead.n > 0 && r->ahead.source == x)
+    if (is_found(&r->ahead, x))
         return r->ahead.x;
     r->newest ^= 1;
     r->format->widen(x, r->classes, r->stage->in[r->newest]);
@@ -92,7 +96,8 @@ LANES void row_has_left(one_chunk_rows *r, const int leaving, const int staged)
 
 /* Four rows, a group of each in turn. Returns the sum of the row before. */
 LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scale, const departure d,
-                             const int leaving, const int streamed, const int narrow)
+                             const int leaving, const int streamed, const int narrow,
+                             const int seeking)
 {
     const storage *const ahead = r->ahead.x;
     const void *const source = r->ahead.source;
@@ -102,16 +107,20 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     const int64_t whole_leaving = (n - unaligned) & -GROUP;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
-    vf max = max_of_group(ahead + last, GROUP, vset1(-LANE_INFINITY));
+    const int64_t line = LOADS_LINES ? before_line(ahead, n) : 0;
+    const fetching fetch = r->fetch;
+    running_max max = {vset1(-LANE_INFINITY), vset1(0.0f)};
+    if (!(seeking && NOTE_PLACE)) /* first, so that it is not waited for */
+        add_to_max(&max, ahead + last, 0);
     vs total = vs_zero();
 
-    /* Of what leaves next, the line in which it ends, if it follows: two rows share the line, so that
-     * it is not streamed, and what is streamed would wait while it is fetched. */
+    if (LOADS_LINES)
+        max.max = vmax(vload(ahead), max.max);
     if (leaving && streamed)
-        vprefetch((const void *)((uintptr_t)d.out + 2 * (size_t)n * sizeof *d.out));
+        prefetch_pages(d.out, 2 * n, n);
     /* The row that leaves is in the slot that is written: it is read first. */
     if (leaving && unaligned > 0)
-        leave_group(&d, 0, unaligned, leaving, 0);
+        leave_group(&d, 0, unaligned, leaving, streamed);
     if (leaving && unaligned + whole_leaving < n)
         leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
                     streamed);
@@ -122,17 +131,23 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         if (narrow)
             prefetch_narrow_group((const uint16_t *)source + PREFETCH_AHEAD, place, i);
         else
-            prefetch_group(ahead + i);
-        max = max_of_group(ahead + i, GROUP, max);
+            prefetch_group(ahead + i, fetch);
+        add_to_max(&max, group_on_lines(ahead, n, line, i), seeking);
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
+        if (!narrow)
+            prefetch_group(ahead + whole, fetch);
+        if (seeking && NOTE_PLACE)
+            add_to_max(&max, ahead + last, 1);
         total = add_exponentials(total, added + whole);
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
     if (leaving)
-        leave_label(&d, streamed ? unaligned : n, leaving);
-    r->ahead.max = vmax_across(max) + 0.0f; /* no -0 */
+        leave_label(&d, leaving, streamed);
+    r->ahead.max = vmax_across(max.max) + 0.0f; /* no -0 */
+    if (seeking && NOTE_PLACE)
+        r->ahead.from = place_of_max(&max, r->ahead.max, (n + GROUP - 1) & -GROUP, line, last);
     return vs_across(total);
 }
 
@@ -159,20 +174,22 @@ double pass_rows_apart(one_chunk_rows *r, const storage *x, reference ref, int l
 
 /* Takes in the row at x, which `next` follows (NULL: none does), and which will leave to `out`, if at all.
  * Returns the sum of the row taken in before, which may be told to leave then; of the first row, nothing
- * of use. */
+ * of use. `seeking` as given to sum_row(). */
 LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_out, const void *next,
-                                void *out, const int leaving, const int streamed, const int staged)
+                                void *out, const int leaving, const int streamed, const int staged,
+                                const int seeking)
 {
     const int64_t n = r->classes;
     const storage *const logits = row_in_f32(r, x, staged);
-    const int is_known = r->ahead.n > 0 && r->ahead.source == x;
+    const int is_known = is_found(&r->ahead, x);
     const reference ref = reference_of(is_known ? r->ahead.max : max_of(logits, n));
+    const int64_t from = is_known ? r->ahead.from : 0;
     const storage *const ahead = next ? row_in_f32(r, next, staged) : logits;
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
-    r->ahead = (search){ahead, n, 0.0f, next ? next : x};
+    r->ahead = (search){.x = ahead, .n = n, .source = next ? next : x, .fetch = r->fetch};
     r->next_place = out;
-    if (left_out == LEAVE_MAXIMUM)
-        left_out = ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(logits, n, ref.max);
+    if (seeking && !NOTE_PLACE)
+        left_out = column_of_maximum(logits, n, ref.max, 0);
     if (__builtin_expect(ref.shift != 0.0f, 0))
         before.others = pass_rows_apart(r, logits, ref, leaving, streamed);
     else if (leaving && r->leaves.n == 0)
@@ -180,8 +197,10 @@ LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_o
     else if (staged && leaving == SCALED && r->format)
         before.others = pass_narrow_rows(r, logits, exp_scale_of(ref.n));
     else
-        before.others = pass_rows(r, logits, exp_scale_of(ref.n), r->leaves, leaving, streamed, 0);
+        before.others = pass_rows(r, logits, exp_scale_of(ref.n), r->leaves, leaving, streamed, 0, seeking);
     row_has_left(r, leaving, staged);
+    if (seeking && NOTE_PLACE) /* now, so that the passes do not wait for it */
+        left_out = column_of_maximum(logits, n, ref.max, from);
     float *slot = r->free_slot;
     r->free_slot = r->kept.slot;
     r->kept = (kept_row){slot, ref, left_out < 0 ? 0.0f : take_out(slot, left_out)};
@@ -202,7 +221,8 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
                             .n = r->classes,
                             .label = label,
                             .label_value = label_value,
-                            .place = r->format ? out : NULL};
+                            .place = r->format ? out : NULL,
+                            .line = &r->line};
     set_scale(&r->leaves, narrowed(h));
 }
 
@@ -210,7 +230,8 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
 LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const storage *x, float max, float rest,
                                       storage *out)
 {
-    r->leaves = (departure){.x = x, .out = out, .n = r->classes, .max = max, .rest = rest};
+    r->leaves = (departure){
+        .x = x, .out = out, .n = r->classes, .max = max, .rest = rest, .line = &r->line};
 }
 
 LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed,
@@ -220,7 +241,7 @@ LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int stre
         leave_now(&r->leaves, leaving, streamed);
     row_has_left(r, leaving, staged);
     if (streamed)
-        vstream_fence();
+        end_streams(&r->line);
 }
 
 #endif

@@ -52,7 +52,7 @@ static __attribute__((noinline)) void long_rows(const softmax_job *job, int64_t 
         return;
     }
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch);
+    open_pipe(&pipe, job->classes, scratch, job->fetch);
     rows(job, begin, end, &pipe);
 }
 
@@ -62,7 +62,7 @@ static __attribute__((noinline)) void staged_rows(const softmax_job *job, int64_
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     _Alignas(LINE) row_stage stage;
     row_pipe pipe;
-    open_staged_pipe(&pipe, job->classes, scratch, job->format, &stage);
+    open_staged_pipe(&pipe, job->classes, scratch, job->fetch, job->format, &stage);
     rows(job, begin, end, &pipe);
 }
 
@@ -76,7 +76,7 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, r
         void *out = output_start(job, i);
         float *kept = kept_in(job->format, out, classes, job->kept_chunks, streamed);
         const row_sum row = sum_row(pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
-                                    streamed);
+                                    streamed, 0);
         if (row_is_special(row))
             fill_elements(job->format, out, classes, LANE_NAN);
         else if (classes == 1)
@@ -104,7 +104,7 @@ LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t en
         const void *x = input_start(job, i);
         void *out = output_start(job, i);
         const row_sum row = sum_row(pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL, SUBTRACTED,
-                                    streamed);
+                                    streamed, 1);
         if (row_is_special(row))
             fill_elements(job->format, out, job->classes, LANE_NAN);
         else
@@ -150,7 +150,7 @@ static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, i
     for (int64_t i = begin; i < end; i++) {
         const void *x = input_start(job, i);
         const row_sum row = sum_row(pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL,
-                                    NOTHING_LEAVES, 0);
+                                    NOTHING_LEAVES, 0, 1);
         ((float *)job->output)[i] = log_sum_exp_of(row, job->format, x, job->classes);
     }
 }
@@ -159,15 +159,32 @@ static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, i
 
 enum forward { SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP };
 
+/* log-sum-exp of rows from `begin` on, before log1p, which is latency bound: sixteen take as long as one. */
+typedef struct pending_logs {
+    int64_t begin;
+    float max[BLOCK], ratio[BLOCK];
+} pending_logs;
+
+static __attribute__((noinline)) void end_logs(const softmax_job *job, pending_logs *p, int64_t end)
+{
+    const vf logs = vadd(vload_f32(p->max), vlog1p(vload_f32(p->ratio)));
+    vstore_tail((storage *)job->output + p->begin, end - p->begin, logs);
+    p->begin = end;
+}
+
 /* Row i has come to `row`. */
 LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_chunk_rows *rows,
-                           const enum forward what)
+                           pending_logs *logs, const enum forward what)
 {
     const int64_t classes = job->classes;
     const storage *x = input_row(job, i);
-    if (what == LOG_SUM_EXP)
-        store_one((storage *)job->output + i, log_sum_exp_of(row, NULL, x, classes));
-    else if (row_is_special(row))
+    if (what == LOG_SUM_EXP) {
+        const int special = row_is_special(row);
+        logs->max[i - logs->begin] = special ? log_sum_exp_of(row, NULL, x, classes) : row.ref.max;
+        logs->ratio[i - logs->begin] = special ? 0.0f : others_over_max(row);
+        if (i + 1 - logs->begin == BLOCK)
+            end_logs(job, logs, i + 1);
+    } else if (row_is_special(row))
         store_fill(output_row(job, i), classes, LANE_NAN);
     else if (what == SOFTMAX)
         leave_row_scaled(rows, 1.0 / row.others, LEAVE_NOTHING, 0.0f, output_row(job, i));
@@ -181,14 +198,17 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     const int leaving = what == SOFTMAX ? SCALED : what == LOG_SOFTMAX ? SUBTRACTED : NOTHING_LEAVES;
     const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
     one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch, NULL, NULL);
+    pending_logs logs = {.begin = begin};
+    open_rows(&rows, job->classes, scratch, job->fetch, NULL, NULL);
     for (int64_t i = begin; i < end; i++) {
         const row_sum before = take_in_row(&rows, input_row(job, i), left_out, row_after(job, i, end),
-                                           NULL, leaving, streamed, 0);
+                                           NULL, leaving, streamed, 0, what != SOFTMAX);
         if (i > begin)
-            end_forward_row(job, i - 1, before, &rows, what);
+            end_forward_row(job, i - 1, before, &rows, &logs, what);
     }
-    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed, 0), &rows, what);
+    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed, 0), &rows, &logs, what);
+    if (what == LOG_SUM_EXP)
+        end_logs(job, &logs, end);
     close_rows(&rows, leaving, streamed, 0);
 }
 
@@ -268,7 +288,7 @@ static __attribute__((noinline)) void short_rows(const softmax_job *job, int64_t
                                                  float *scratch, rows_function *rows)
 {
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch);
+    open_pipe(&pipe, job->classes, scratch, job->fetch);
     rows(job, begin, end, &pipe);
 }
 
@@ -558,9 +578,7 @@ reference KERNEL(chunk_reference)(const storage *x, int64_t n) { return referenc
 
 chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
 {
-    search nothing = {.n = 0};
-    const departure nobody = {.n = 0};
-    return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
+    return sum_alone(x, n, ref, left_out, e);
 }
 
 void KERNEL(chunk_leaves)(const departure *d, int leaving) { leave_now(d, leaving, 0); }
