@@ -25,7 +25,7 @@ static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
     job->classes = input->classes;
     job->format = kernels->format;
     job->beyond_cache = tuned.streams;
-    job->tile_classes = ballast__matrix_tile_classes(tuned, input->outer, kernels);
+    job->tile_classes = ballast__matrix_tile_classes(tuned, input->outer, input->classes, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
     job->fetch = ballast__fetching();
 }

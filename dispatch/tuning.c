@@ -140,19 +140,23 @@ _Static_assert(FITS(isas) && FITS(stream_bytes) && FITS(task_cycles) && FITS(tas
                    FITS(least_shared_chunks) && FITS(tile_classes) && FITS(kept_chunks),
                "and so do candidates");
 
-/* ---- How CPUs fetch -------------------------------------------------------------------------- */
+/* ---- What depends on the CPU ------------------------------------------------------------------ */
 
-/* No choice of a profile: one for each family that was measured, else 0, what suits the kernels: 1024
- * elements, into L2. On Intel's Emerald Rapids twice and four times as far took 1.00 to 1.04 of the time; on
+/* No choice of a profile: one for each family that was measured, else what suits the kernels.
+ * How it fetches: 0 is 1024 elements ahead, into L2. On Intel's Emerald Rapids twice and four times as far took 1.00 to 1.04 of the time; on
  * Zen 5, whose arithmetic is as fast as memory, 4096 into L1 take 0.68 to 0.86 (cross-entropy out of
- * cache, 256 to 8192 classes, the gradient apart, in place or none; 131072, apart: 1.0), into L2 0.75 to 1.0. */
+ * cache, 256 to 8192 classes, the gradient apart, in place or none; 131072, apart: 1.0), into L2 0.75 to 1.0.
+ * Up to how many classes short rows that are no whole lines go sixteen at once, if the kernels do not say
+ * less. On Zen 5, in L2, rows of one chunk take 0.81 to 0.97 of the time of 231 and 250 classes, but 1.05
+ * to 1.2 of that of 224 and 240, which are whole lines. */
 static const struct {
     const char *vendor;
     uint32_t family;
     fetching fetch;
-} cpu_fetching[] = {
-    {"", 0, {0, 0}},
-    {"AuthenticAMD", 26, {4096, 1}},
+    int64_t split_tile_classes;
+} cpu_ways[] = {
+    {"", 0, {0, 0}, INT64_MAX},
+    {"AuthenticAMD", 26, {4096, 1}, 216},
 };
 
 /* ---- The data, by number --------------------------------------------------------------------- */
@@ -193,7 +197,7 @@ const candidate *ballast__candidate(int which, int index)
 /* Of the CPU. May be read before they are written by a thread whose first call races another's:
  * 0, a matter of speed only. */
 static _Atomic uint64_t l2_bytes, counted_bytes;
-static atomic_int fetching_index;
+static atomic_int cpu_index;
 
 /* Whether losses of sigmoids, too, stream what lies beyond the cache by default: where their arithmetic
  * takes less time than the lines that are fetched to be overwritten. AMD Zen 5 (family 26): 0.84 of the
@@ -216,9 +220,9 @@ void ballast__tuning_begin(const ballast__cpu *cpu)
             last = cpu->cache[i];
     if (last == 0 || last > COUNTED_CACHE)
         last = COUNTED_CACHE;
-    for (int i = 1; i < (int)COUNT(cpu_fetching); i++)
-        if (cpu->family == cpu_fetching[i].family && strcmp(cpu->vendor, cpu_fetching[i].vendor) == 0)
-            atomic_store_explicit(&fetching_index, i, memory_order_relaxed);
+    for (int i = 1; i < (int)COUNT(cpu_ways); i++)
+        if (cpu->family == cpu_ways[i].family && strcmp(cpu->vendor, cpu_ways[i].vendor) == 0)
+            atomic_store_explicit(&cpu_index, i, memory_order_relaxed);
     atomic_store_explicit(&l2_bytes, l2, memory_order_relaxed);
     atomic_store_explicit(&counted_bytes, last, memory_order_relaxed);
     atomic_store_explicit(&sigmoids_stream,
@@ -236,7 +240,12 @@ static bool streams_by_default(tuned_operation operation, bool beyond_cache)
 
 fetching ballast__fetching(void)
 {
-    return cpu_fetching[atomic_load_explicit(&fetching_index, memory_order_relaxed)].fetch;
+    return cpu_ways[atomic_load_explicit(&cpu_index, memory_order_relaxed)].fetch;
+}
+
+int64_t ballast__split_tile_classes(void)
+{
+    return cpu_ways[atomic_load_explicit(&cpu_index, memory_order_relaxed)].split_tile_classes;
 }
 
 /* No array has 2^60 elements (arguments.c), and none has more than eight bytes. */

@@ -74,11 +74,18 @@ static inline int64_t ballast__tile_classes(tuning t, int64_t rows, int64_t of_k
     return few ? LEAST_ONE_CHUNK - 1 : of_kernels;
 }
 
+/* Of f32 rows that are no whole lines, the widest that go sixteen at once on this CPU. */
+int64_t ballast__split_tile_classes(void);
+
 /* Of kernels whose output is a matrix, which may be streamed. */
-static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, const kernel_table *kernels)
+static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, int64_t classes,
+                                                   const kernel_table *kernels)
 {
-    return ballast__tile_classes(
-        t, rows, t.streams ? kernels->streamed_tile_classes : kernels->tile_classes);
+    const int64_t widest = t.streams ? kernels->streamed_tile_classes : kernels->tile_classes;
+    const int64_t split = ballast__split_tile_classes();
+    const bool is_split = !kernels->format && classes % LEAF_LANES != 0; /* a line holds as many */
+
+    return ballast__tile_classes(t, rows, is_split && split < widest ? split : widest);
 }
 
 /* For jobs: 0 is what suits the kernels. */

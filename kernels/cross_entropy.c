@@ -564,7 +564,7 @@ static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_
     cross_entropy_tile tile[ROW_TILES];
     vd total = vd_zero();
     vf max = maxima_of_rows(logits_of(job, begin), classes, stride);
-    open_row_tiles(&r, e, classes);
+    open_row_tiles(&r, e, classes, logits_of(job, last), job->fetch);
     for (int64_t i = begin; i < tiles_end; i += BLOCK) {
         cross_entropy_tile *t = tile + (r.now - r.tile);
         t->begin = i;

@@ -31,6 +31,9 @@ typedef struct row_tile {
     float max[BLOCK], rest[BLOCK];      /* SUBTRACTED: out = (x - max) - rest */
 } row_tile;
 
+/* Wider tiles than these fill L1 (48 KiB) by themselves. */
+enum { WIDEST_NEAR = 128 };
+
 /* What a call needs before tiles overlap. */
 enum { LEAST_ROW_TILES = 3 };
 
@@ -62,15 +65,21 @@ LANES vf maxima_of_rows(const storage *x, int64_t classes, int64_t stride)
 enum { ROW_TILES = 3 };
 typedef struct row_tiles {
     row_tile tile[ROW_TILES], *leaves, *before, *now;
+    const storage *last; /* the last tile of the call: nothing is fetched beyond it */
+    int near;            /* of a fetching */
 } row_tiles;
 
-/* e: two tiles of whole groups. */
-LANES void open_row_tiles(row_tiles *r, float *e, int64_t classes)
+/* e: two tiles of whole groups. The second is added to nothing before it is written. */
+LANES void open_row_tiles(row_tiles *r, float *e, int64_t classes, const storage *last, fetching fetch)
 {
     static const int32_t none[BLOCK] = {0};
-    const int64_t size = BLOCK * width_of(classes);
-    for (int64_t i = 0; i < 2 * size; i += BLOCK)
+    const int64_t width = width_of(classes), size = BLOCK * width;
+    for (int64_t end = width; end <= size; end += width)
+        FOR_BLOCKS(k, GROUP_BLOCKS) vstore_f32(e + end - GROUP + k * BLOCK, vset1(0.0f));
+    for (int64_t i = size; i < 2 * size; i += BLOCK)
         vstore_f32(e + i, vset1(0.0f));
+    r->last = last;
+    r->near = fetch.near && classes <= WIDEST_NEAR;
     for (int k = 0; k < ROW_TILES; k++) {
         r->tile[k].e = k == 1 ? e + size : e;
         r->tile[k].out = r->tile[k].past = NULL;
@@ -209,12 +218,14 @@ LANES void leave_row_tile(const row_tile *t, int64_t classes, int64_t stride, in
     }
 }
 
-/* The maximum of so many blocks. Meanwhile as much is fetched of the tile after. */
-LANES vf max_of_blocks(const storage *x, int64_t stride, const int blocks, const int at_end, int64_t n,
-                       vf max)
+/* The maximum of so many blocks. Meanwhile as much is fetched of the tile after, `ahead`. */
+LANES vf max_of_blocks(const storage *x, const storage *ahead, const int near, const int blocks,
+                       const int at_end, int64_t n, vf max)
 {
-    const void *const ahead = tile_ahead(x, stride, 1);
-    FOR_BLOCKS(k, blocks) vprefetch(block_ahead(ahead, k));
+    if (near)
+        FOR_BLOCKS(k, blocks) vprefetch_near(block_ahead(ahead, k));
+    else
+        FOR_BLOCKS(k, blocks) vprefetch(block_ahead(ahead, k));
     FOR_BLOCKS(k, blocks) max = vmax(load_some(x + k * BLOCK, at_end && k == blocks - 1, n), max);
     return max;
 }
@@ -222,8 +233,9 @@ LANES vf max_of_blocks(const storage *x, int64_t stride, const int blocks, const
 /* The next `blocks` blocks of rows j and j + 1. Pointers are taken anew, and blocks found from there: else
  * compilers hold an address of each. */
 LANES void pass_blocks(const row_tile *leaves, const row_tile *now, int64_t j, row_pairs p,
-                       int64_t width, int64_t stride, int64_t out_stride, const int blocks,
-                       const int at_end, int64_t n, const int leaving, vf *max, vd *total)
+                       int64_t width, int64_t stride, int64_t out_stride, int64_t ahead, const int near,
+                       const int blocks, const int at_end, int64_t n, const int leaving, vf *max,
+                       vd *total)
 {
     const exp_scale even = {vset1(now->rounder[j]), vset1(now->floor[j])};
     const exp_scale odd = {vset1(now->rounder[j + 1]), vset1(now->floor[j + 1])};
@@ -237,7 +249,8 @@ LANES void pass_blocks(const row_tile *leaves, const row_tile *now, int64_t j, r
         leave_blocks(leaves, j + i, e + i * width, old_x + i * stride, blocks, at_end, n, leaving,
                      out + i * out_stride);
     UNROLL for (int i = 0; i < 2; i++)
-        max[i] = max_of_blocks(next + i * stride, stride, blocks, at_end, n, max[i]);
+        max[i] = max_of_blocks(next + i * stride, next + i * stride + ahead, near, blocks, at_end, n,
+                               max[i]);
     UNROLL for (int i = 0; i < 2; i++)
         FOR_BLOCKS(k, blocks)
         v[i * blocks + k] = load_some(x + i * stride + k * BLOCK, at_end && k == blocks - 1, n);
@@ -256,27 +269,31 @@ LANES vf pass_rows_of_tile(row_tiles *r, const storage *next, int64_t classes, i
     const int64_t width = width_of(classes), last = (classes - 1) & -GROUP;
     const int64_t last_blocks = (classes - last + BLOCK - 1) / BLOCK;
     const int64_t n = classes - ((classes - 1) & -BLOCK); /* of the last block */
+    const int64_t ahead = next == r->last ? 0 : BLOCK * stride;
+    const int near = r->near;
     const row_tile *const leaves = r->leaves;
     row_tile *const now = r->now, *const before = r->before;
     row_pairs p = {next, now->x, now->e, before->e, leaving ? leaves->x : now->x, leaves->out};
     line_stream lines = {.n = 0};
     _Alignas(LINE) float maximum[BLOCK * BLOCK];
-    if (streamed)
+    if (streamed) {
         lines = open_stream(leaves->out, BLOCK * out_stride, leaves->past);
+        prefetch_pages(leaves->past, 2 * BLOCK * out_stride, BLOCK * out_stride);
+    }
     for (int64_t j = 0; j < BLOCK; j += 2) {
         vf max[2] = {vset1(-LANE_INFINITY), vset1(-LANE_INFINITY)};
         vd total[2] = {vd_zero(), vd_zero()};
         UNROLL for (int i = 0; parted && i < 2; i++)
             part_row(j == 0 ? before : now, (j + i - 2) & (BLOCK - 1), width);
         for (int64_t at = 0; at < last; at += GROUP) {
-            pass_blocks(leaves, now, j, p, width, stride, out_stride, GROUP_BLOCKS, 0, BLOCK, leaving, max,
-                        total);
+            pass_blocks(leaves, now, j, p, width, stride, out_stride, ahead, near, GROUP_BLOCKS, 0, BLOCK,
+                        leaving, max, total);
             p = moved(p, GROUP, GROUP, GROUP);
         }
 #define LAST(blocks)                                                                              \
     case blocks:                                                                                  \
-        pass_blocks(leaves, now, j, p, width, stride, out_stride, blocks, 1, n, leaving, max,     \
-                    total);                                                                       \
+        pass_blocks(leaves, now, j, p, width, stride, out_stride, ahead, near, blocks, 1, n,      \
+                    leaving, max, total);                                                         \
         break;
         switch (last_blocks) {
             LAST(1) LAST(2) LAST(3) LAST(4)

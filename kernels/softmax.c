@@ -334,7 +334,7 @@ LANES void forward_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
     row_tiles r;
     forward_tile tile[ROW_TILES];
     vf max = maxima_of_rows(input_row(job, begin), classes, stride);
-    open_row_tiles(&r, e, classes);
+    open_row_tiles(&r, e, classes, input_row(job, last), job->fetch);
     for (int64_t i = begin; i < end; i += BLOCK) {
         const int64_t now = r.now - r.tile, before = r.before - r.tile;
         const storage *x = input_row(job, i), *next = input_row(job, smaller(i + BLOCK, last));
