@@ -16,7 +16,8 @@ static void softmax_rows(const plan *p, double *partial, int64_t begin, int64_t 
 
 /* All but what only planes have. */
 static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
-                           const ballast_tensor *output, const kernel_table *kernels, tuning tuned)
+                           const ballast_tensor *output, bool is_scaled, const kernel_table *kernels,
+                           tuning tuned)
 {
     job->input = input->data;
     job->input_stride = input->outer_stride;
@@ -25,19 +26,20 @@ static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
     job->classes = input->classes;
     job->format = kernels->format;
     job->beyond_cache = tuned.streams;
-    job->tile_classes = ballast__matrix_tile_classes(tuned, input->outer, input->classes, kernels);
+    job->tile_classes =
+        ballast__matrix_tile_classes(tuned, input->outer, input->classes, is_scaled, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
     job->fetch = ballast__fetching();
 }
 
 static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,
-                         const ballast_tensor *output, const kernel_table *kernels)
+                         const ballast_tensor *output, bool is_scaled, const kernel_table *kernels)
 {
     const row_cost cost = {20.0, 1.6};
 
     ballast__plan_rows(p, in, ballast__row_count(input), input->classes, cost);
     p->rows = softmax_rows;
-    set_job(&p->job.softmax, input, output, kernels, in->tuning);
+    set_job(&p->job.softmax, input, output, is_scaled, kernels, in->tuning);
     p->job.softmax.input_class_stride = input->class_stride;
     p->job.softmax.output_class_stride = output->class_stride;
     p->job.softmax.inner = input->inner;
@@ -86,7 +88,7 @@ static ballast_status prepare_softmax(arguments *in, const void *args, plan *p, 
                   ballast__row_count(input), input->classes);
     const kernel_table *kernels = ballast__kernels_for(in, "input", input->dtype);
     if (in->fault.status == BALLAST_OK) {
-        plan_softmax(p, in, input, &a->output, kernels);
+        plan_softmax(p, in, input, &a->output, variant == SOFTMAX, kernels);
         choose_kernel(p, kernels, variant, a);
     }
     return ballast__report(in, a->error);
@@ -106,7 +108,7 @@ static inline bool at_once(const void *args, const ballast_exec *exec, const int
         return false;
     const kernel_table *kernels = implementation->f32;
     softmax_job job;
-    set_job(&job, &a->input, &a->output, kernels, tuned);
+    set_job(&job, &a->input, &a->output, variant == SOFTMAX, kernels, tuned);
     (variant == SOFTMAX ? kernels->softmax : kernels->log_softmax)(&job, 0, a->input.outer);
     return true;
 }
@@ -145,7 +147,7 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
     if (in->fault.status == BALLAST_OK) {
         const ballast_tensor output = {.data = a->output};
 
-        plan_softmax(p, in, input, &output, kernels);
+        plan_softmax(p, in, input, &output, false, kernels);
         p->job.softmax.tile_classes = ballast__tile_classes(in->tuning, input->outer,
                                                             kernels->log_sum_exp_tile_classes);
         p->kernel.softmax = kernels->log_sum_exp_planes;
@@ -182,7 +184,7 @@ static bool log_sum_exp_at_once(const void *args, const ballast_exec *exec)
     const ballast_tensor output = {.data = a->output};
     const kernel_table *kernels = implementation->f32;
     softmax_job job;
-    set_job(&job, &a->input, &output, kernels, tuned);
+    set_job(&job, &a->input, &output, false, kernels, tuned);
     job.tile_classes =
         ballast__tile_classes(tuned, a->input.outer, kernels->log_sum_exp_tile_classes);
     kernels->log_sum_exp(&job, 0, a->input.outer);

@@ -74,18 +74,23 @@ static inline int64_t ballast__tile_classes(tuning t, int64_t rows, int64_t of_k
     return few ? LEAST_ONE_CHUNK - 1 : of_kernels;
 }
 
-/* Of f32 rows that are no whole lines, the widest that go sixteen at once on this CPU. */
+/* Of f32 rows, the widest that go sixteen at once on this CPU, but for what kernels say: of rows that are no
+ * whole lines; and of whole lines that are streamed, and scaled exponentials. */
 int64_t ballast__split_tile_classes(void);
+int64_t ballast__streamed_line_classes(void);
 
 /* Of kernels whose output is a matrix, which may be streamed. */
-static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, int64_t classes,
+static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, int64_t classes, bool is_scaled,
                                                    const kernel_table *kernels)
 {
     const int64_t widest = t.streams ? kernels->streamed_tile_classes : kernels->tile_classes;
-    const int64_t split = ballast__split_tile_classes();
-    const bool is_split = !kernels->format && classes % LEAF_LANES != 0; /* a line holds as many */
+    const bool is_split = classes % LEAF_LANES != 0; /* a line holds as many */
+    const int64_t on_cpu = kernels->format         ? INT64_MAX
+                           : is_split              ? ballast__split_tile_classes()
+                           : t.streams && is_scaled ? ballast__streamed_line_classes()
+                                                   : INT64_MAX;
 
-    return ballast__tile_classes(t, rows, is_split && split < widest ? split : widest);
+    return ballast__tile_classes(t, rows, on_cpu < widest ? on_cpu : widest);
 }
 
 /* For jobs: 0 is what suits the kernels. */

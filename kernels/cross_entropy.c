@@ -596,7 +596,7 @@ LANES vd cross_entropy_any_tiles(const cross_entropy_job *job, int64_t begin, in
                                  int64_t end, storage *lines)
 {
     vd total = vd_zero();
-    if (stay_rows(tiles_end - begin, job->classes)) {
+    if (stay_rows(tiles_end - begin, job->classes, lines != NULL, job->fetch)) {
         const int64_t whole = begin + ((tiles_end - begin) & -BLOCK);
         total = cross_entropy_row_tiles(job, begin, whole, end, lines);
         begin = whole;

@@ -381,7 +381,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
     forward_tile tile[MAX_TILES];
     line_stream leaving = {.n = 0}; /* of the tiles before */
-    if (what != LOG_SUM_EXP && stay_rows(end - begin, classes)) {
+    if (what != LOG_SUM_EXP && stay_rows(end - begin, classes, streamed, job->fetch)) {
         const int64_t whole = begin + ((end - begin) & -BLOCK);
         if (what == SOFTMAX)
             softmax_row_tiles(job, begin, whole, streamed ? lines : NULL);
