@@ -220,6 +220,7 @@ static void plan_backward(plan *p, const arguments *in, const ballast_softmax_ba
         .grad_input_class_stride = a->grad_input.class_stride,
         .classes = a->output.classes,
         .inner = a->output.inner,
+        .beyond_cache = in->tuning.streams,
         .format = kernels->format,
     };
 }

@@ -140,25 +140,33 @@ _Static_assert(FITS(isas) && FITS(stream_bytes) && FITS(task_cycles) && FITS(tas
                    FITS(least_shared_chunks) && FITS(tile_classes) && FITS(kept_chunks),
                "and so do candidates");
 
-/* ---- What depends on the CPU ------------------------------------------------------------------ */
+/* ---- What CPUs are like ---------------------------------------------------------------------- */
 
-/* No choice of a profile: one for each family that was measured, else what suits the kernels.
- * How it fetches: 0 is 1024 elements ahead, into L2. On Intel's Emerald Rapids twice and four times as far took 1.00 to 1.04 of the time; on
- * Zen 5, whose arithmetic is as fast as memory, 4096 into L1 take 0.68 to 0.86 (cross-entropy out of
- * cache, 256 to 8192 classes, the gradient apart, in place or none; 131072, apart: 1.0), into L2 0.75 to 1.0.
- * Up to how many classes short rows that are no whole lines go sixteen at once, if the kernels do not say
- * less. On Zen 5, in L2, rows of one chunk take 0.81 to 0.97 of the time of 231 and 250 classes, but 1.05
- * to 1.2 of that of 224 and 240, which are whole lines.
- * The same of whole lines that are streamed: there rows of one chunk take 0.9 of the time of 144 and 160
- * classes, but log-softmax more. */
-static const struct {
+/* No choices of a profile: what follows from how fast a core is beside its memory. One for each family that
+ * was measured to want something else than the first, which suits the kernels. */
+typedef struct cpu_habits {
     const char *vendor;
     uint32_t family;
+    /* 0: 1024 elements, into L2. On Intel's Emerald Rapids twice and four times as far took 1.00 to 1.04
+     * of the time; on Zen 5, whose arithmetic is as fast as memory, 4096 into L1 take 0.68 to 0.86
+     * (cross-entropy out of cache, 256 to 8192 classes, the gradient apart, in place or none; 131072,
+     * apart: 1.0), into L2 0.75 to 1.0. */
     fetching fetch;
-    int64_t split_tile_classes, streamed_line_classes;
-} cpu_ways[] = {
-    {"", 0, {0, 0}, INT64_MAX, INT64_MAX},
-    {"AuthenticAMD", 26, {4096, 1}, 216, 128},
+    /* Whether losses of sigmoids, too, stream what lies beyond the cache by default: where their arithmetic
+     * takes less time than the lines that are fetched to be overwritten. Zen 5: 0.86 of the time for binary
+     * cross-entropy; before it, arithmetic hid the lines (Zen 3: 1.03). */
+    bool sigmoids_stream;
+    /* Up to how many classes short rows that are no whole lines go sixteen at once, if the kernels do not say
+     * less. On Zen 5, in L2, rows of one chunk take 0.85 to 0.96 of the time of 255 classes, but more than
+     * tiles of 224 and 240, which are whole lines. */
+    int64_t split_tile_classes;
+    /* The same of whole lines that are streamed, but for log-softmax. Zen 5: 0.83 to 0.96 at 144 and 160. */
+    int64_t streamed_line_classes;
+} cpu_habits;
+
+static const cpu_habits cpus[] = {
+    {"", 0, {0, 0}, false, INT64_MAX, INT64_MAX},
+    {"AuthenticAMD", 26, {4096, 1}, true, 216, 128}, /* Zen 5 */
 };
 
 /* ---- The data, by number --------------------------------------------------------------------- */
@@ -199,13 +207,7 @@ const candidate *ballast__candidate(int which, int index)
 /* Of the CPU. May be read before they are written by a thread whose first call races another's:
  * 0, a matter of speed only. */
 static _Atomic uint64_t l2_bytes, counted_bytes;
-static atomic_int cpu_index;
-
-/* Whether losses of sigmoids, too, stream what lies beyond the cache by default: where their arithmetic
- * takes less time than the lines that are fetched to be overwritten. AMD Zen 5 (family 26): 0.84 of the
- * time for binary cross-entropy; before it, arithmetic hid the lines (Zen 3: 1.03). */
-static atomic_bool sigmoids_stream;
-enum { AMD_ZEN_5 = 26 };
+static _Atomic(const cpu_habits *) habits = &cpus[0];
 
 static atomic_bool any; /* word other than 0 */
 static _Atomic uint32_t words[TUNED_OPERATIONS][DTYPES][SHAPE_CLASSES]; /* 0: the defaults */
@@ -222,14 +224,11 @@ void ballast__tuning_begin(const ballast__cpu *cpu)
             last = cpu->cache[i];
     if (last == 0 || last > COUNTED_CACHE)
         last = COUNTED_CACHE;
-    for (int i = 1; i < (int)COUNT(cpu_ways); i++)
-        if (cpu->family == cpu_ways[i].family && strcmp(cpu->vendor, cpu_ways[i].vendor) == 0)
-            atomic_store_explicit(&cpu_index, i, memory_order_relaxed);
+    for (int i = 1; i < (int)COUNT(cpus); i++)
+        if (cpu->family == cpus[i].family && strcmp(cpu->vendor, cpus[i].vendor) == 0)
+            atomic_store_explicit(&habits, &cpus[i], memory_order_relaxed);
     atomic_store_explicit(&l2_bytes, l2, memory_order_relaxed);
     atomic_store_explicit(&counted_bytes, last, memory_order_relaxed);
-    atomic_store_explicit(&sigmoids_stream,
-                          !strcmp(cpu->vendor, "AuthenticAMD") && cpu->family >= AMD_ZEN_5,
-                          memory_order_relaxed);
 }
 
 static bool streams_by_default(tuned_operation operation, bool beyond_cache)
@@ -237,22 +236,22 @@ static bool streams_by_default(tuned_operation operation, bool beyond_cache)
     const bool sigmoid = operation == TUNE_BINARY_CROSS_ENTROPY || operation == TUNE_SIGMOID_FOCAL;
 
     return beyond_cache &&
-           (!sigmoid || atomic_load_explicit(&sigmoids_stream, memory_order_relaxed));
+           (!sigmoid || atomic_load_explicit(&habits, memory_order_relaxed)->sigmoids_stream);
 }
 
 fetching ballast__fetching(void)
 {
-    return cpu_ways[atomic_load_explicit(&cpu_index, memory_order_relaxed)].fetch;
+    return atomic_load_explicit(&habits, memory_order_relaxed)->fetch;
 }
 
 int64_t ballast__split_tile_classes(void)
 {
-    return cpu_ways[atomic_load_explicit(&cpu_index, memory_order_relaxed)].split_tile_classes;
+    return atomic_load_explicit(&habits, memory_order_relaxed)->split_tile_classes;
 }
 
 int64_t ballast__streamed_line_classes(void)
 {
-    return cpu_ways[atomic_load_explicit(&cpu_index, memory_order_relaxed)].streamed_line_classes;
+    return atomic_load_explicit(&habits, memory_order_relaxed)->streamed_line_classes;
 }
 
 /* No array has 2^60 elements (arguments.c), and none has more than eight bytes. */

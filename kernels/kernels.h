@@ -68,6 +68,7 @@ typedef struct softmax_backward_job {
     void *grad_input;
     int64_t grad_input_stride, grad_input_class_stride;
     int64_t classes, inner;
+    int beyond_cache; /* as in softmax_job */
     const storage_format *format;
 } softmax_backward_job;
 

@@ -482,7 +482,7 @@ void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 
 /* *sum += sum a_c b_c, or sum a_c where b is NULL: the four blocks of a group are added in f32. What was
  * added before is whole groups. */
-void KERNEL(add_products)(vd *sum, const storage *a, const storage *b, int64_t n)
+LANES void add_products(vd *sum, const storage *a, const storage *b, int64_t n)
 {
     vd total = *sum;
     for (int64_t i = 0; i < n; i += GROUP) {
@@ -498,36 +498,75 @@ void KERNEL(add_products)(vd *sum, const storage *a, const storage *b, int64_t n
     *sum = total;
 }
 
-/* out_c = y_c (g_c - mean), where mean = sum_k g_k y_k; out may be y or g. */
-void KERNEL(softmax_gradient)(const storage *y, const storage *g, float mean, int64_t n, storage *out)
+void KERNEL(add_products)(vd *sum, const storage *a, const storage *b, int64_t n) { add_products(sum, a, b, n); }
+
+/* A block, of which `left` elements are there: past the caches by way of `line`, unless that is NULL. */
+LANES void leave_block(open_line *line, storage *out, int64_t left, vf v)
+{
+    if (!line)
+        vstore_tail(out, left, v);
+    else if (left >= BLOCK)
+        vstore_stream(out, v);
+    else if (left > 0)
+        put_in_line(line, out, left, v);
+}
+
+LANES void softmax_gradient_of_block(const storage *y, const storage *g, vf mean, int64_t left, storage *out,
+                                     open_line *line)
+{
+    const vf gj = vload_tail(g, left, 0.0f);
+    const vf yj = vload_tail(y, left, 0.0f);
+    leave_block(line, out, left, vcanonical(vmul(yj, vsub(gj, mean))));
+}
+
+/* out_c = y_c (g_c - mean), where mean = sum_k g_k y_k; out may be y or g. `line`: a constant, or NULL. */
+LANES void softmax_gradient_to(const storage *y, const storage *g, float mean, int64_t n, storage *out,
+                               open_line *line)
 {
     const vf m = vset1(mean);
-    for (int64_t j = 0; j < n; j += BLOCK) {
-        const vf gj = vload_tail(g + j, n - j, 0.0f);
-        const vf yj = vload_tail(y + j, n - j, 0.0f);
-        vstore_tail(out + j, n - j, vcanonical(vmul(yj, vsub(gj, m))));
+    const int64_t unaligned = line ? before_line(out, n) : 0;
+    if (unaligned > 0)
+        softmax_gradient_of_block(y, g, m, unaligned, out, line);
+    for (int64_t j = unaligned; j < n; j += BLOCK)
+        softmax_gradient_of_block(y + j, g + j, m, n - j, out + j, line);
+}
+
+LANES void log_softmax_gradient_of_group(const storage *y, const storage *g, vf sum, exp_scale scale,
+                                         int64_t left, storage *out, open_line *line)
+{
+    vf p[GROUP_BLOCKS];
+    FOR_BLOCKS(k, GROUP_BLOCKS)
+    p[k] = vmin(vset1(MOST_LOG_PROBABILITY), vload_tail(y + BLOCK * k, left - BLOCK * k, 0.0f));
+    vexp_scaled(p, p, GROUP_BLOCKS, scale);
+    FOR_BLOCKS(k, GROUP_BLOCKS)
+    {
+        const vf gj = vload_tail(g + BLOCK * k, left - BLOCK * k, 0.0f);
+        leave_block(line, out + BLOCK * k, left - BLOCK * k, vcanonical(vfnma(p[k], sum, gj)));
     }
 }
 
-/* out_c = g_c - exp(y_c) sum, where sum = sum_k g_k; out may be y or g. */
-void KERNEL(log_softmax_gradient)(const storage *y, const storage *g, float sum, int64_t n,
-                                  storage *out)
+/* out_c = g_c - exp(y_c) sum, where sum = sum_k g_k; out may be y or g. `line` as above. */
+LANES void log_softmax_gradient_to(const storage *y, const storage *g, float sum, int64_t n, storage *out,
+                                   open_line *line)
 {
     const vf s = vset1(sum);
     const exp_scale scale = exp_scale_of(0.0f);
-    for (int64_t j = 0; j < n; j += GROUP) {
-        vf p[GROUP_BLOCKS];
-        FOR_BLOCKS(k, GROUP_BLOCKS)
-        p[k] = vmin(vset1(MOST_LOG_PROBABILITY),
-                    vload_tail(y + j + BLOCK * k, n - j - BLOCK * k, 0.0f));
-        vexp_scaled(p, p, GROUP_BLOCKS, scale);
-        FOR_BLOCKS(k, GROUP_BLOCKS)
-        {
-            const int64_t at = j + BLOCK * k;
-            const vf gj = vload_tail(g + at, n - at, 0.0f);
-            vstore_tail(out + at, n - at, vcanonical(vfnma(p[k], s, gj)));
-        }
-    }
+    const int64_t unaligned = line ? before_line(out, n) : 0;
+    if (unaligned > 0)
+        log_softmax_gradient_of_group(y, g, s, scale, unaligned, out, line);
+    for (int64_t j = unaligned; j < n; j += GROUP)
+        log_softmax_gradient_of_group(y + j, g + j, s, scale, n - j, out + j, line);
+}
+
+void KERNEL(softmax_gradient)(const storage *y, const storage *g, float mean, int64_t n, storage *out)
+{
+    softmax_gradient_to(y, g, mean, n, out, NULL);
+}
+
+void KERNEL(log_softmax_gradient)(const storage *y, const storage *g, float sum, int64_t n,
+                                  storage *out)
+{
+    log_softmax_gradient_to(y, g, sum, n, out, NULL);
 }
 
 LANES const storage *row_of(const void *x, int64_t stride, int64_t i)
@@ -546,30 +585,70 @@ static __attribute__((noinline)) int64_t log_softmax_backward_tiles(const softma
     return backward_tiles(job, begin, end, OF_LOG_SOFTMAX);
 }
 
-void KERNEL(softmax_backward)(const softmax_backward_job *job, int64_t begin, int64_t end)
+/* What a row begins with, up to a line, takes as long as a whole block, or, with exponentials, a group. */
+LANES int backward_streams(const softmax_backward_job *job, const enum backward of)
 {
-    const int64_t classes = job->classes;
-    for (int64_t i = softmax_backward_tiles(job, begin, end); i < end; i++) {
-        const storage *y = row_of(job->output, job->output_stride, i);
-        const storage *g = row_of(job->grad_output, job->grad_output_stride, i);
-        storage *out = (storage *)job->grad_input + i * job->grad_input_stride;
-        vd mean = vd_zero();
-        KERNEL(add_products)(&mean, g, y, classes);
-        KERNEL(softmax_gradient)(y, g, (float)vd_across(mean), classes, out);
-    }
+    return job->beyond_cache && job->grad_input != job->output && job->grad_input != job->grad_output &&
+           job->classes >= (of == OF_SOFTMAX ? GROUP : 8 * GROUP);
 }
 
-void KERNEL(log_softmax_backward)(const softmax_backward_job *job, int64_t begin, int64_t end)
+LANES void backward_rows(const softmax_backward_job *job, int64_t begin, int64_t end, const enum backward of,
+                         open_line *line)
 {
     const int64_t classes = job->classes;
-    for (int64_t i = log_softmax_backward_tiles(job, begin, end); i < end; i++) {
+    for (int64_t i = begin; i < end; i++) {
         const storage *y = row_of(job->output, job->output_stride, i);
         const storage *g = row_of(job->grad_output, job->grad_output_stride, i);
         storage *out = (storage *)job->grad_input + i * job->grad_input_stride;
         vd sum = vd_zero();
-        KERNEL(add_products)(&sum, g, NULL, classes);
-        KERNEL(log_softmax_gradient)(y, g, (float)vd_across(sum), classes, out);
+        add_products(&sum, g, of == OF_SOFTMAX ? y : NULL, classes);
+        const float total = (float)vd_across(sum);
+        if (of == OF_SOFTMAX && line)
+            softmax_gradient_to(y, g, total, classes, out, line);
+        else if (of == OF_SOFTMAX)
+            KERNEL(softmax_gradient)(y, g, total, classes, out);
+        else if (line)
+            log_softmax_gradient_to(y, g, total, classes, out, line);
+        else
+            KERNEL(log_softmax_gradient)(y, g, total, classes, out);
     }
+}
+
+/* Out of line: the others should not take their registers. */
+LANES_LARGE void backward_rows_streamed(const softmax_backward_job *job, int64_t begin, int64_t end,
+                                        const enum backward of)
+{
+    open_line line = {.n = 0};
+    backward_rows(job, begin, end, of, &line);
+    end_streams(&line);
+}
+static __attribute__((noinline)) void softmax_backward_streamed(const softmax_backward_job *job, int64_t begin,
+                                                                int64_t end)
+{
+    backward_rows_streamed(job, begin, end, OF_SOFTMAX);
+}
+static __attribute__((noinline)) void log_softmax_backward_streamed(const softmax_backward_job *job,
+                                                                    int64_t begin, int64_t end)
+{
+    backward_rows_streamed(job, begin, end, OF_LOG_SOFTMAX);
+}
+
+void KERNEL(softmax_backward)(const softmax_backward_job *job, int64_t begin, int64_t end)
+{
+    begin = softmax_backward_tiles(job, begin, end);
+    if (backward_streams(job, OF_SOFTMAX))
+        softmax_backward_streamed(job, begin, end);
+    else
+        backward_rows(job, begin, end, OF_SOFTMAX, NULL);
+}
+
+void KERNEL(log_softmax_backward)(const softmax_backward_job *job, int64_t begin, int64_t end)
+{
+    begin = log_softmax_backward_tiles(job, begin, end);
+    if (backward_streams(job, OF_LOG_SOFTMAX))
+        log_softmax_backward_streamed(job, begin, end);
+    else
+        backward_rows(job, begin, end, OF_LOG_SOFTMAX, NULL);
 }
 
 /* ---- long rows, chunk by chunk ----------------------------------------------------------------- */

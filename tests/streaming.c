@@ -17,7 +17,7 @@
 #include "../kernels/kernels.h"
 
 /* More rows where they are short: sixteen of them go at once, and several sixteens in a set. */
-enum { LONG_ROWS = 7, ROWS = 150, SHORT = 270, MOST_CLASSES = 17000, PAD = 40, CASES = 2500, FILL = 0xa5 };
+enum { LONG_ROWS = 7, ROWS = 150, SHORT = 270, MOST_CLASSES = 17000, PAD = 40, CASES = 3500, FILL = 0xa5 };
 enum { ELEMENTS = LONG_ROWS * (MOST_CLASSES + PAD) + 2 * PAD, BYTES = ELEMENTS * sizeof(float) };
 
 static uint64_t state = UINT64_C(0x9e3779b97f4a7c15);
@@ -120,6 +120,19 @@ static void run_sigmoid(const kernel_table *k, int operation, const shape *s, co
     (operation == 3 ? k->binary_cross_entropy : k->sigmoid_focal)(&job, 0, s->rows);
 }
 
+static void run_backward(const kernel_table *k, int operation, const shape *s, const results *r, way w)
+{
+    float *x = r->x + s->offset;
+    const softmax_backward_job job = {
+        .output = x, .output_stride = s->stride, .output_class_stride = 1,
+        .grad_output = target_floats + s->out_offset, .grad_output_stride = s->out_stride,
+        .grad_output_class_stride = 1, .grad_input = s->in_place ? x : r->out + s->out_offset,
+        .grad_input_stride = s->in_place ? s->stride : s->out_stride, .grad_input_class_stride = 1,
+        .classes = s->classes, .inner = 1, .beyond_cache = w.beyond};
+
+    (operation == 5 ? k->softmax_backward : k->log_softmax_backward)(&job, 0, s->rows);
+}
+
 static void run(const kernel_table *k, int operation, const shape *s, const results *r, way w)
 {
     float *x = r->x + s->offset, *out = s->in_place ? x : r->out + s->out_offset;
@@ -135,7 +148,9 @@ static void run(const kernel_table *k, int operation, const shape *s, const resu
                                  .beyond_cache = w.beyond, .tile_classes = w.tile_classes,
                                  .kept_chunks = w.kept_chunks};
 
-    if (operation > 2)
+    if (operation > 4)
+        run_backward(k, operation, s, r, w);
+    else if (operation > 2)
         run_sigmoid(k, operation, s, r, w);
     else if (operation == 0)
         k->cross_entropy(&loss, 0, s->rows);
@@ -154,7 +169,8 @@ static int same_results(const results *a, const results *b)
 static void same_every_way(const kernel_table *k)
 {
     static const char *const names[] = {"cross_entropy", "softmax", "log_softmax",
-                                        "binary_cross_entropy", "sigmoid_focal"};
+                                        "binary_cross_entropy", "sigmoid_focal", "softmax_backward",
+                                        "log_softmax_backward"};
     enum { OPERATIONS = sizeof names / sizeof names[0] };
     results r[2];
 

@@ -26,8 +26,8 @@ static const struct {
     {TUNE_BINARY_CROSS_ENTROPY, ",targets=u8,outputs=loss+grad", CAN(CHOOSE_STREAM)},
     {TUNE_SIGMOID_FOCAL, ",targets=u8,outputs=loss+grad", CAN(CHOOSE_STREAM)},
     {TUNE_LOG_SUM_EXP, "", CAN(CHOOSE_TILES)},
-    {TUNE_SOFTMAX_BACKWARD, "", 0},
-    {TUNE_LOG_SOFTMAX_BACKWARD, "", 0},
+    {TUNE_SOFTMAX_BACKWARD, "", CAN(CHOOSE_STREAM)},
+    {TUNE_LOG_SOFTMAX_BACKWARD, "", CAN(CHOOSE_STREAM)},
     {TUNE_WEIGHTED_SUM, "", 0},
     {TUNE_WEIGHTED_LOG_SUM_EXP, "", 0},
 };
