@@ -28,6 +28,7 @@ typedef struct storage_format {
     void (*widen)(const uint16_t *from, int64_t n, float *to);
     void (*narrow)(const float *from, int64_t n, uint16_t *to);
     void (*narrow_numbers)(const float *from, int64_t n, uint16_t *to);
+    int is_f16; /* else bf16 */
 } storage_format;
 
 /* A chunk: what is summed of a long row at once. Of so many, a row's references have room on the stack. */
