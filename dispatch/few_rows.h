@@ -74,7 +74,7 @@ static inline bool ballast__few_rows_at_once(const loss *l,
         kernels->cross_entropy(&job, 0, rows);
     } else {
         sigmoid_job job;
-        ballast__set_sigmoid(&job, l, denominator, LEAF_LANES, kernels);
+        ballast__set_sigmoid(&job, l, denominator, LEAF_LANES, kernels, tuned);
         job.rows.partial = l->loss ? &sum : NULL;
         (l->kind == SIGMOID_FOCAL ? kernels->sigmoid_focal
                                   : kernels->binary_cross_entropy)(&job, 0, rows);

@@ -30,7 +30,7 @@ static const ballast_implementation list[] = {
     {BALLAST__AVX2, TABLES(avx2), 1.0},
 #endif
 #if BALLAST_HAVE_AVX512
-    {BALLAST__AVX512, TABLES(avx512), 1.0},
+    {BALLAST__AVX512, TABLES(avx512), 0.5},
 #endif
 };
 

@@ -195,7 +195,7 @@ static void plan_sigmoid(plan *p, const loss *l, const kernel_table *kernels)
     p->rows = sigmoid_rows;
     p->kernel.sigmoid = l->kind == SIGMOID_FOCAL ? kernels->sigmoid_focal
                                                  : kernels->binary_cross_entropy;
-    ballast__set_sigmoid(&p->job.sigmoid, l, p->denominator, p->row_step, kernels);
+    ballast__set_sigmoid(&p->job.sigmoid, l, p->denominator, p->row_step, kernels, p->tuning);
 }
 
 /* Loss and gradient. */

@@ -130,6 +130,7 @@ static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss
     job->beyond_cache = tuned.streams;
     job->tile_classes = ballast__matrix_tile_classes(tuned, l->logits->outer, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
+    job->fetch = ballast__fetching();
 }
 
 static inline enum target_kind ballast__target_kind(const loss *l)
@@ -140,7 +141,8 @@ static inline enum target_kind ballast__target_kind(const loss *l)
 }
 
 static inline void ballast__set_sigmoid(sigmoid_job *job, const loss *l, double denominator,
-                                        int64_t leaf_rows, const kernel_table *kernels)
+                                        int64_t leaf_rows, const kernel_table *kernels,
+                                        tuning tuned)
 {
     const bool alpha = l->kind == SIGMOID_FOCAL && l->alpha >= 0.0;
 
@@ -156,6 +158,7 @@ static inline void ballast__set_sigmoid(sigmoid_job *job, const loss *l, double 
     job->grad_stride = l->grad->outer_stride;
     job->classes = l->logits->classes;
     job->format = kernels->format;
+    job->beyond_cache = tuned.streams;
     job->gamma = l->gamma;
     job->alpha_positive = alpha ? l->alpha : 1.0;
     job->alpha_negative = alpha ? 1.0 - l->alpha : 1.0;

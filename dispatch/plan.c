@@ -226,24 +226,38 @@ static void run_serially(piece *w)
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* A thread that runs takes tasks of half of what it is woken for: one that comes late finds fewer left, and
+ * at the end none waits long. Smaller ones begin and end too often: cold lines, no row before to overlap. */
+static double least_task(const plan *p)
+{
+    return 0.5 * (double)ballast__chosen(p->tuning, CHOOSE_TASK);
+}
+
 /* Tasks begin at multiples of this. Short rows are computed sixteen at a time, and sixteen rows of
  * f32 end where a cache line does, if they began there and nothing is between them. */
 static int64_t task_step_of(const plan *p)
 {
-    const double task_cycles = (double)ballast__chosen(p->tuning, CHOOSE_TASK);
-    const int short_rows = p->row_cycles * LEAF_LANES < task_cycles;
+    const int short_rows = p->row_cycles * LEAF_LANES < least_task(p);
 
     return p->row_step == 1 && short_rows ? LEAF_LANES : p->row_step;
 }
 
 /* Whether long rows are better shared. Whole, they take as long as the thread that has most of them; shared,
- * all threads have as much to do, but 1.2 to 1.45 times as much (Emerald Rapids, two threads): in two rounds,
- * passes do not overlap, and what leaves waits in the output. */
-static bool sharing_pays(int64_t steps, int64_t threads)
+ * all threads have as much to do, but 1.2 to 1.45 times as much (Emerald Rapids, Zen 5, two threads): in two
+ * rounds, passes do not overlap, and what leaves waits in the output; a row alone overlaps with none anyway.
+ * And threads are woken for each batch, for the first twice. */
+static bool sharing_pays(const plan *p, double cycles, int64_t steps, int64_t threads)
 {
-    const double most = (double)ceil_div(steps, threads), shared = 1.4 * (double)steps / (double)threads;
+    const double waking = (double)ballast__chosen(p->tuning, CHOOSE_TASK);
+    const double work = p->row_count > 1 ? 1.4 : 1.0;
 
-    return threads > 1 && steps / 2 < threads && shared < most;
+    if (threads < 2 || steps / 2 >= threads || !ballast__can_share(p))
+        return false;
+    const double most = cycles * (double)ceil_div(steps, threads) / (double)steps;
+    const double whole = most + (steps > 1 ? waking : 0.0);
+    const double shared = work * cycles / (double)threads +
+                          waking * (double)(1 + ceil_div(p->row_count, ballast__shared_batch(p)));
+    return shared < whole;
 }
 
 static void plan_tasks(piece *w)
@@ -254,15 +268,14 @@ static void plan_tasks(piece *w)
     if (!w->parallel)
         return;
     const double cycles = (double)p->row_count * p->row_cycles;
-    const double task_cycles = (double)ballast__chosen(p->tuning, CHOOSE_TASK);
-    if (cycles < 2.0 * task_cycles)
+    if (cycles < 2.0 * (double)ballast__chosen(p->tuning, CHOOSE_TASK))
         return;
-    const double worth = cycles / task_cycles;
+    const double worth = cycles / least_task(p);
     const int64_t tasks_per_thread = ballast__chosen(p->tuning, CHOOSE_TASKS);
     const int64_t threads = smaller(w->parallel->threads, INT64_MAX / tasks_per_thread);
     w->task_step = task_step_of(p);
     const int64_t steps = ceil_div(p->row_count, w->task_step);
-    w->shared = sharing_pays(steps, threads) && ballast__can_share(p);
+    w->shared = sharing_pays(p, cycles, steps, threads);
     w->tasks = threads * tasks_per_thread;
     if (!w->shared)
         w->tasks = smaller(w->tasks, steps);

@@ -156,16 +156,27 @@ static bool refuse(parser *p, const char *field)
     return true;
 }
 
+/* Every line of a whole file ends: one that does not was cut. */
+static bool is_cut(const parser *p)
+{
+    return p->at < p->end && !memchr(p->at, '\n', (size_t)(p->end - p->at));
+}
+
+static void append_end(parser *p)
+{
+    if (p->at == p->end)
+        append(&p->reason, ", not the end of the file");
+    else if (is_cut(p))
+        append(&p->reason, ", and the file ends within this line");
+}
+
 static void expected(parser *p, const char *field, const char *what)
 {
-    const bool ended = p->at == p->end;
-
     if (!refuse(p, field))
         return;
     append(&p->reason, "expected ");
     append(&p->reason, what);
-    if (ended)
-        append(&p->reason, ", not the end of the file");
+    append_end(p);
 }
 
 static bool begins(const parser *p, const char *word)
@@ -209,6 +220,7 @@ static void expected_name(parser *p, const char *field, names *name, int group)
         append(&p->reason, *name(group, i) ? " " : "");
         append(&p->reason, name(group, i));
     }
+    append_end(p);
 }
 
 /* The index of the name that stands here. */

@@ -67,10 +67,15 @@ static void run_chunks(batch *b, const ballast_parallel *parallel, chunks_functi
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+int64_t ballast__shared_batch(const plan *p)
+{
+    return smaller(SHARED_CHUNKS / p->shared_chunks, SHARED_ROWS);
+}
+
 void ballast__run_shared(const plan *p, double *partial, const ballast_parallel *parallel,
                          int64_t most_tasks)
 {
-    const int64_t size = smaller(SHARED_CHUNKS / p->shared_chunks, SHARED_ROWS);
+    const int64_t size = ballast__shared_batch(p);
     cross_entropy_job loss;
     batch b;
 

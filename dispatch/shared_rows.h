@@ -10,6 +10,9 @@ void ballast__plan_sharing(plan *p, const shared_kernel *kernel, int64_t classes
 
 bool ballast__can_share(const plan *p);
 
+/* Rows that are shared at a time, of a plan that can. */
+int64_t ballast__shared_batch(const plan *p);
+
 /* Computes all rows, `most_tasks` tasks at a time at most. Outside the guard. */
 void ballast__run_shared(const plan *p, double *partial, const ballast_parallel *parallel,
                          int64_t most_tasks);

@@ -27,6 +27,7 @@ static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
     job->beyond_cache = tuned.streams;
     job->tile_classes = ballast__matrix_tile_classes(tuned, input->outer, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
+    job->fetch = ballast__fetching();
 }
 
 static void plan_softmax(plan *p, const arguments *in, const ballast_const_tensor *input,

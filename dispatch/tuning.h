@@ -33,7 +33,7 @@ enum { SHAPE_PARTS = 3, PART_CLASSES = 3, SHAPE_CLASSES = 27 };
 typedef enum choice_kind {
     CHOOSE_ISA,    /* value: a ballast__isa; the default is none */
     CHOOSE_STREAM, /* beyond so many bytes outputs go past the caches */
-    CHOOSE_TASK,   /* cycles that a task takes at least */
+    CHOOSE_TASK,   /* cycles that a thread is woken for at least; a task takes half of them */
     CHOOSE_TASKS,  /* tasks a thread at most */
     CHOOSE_SHARE,  /* rows of fewer chunks are not shared between threads */
     CHOOSE_TILES,  /* rows of more classes do not go sixteen at once */
@@ -86,6 +86,9 @@ static inline int64_t ballast__kept_chunks(tuning t)
 {
     return t.word == 0 ? 0 : ballast__chosen(t, CHOOSE_KEPT);
 }
+
+/* For jobs, too: what suits the CPU, whatever is computed. */
+fetching ballast__fetching(void);
 
 /* At first use, before anything else here: the sizes of the caches decide. */
 void ballast__tuning_begin(const ballast__cpu *cpu);

@@ -87,7 +87,7 @@ LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int6
     /* read first: the gradient may be the logits */
     const float label_logit = read_element(job->format, x, label);
     float *kept = leaving ? kept_in(job->format, grad, classes, job->kept_chunks, streamed) : NULL;
-    const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed);
+    const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed, 0);
     if (row_is_special(row)) {
         set_special(pending, j, w.loss);
         if (leaving)
@@ -164,7 +164,7 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
 {
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch, job->format);
+    open_pipe(&pipe, job->classes, scratch, job->fetch, job->format);
     cross_entropy_rows_through(job, begin, end, &pipe);
 }
 
@@ -235,7 +235,7 @@ LANES void cross_entropy_one_chunk_to(const cross_entropy_job *job, int64_t begi
         }
         const waiting_row taken_in = {i, label, row_factors_of(&job->rows, i, label),
                                       read_element(job->format, x, label)};
-        const row_sum before = take_in_row(rows, x, label, next, grad, leaving, streamed);
+        const row_sum before = take_in_row(rows, x, label, next, grad, leaving, streamed, 0);
         if (waiting.i >= 0)
             end_waiting_row(job, waiting, before, rows, &sums, leaving);
         waiting = taken_in;
@@ -264,7 +264,7 @@ static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entrop
 {
     _Alignas(LINE) float scratch[2 * CHUNK];
     one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch, job->format);
+    open_rows(&rows, job->classes, scratch, job->fetch, job->format);
     cross_entropy_one_chunk_through(job, begin, end, &rows);
 }
 

@@ -37,6 +37,13 @@ enum { CHUNK = 2048, MOST_KEPT_CHUNKS = 128 };
 /* What a call needs before rows of one chunk overlap, each of so many classes at least. */
 enum { LEAST_ONE_CHUNK_ROWS = 4, LEAST_ONE_CHUNK = 64 };
 
+/* How rows of f32 that are read once are fetched: so many elements before they are needed, 0: as suits most
+ * CPUs; and how near. */
+typedef struct fetching {
+    int32_t ahead;
+    int32_t near; /* 1: into L1 */
+} fetching;
+
 /* Softmax, log-softmax (output a matrix) and log-sum-exp (output one value per row). */
 typedef struct softmax_job {
     const void *input;
@@ -50,6 +57,7 @@ typedef struct softmax_job {
     /* Long rows of so many chunks keep their exponentials where the output will be, those of more, and of
      * more than MOST_KEPT_CHUNKS, compute them twice. 0: what suits the ISA. */
     int64_t kept_chunks;
+    fetching fetch;
 } softmax_job;
 
 /* Backward of softmax and log-softmax. */
@@ -90,6 +98,7 @@ typedef struct cross_entropy_job {
     const storage_format *format;
     int beyond_cache; /* as in softmax_job, like */
     int64_t tile_classes, kept_chunks;
+    fetching fetch;
 } cross_entropy_job;
 
 enum target_kind {
@@ -112,6 +121,7 @@ typedef struct sigmoid_job {
     int64_t grad_stride;
     int64_t classes;
     const storage_format *format;
+    int beyond_cache; /* as in softmax_job */
     double gamma;
     double alpha_positive, alpha_negative; /* 1 and 1 where alpha is off */
 } sigmoid_job;

@@ -277,11 +277,11 @@ row_sum take_in_narrow_row(one_chunk_rows *r, const void *x, int64_t left_out, c
                            int leaving)
 {
     const storage_format *const format = r->format;
-    const int is_known = r->ahead.n > 0 && r->ahead.x == x;
+    const int is_known = is_found(&r->ahead, x);
     const reference ref = reference_of(is_known ? r->ahead.max : max_of_narrow(format, x, r->classes));
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
     int what = r->leaves.n > 0 ? leaving : NOTHING_LEAVES;
-    r->ahead = (search){next ? next : x, r->classes, 0.0f};
+    r->ahead = (search){.x = next ? next : x, .n = r->classes, .fetch = r->fetch};
     if (left_out == LEAVE_MAXIMUM)
         left_out = first_maximum(format, x, r->classes, ref.max);
     if (what && (ref.shift != 0.0f || !leaves_numbers(&r->leaves, leaving))) {

@@ -41,11 +41,14 @@ typedef struct one_chunk_rows {
     kept_row kept;   /* the row taken in last */
     departure leaves; /* the row before it; n = 0: none does */
     search ahead; /* of the row there, n > 0, the maximum is known */
+    open_line line;
+    fetching fetch;
     const storage_format *format; /* of 16 bits; NULL: f32 */
 } one_chunk_rows;
 
 /* scratch: 2 * CHUNK floats on a LINE. */
-LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const storage_format *format)
+LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetching chosen,
+                     const storage_format *format)
 {
     const int64_t slot = (classes + GROUP - 1) & -GROUP;
     for (int64_t i = 0; i < 2 * slot; i += BLOCK)
@@ -55,12 +58,14 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, const s
     r->kept = (kept_row){.slot = scratch + slot};
     r->leaves.n = 0;
     r->ahead.n = 0;
+    r->line = (open_line){.n = 0};
+    r->fetch = fetching_of(chosen);
     r->format = format;
 }
 
 /* Four rows, a group of each in turn. Returns the sum of the row before. */
 LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scale, const departure d,
-                             const int leaving, const int streamed)
+                             const int leaving, const int streamed, const int seeking)
 {
     const storage *const ahead = r->ahead.x;
     const int64_t n = r->classes, last = n - GROUP, whole = n & -GROUP;
@@ -68,16 +73,20 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     const int64_t whole_leaving = (n - unaligned) & -GROUP;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
-    vf max = max_of_group(ahead + last, GROUP, vset1(-LANE_INFINITY));
+    const int64_t line = LOADS_LINES ? before_line(ahead, n) : 0;
+    const fetching fetch = r->fetch;
+    running_max max = {vset1(-LANE_INFINITY), vset1(0.0f)};
+    if (!(seeking && NOTE_PLACE)) /* first, so that it is not waited for */
+        add_to_max(&max, ahead + last, 0);
     vs total = vs_zero();
 
-    /* Of what leaves next, the line in which it ends, if it follows: two rows share the line, so that
-     * it is not streamed, and what is streamed would wait while it is fetched. */
+    if (LOADS_LINES)
+        max.max = vmax(vload(ahead), max.max);
     if (leaving && streamed)
-        vprefetch((const void *)((uintptr_t)d.out + 2 * (size_t)n * sizeof *d.out));
+        prefetch_pages(d.out, 2 * n, n);
     /* The row that leaves is in the slot that is written: it is read first. */
     if (leaving && unaligned > 0)
-        leave_group(&d, 0, unaligned, leaving, 0);
+        leave_group(&d, 0, unaligned, leaving, streamed);
     if (leaving && unaligned + whole_leaving < n)
         leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
                     streamed);
@@ -85,17 +94,22 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         total = add_exponentials(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
-        prefetch_group(ahead + i);
-        max = max_of_group(ahead + i, GROUP, max);
+        prefetch_group(ahead + i, fetch);
+        add_to_max(&max, group_on_lines(ahead, n, line, i), seeking);
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
+        prefetch_group(ahead + whole, fetch);
+        if (seeking && NOTE_PLACE)
+            add_to_max(&max, ahead + last, 1);
         total = add_exponentials(total, added + whole);
         exponentials_of_group(x + last, GROUP, scale, vset1(0.0f), 0, kept + last);
     }
     if (leaving)
-        leave_label(&d, streamed ? unaligned : n, leaving);
-    r->ahead.max = vmax_across(max) + 0.0f; /* no -0 */
+        leave_label(&d, leaving, streamed);
+    r->ahead.max = vmax_across(max.max) + 0.0f; /* no -0 */
+    if (seeking && NOTE_PLACE)
+        r->ahead.from = place_of_max(&max, r->ahead.max, (n + GROUP - 1) & -GROUP, line, last);
     return vs_across(total);
 }
 
@@ -123,26 +137,29 @@ row_sum take_in_narrow_row(one_chunk_rows *r, const void *x, int64_t left_out, c
 
 /* Takes in the row at x, which `next` follows (NULL: none does), and which will leave to `out`, if at all.
  * Returns the sum of the row taken in before, which may be told to leave then; of the first row, nothing
- * of use. */
+ * of use. `seeking` as given to sum_row(). */
 LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_out, const void *next,
-                                void *out, const int leaving, const int streamed)
+                                void *out, const int leaving, const int streamed, const int seeking)
 {
     if (__builtin_expect(r->format != NULL, 0))
         return take_in_narrow_row(r, x, left_out, next, out, leaving);
     const int64_t n = r->classes;
-    const int is_known = r->ahead.n > 0 && r->ahead.x == x;
+    const int is_known = is_found(&r->ahead, x);
     const reference ref = reference_of(is_known ? r->ahead.max : max_of(x, n));
+    const int64_t from = is_known ? r->ahead.from : 0;
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
-    r->ahead = (search){next ? next : x, n, 0.0f};
-    if (left_out == LEAVE_MAXIMUM)
-        left_out = ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(x, n, ref.max);
+    r->ahead = (search){.x = next ? next : x, .n = n, .fetch = r->fetch};
+    if (seeking && !NOTE_PLACE)
+        left_out = column_of_maximum(x, n, ref.max, 0);
     if (__builtin_expect(ref.shift != 0.0f, 0))
         before.others = pass_rows_apart(r, x, ref, leaving, streamed);
     else if (leaving && r->leaves.n == 0)
         before.others = pass_rows_alone(r, x, exp_scale_of(ref.n));
     else
-        before.others = pass_rows(r, x, exp_scale_of(ref.n), r->leaves, leaving, streamed);
+        before.others = pass_rows(r, x, exp_scale_of(ref.n), r->leaves, leaving, streamed, seeking);
     r->leaves.n = 0;
+    if (seeking && NOTE_PLACE) /* now, so that the passes do not wait for it */
+        left_out = column_of_maximum(x, n, ref.max, from);
     float *slot = r->free_slot;
     r->free_slot = r->kept.slot;
     r->kept = (kept_row){slot, ref, left_out < 0 ? 0.0f : take_out(slot, left_out)};
@@ -162,14 +179,16 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
                             .out = out,
                             .n = r->classes,
                             .label = label,
-                            .label_value = label_value};
+                            .label_value = label_value,
+                            .line = &r->line};
     set_scale(&r->leaves, narrowed(h));
 }
 
 /* The same as out_c = (x_c - max) - rest. */
 LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const void *x, float max, float rest, void *out)
 {
-    r->leaves = (departure){.x = x, .out = out, .n = r->classes, .max = max, .rest = rest};
+    r->leaves = (departure){
+        .x = x, .out = out, .n = r->classes, .max = max, .rest = rest, .line = &r->line};
 }
 
 LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed)
@@ -177,7 +196,7 @@ LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int stre
     if (r->leaves.n > 0)
         r->format ? leave_narrow_now(r->format, &r->leaves, leaving) : leave_now(&r->leaves, leaving, streamed);
     if (streamed)
-        vstream_fence();
+        end_streams(&r->line);
 }
 
 #endif

@@ -25,7 +25,7 @@ LANES reference reference_of_state(const chunk_state *s)
 }
 
 /* One copy of each, in softmax.c: what a chunk's maximum says; the sum of its exponentials, which are
- * left in `e`; and how it leaves. left_out as given to sum_chunk(). */
+ * left in `e`; and how it leaves. left_out as given to sum_alone(). */
 reference KERNEL(chunk_reference)(const storage *x, int64_t n);
 chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e);
 void KERNEL(chunk_leaves)(const departure *d, int leaving);

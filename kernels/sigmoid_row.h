@@ -23,7 +23,8 @@
  *
  * Labels: a row is computed as if all its elements were negative. The positive elements, one a row,
  * are gathered before anything is written; they are a tile of their own and then replace the
- * others. In short rows they are targets like any other.
+ * others. In short rows, and where gradients go past the caches and cannot be replaced, they are
+ * targets like any other.
  *
  * Order of the sum: within a span of 256 elements, block b adds into f32 accumulator b % 4, which
  * starts at 0; accumulators are added (0 + 2) + (1 + 3); the 16 lanes go into 16 doubles, which are
@@ -46,8 +47,8 @@
 
 enum { SPAN_BLOCKS = 16, SPAN = SPAN_BLOCKS * BLOCK, TILE_BLOCKS = 32, TILE = TILE_BLOCKS * BLOCK };
 
-/* What a tile function is compiled for. */
-enum { OUT_LOSS = 1, OUT_GRAD = 2, OUT_BOTH = 3 };
+/* What tiles are compiled for. */
+enum { OUT_LOSS = 1, OUT_GRAD = 2, OUT_BOTH = 3, OUT_STREAMED = 4 /* the gradient, past the caches */ };
 
 /* The targets of a tile. */
 enum tile_targets {
@@ -80,6 +81,7 @@ typedef struct tile {
     const uint8_t *targets_u8; /* BYTES */
     const float *targets;      /* HARD, SOFT */
     float *grad;
+    int streamed; /* grad is on a line, and goes past the caches: nothing may change it afterwards */
     float *terms; /* what is summed: the losses, or the gradients where no loss is wanted */
     const float *scale_negative, *scale_positive; /* of the gradient: sixteen lanes for block 0, */
     int scale_step;                               /* and so many floats on for the next */
@@ -161,9 +163,7 @@ LANES void store_blocks(float *to, int b, int width, const vf *v)
     FOR_BLOCKS(k, width) vstore_f32(to + BLOCK * (b + k), v[k]);
 }
 
-/* A block of f32 is a line. Past the caches nothing is written: the arithmetic hides the line that is
- * fetched to be overwritten, and would not hide the copy that streaming needs, for labelled elements
- * are put into lines that are written already (1.03 times the time, AMD Zen 3). */
+/* A block of f32 is a line. */
 LANES void fetch_ahead(const tile *t, int b, int width)
 {
     FOR_BLOCKS(k, width) vprefetch(t->ahead + BLOCK * (b + k));
@@ -202,8 +202,10 @@ LANES_LARGE void load_elements(const tile *t, enum tile_targets targets, int b, 
 LANES void store_terms(const tile *t, int out, int b, int width, const vf *loss, const vf *grad)
 {
     store_blocks(t->terms, b, width, out & OUT_LOSS ? loss : grad);
-    if (out & OUT_GRAD)
-        FOR_BLOCKS(k, width) vstore_f32(t->grad + BLOCK * (b + k), grad[k]);
+    if (out & OUT_STREAMED)
+        FOR_BLOCKS(k, width) vstore_stream_f32(t->grad + BLOCK * (b + k), grad[k]);
+    else if (out & OUT_GRAD)
+        store_blocks(t->grad, b, width, grad);
 }
 
 /* A factor that differs between positive and negative elements. */
@@ -293,9 +295,10 @@ LANES void binary_terms(const tile *t, int with_alpha, enum tile_targets targets
 
 typedef void tile_function(const tile *t);
 
-/* One path and one choice of outputs: its tiles, by kind of target, and its positive elements. */
+/* One path and one choice of outputs: its tiles, by kind of target, the same where the gradient goes past
+ * the caches, for a branch in the loops takes 1 % of the time, and its positive elements. */
 typedef struct sigmoid_functions {
-    tile_function *tiles[3];
+    tile_function *tiles[3], *streamed[3];
     tile_function *positives;
 } sigmoid_functions;
 
@@ -306,14 +309,25 @@ typedef struct sigmoid_functions {
         const tile t = *given;                                                                    \
         tile_terms(&t, path, targets, out, width);                                                \
     }
+/* Not called without a gradient. */
+#define STREAMED_FUNCTION(name, path, targets, out, width)                                        \
+    static void name(const tile *given)                                                           \
+    {                                                                                             \
+        const tile t = *given;                                                                    \
+        if ((out) & OUT_GRAD)                                                                     \
+            tile_terms(&t, path, targets, (out) | OUT_STREAMED, width);                           \
+    }
 /* `dense` is what dense targets are: SOFT or HARD. */
 #define SIGMOID_FUNCTIONS(name, path, out, dense)                                                 \
     TILE_FUNCTION(name##_label, path, ALL_NEGATIVE, out, BLOCKS_IN_FLIGHT)                        \
     TILE_FUNCTION(name##_positive, path, ALL_POSITIVE, out, 1)                                    \
     TILE_FUNCTION(name##_u8, path, BYTES, out, BLOCKS_IN_FLIGHT)                                  \
     TILE_FUNCTION(name##_dense, path, dense, out, BLOCKS_IN_FLIGHT)                               \
+    STREAMED_FUNCTION(name##_u8_streamed, path, BYTES, out, BLOCKS_IN_FLIGHT)                     \
+    STREAMED_FUNCTION(name##_dense_streamed, path, dense, out, BLOCKS_IN_FLIGHT)                  \
     static const sigmoid_functions name = {                                                       \
         {[TARGET_LABEL] = name##_label, [TARGET_U8] = name##_u8, [TARGET_DENSE] = name##_dense},  \
+        {[TARGET_U8] = name##_u8_streamed, [TARGET_DENSE] = name##_dense_streamed},               \
         name##_positive};
 
 /* ---- a batch of rows --------------------------------------------------------------------------- */
@@ -321,6 +335,7 @@ typedef struct sigmoid_functions {
 enum {
     BATCH_ROWS = 8 * BLOCK,
     STEP = BLOCKS_IN_FLIGHT * BLOCK, /* tiles are whole steps */
+    WAITING = 4 * TILE,              /* terms: of short rows, all that a batch has */
     SHORT_CLASSES = 2 * BLOCK
 };
 
@@ -334,6 +349,8 @@ typedef struct batch {
     int outputs;           /* OUT_... */
     int is_uniform;        /* all rows have the same factors */
     int is_contiguous;     /* the stream is contiguous in memory, inputs and gradient */
+    int streams;           /* what can be of the gradient goes past the caches */
+    int labels_as_targets; /* TARGET_LABEL, but computed as TARGET_U8 */
     int index[BATCH_ROWS]; /* where row i stands among those covered */
     int64_t label[BATCH_ROWS]; /* TARGET_LABEL: the positive column; negative for background */
     float weight[BATCH_ROWS], scale_negative[BATCH_ROWS], scale_positive[BATCH_ROWS];
@@ -348,23 +365,26 @@ typedef struct batch {
     int sum_row;        /* the row and the column that stand there */
     int64_t sum_column;
     vd total;           /* of the row's columns before */
-    _Alignas(LINE) float terms[2 * TILE + BLOCK]; /* the tile's from TILE on; before it, those not summed yet */
+    uint8_t targets_u8[WAITING + TILE_ROOM]; /* not used in place, or of labels */
+    /* The tile's from WAITING on; before it, those not summed yet. */
+    _Alignas(LINE) float terms[WAITING + TILE + BLOCK];
 
     float negative_lanes[TILE_ROOM], positive_lanes[TILE_ROOM]; /* scales of a tile */
     float x[TILE_ROOM], targets[TILE_ROOM], grad[TILE_ROOM];    /* what is not used in place */
-    uint8_t targets_u8[TILE_ROOM];
     tile_scratch scratch;
 } batch;
 
 LANES int is_short(const batch *a) { return a->classes <= SHORT_CLASSES; }
 
-/* Short rows: as many as fill a tile. Others: so many that they are whole steps. */
+/* So many that they are whole steps, for what is left is gathered. Of short rows, whose sums wait for the
+ * last of them, no more than fill a tile, or as few as can be. */
 LANES int64_t rows_of_batch(int64_t classes)
 {
     if (classes > SHORT_CLASSES)
         return STEP;
-    const int64_t tiles = TILE / (BLOCK * (classes > 0 ? classes : 1));
-    return smaller(tiles * BLOCK, BATCH_ROWS);
+    const int64_t some = classes > 0 ? classes : 1, whole = STEP / (some & -some);
+    const int64_t fewest = whole > BLOCK ? whole : BLOCK, times = TILE / (fewest * some);
+    return smaller((times > 1 ? times : 1) * fewest, BATCH_ROWS);
 }
 
 /* Element j of row i of an array of the job. */
@@ -472,7 +492,7 @@ static void take_factors(batch *a)
 /* The scales of the tile under way. */
 static void use_scales(batch *a, tile *t, int64_t size)
 {
-    const int all_negative = a->job->target_kind == TARGET_LABEL && !is_short(a);
+    const int all_negative = a->job->target_kind == TARGET_LABEL && !a->labels_as_targets;
     t->scale_negative = a->scale_negative;
     t->scale_positive = a->scale_positive;
     t->scale_step = 0;
@@ -497,7 +517,6 @@ static void use_scales(batch *a, tile *t, int64_t size)
  * a label is not used. */
 static void positive_elements(batch *a, tile *t, tile_function *compute)
 {
-    a->next_label = 0;
     for (int i = 0; i < a->rows; i += BLOCK) {
         const sigmoid_job *job = a->job;
         for (int k = 0; k < BLOCK; k++) {
@@ -531,15 +550,6 @@ LANES void put_positives(batch *a, const tile *t, int64_t from, int64_t end)
         if (t->grad)
             t->grad[position - from] = a->positive_grad[a->next_label];
     }
-}
-
-/* Short rows have their labels as targets. */
-static void targets_of_labels(batch *a)
-{
-    memset(a->targets_u8, 0, sizeof a->targets_u8);
-    for (int i = 0; i < a->rows; i++)
-        if (a->label[i] >= 0)
-            a->targets_u8[i * a->classes + a->label[i]] = 1;
 }
 
 /* ---- sums of rows ------------------------------------------------------------------------------ */
@@ -579,7 +589,7 @@ static void sum_short_rows(batch *a, const float *terms)
 /* Adds what can be added now that the terms before `end` are known; `n` of them are the tile's. */
 static void add_terms(batch *a, int64_t end, int64_t n)
 {
-    const float *const terms = a->terms + TILE + n - (end - a->summed);
+    const float *const terms = a->terms + WAITING + n - (end - a->summed);
     const float *next = terms;
     if (is_short(a)) {
         if (end == a->rows * a->classes) {
@@ -604,7 +614,7 @@ static void add_terms(batch *a, int64_t end, int64_t n)
         a->summed += next - terms;
     }
     /* The next tile's terms follow what is left; the copy may run into their place. */
-    const float *const last = a->terms + TILE + n;
+    const float *const last = a->terms + WAITING + n;
     for (; next < last; next += BLOCK)
         vstore_f32(a->terms + (next - a->terms) - n, vload_f32(next));
 }
@@ -672,6 +682,50 @@ LANES int64_t share_of(int64_t left)
     return (share + STEP - 1) & -(int64_t)STEP;
 }
 
+LANES void clear_targets(batch *a, int64_t n)
+{
+    for (int64_t j = 0; j < n; j += LINE) /* at once it is a call or "rep stos", which take longer */
+        memset(a->targets_u8 + j, 0, LINE);
+}
+
+/* Short rows have their labels as targets, those of a whole batch. */
+static void targets_of_short_rows(batch *a)
+{
+    const int64_t rows = a->rows, classes = a->classes;
+    clear_targets(a, rows * classes);
+    for (int64_t i = 0; i < rows; i++)
+        if (a->label[i] >= 0)
+            a->targets_u8[i * classes + a->label[i]] = 1;
+}
+
+/* The same for `size` elements from position `from` of the stream on. Targets are read by blocks, and a
+ * block that was stored in parts cannot be read before these, and all stores before them, have left for
+ * the cache or past it; so blocks are stored whole, but for those of two labels. */
+static void targets_of_tile(batch *a, int64_t from, int64_t size)
+{
+    static const uint8_t one[2 * BLOCK] = {[BLOCK] = 1};
+    int64_t next_block = 0;
+    clear_targets(a, TILE);
+    for (; a->next_label < a->rows; a->next_label++) {
+        const int64_t label = a->label[a->next_label];
+        const int64_t at = a->next_label * a->classes + label - from, lane = at % BLOCK;
+        if (label < 0)
+            continue;
+        if (at >= size)
+            return;
+        if (at >= next_block)
+            memcpy(a->targets_u8 + at - lane, one + BLOCK - lane, BLOCK);
+        else
+            a->targets_u8[at] = 1;
+        next_block = at - lane + BLOCK;
+    }
+}
+
+LANES float *grad_of_tile(const batch *a)
+{
+    return (float *)a->job->grad + element_at(a, a->row, a->column, a->job->grad_stride);
+}
+
 /* A tile that lies in memory as it is. */
 LANES void tile_in_place(batch *a, tile *t)
 {
@@ -684,7 +738,8 @@ LANES void tile_in_place(batch *a, tile *t)
     if (job->target_kind == TARGET_DENSE)
         t->targets = (const float *)job->targets + target;
     if (a->outputs & OUT_GRAD)
-        t->grad = (float *)job->grad + element_at(a, a->row, a->column, job->grad_stride);
+        t->grad = grad_of_tile(a);
+    t->streamed = a->streams;
 }
 
 /* A tile of copies, filled up to whole steps with x = -inf, negative: loss and gradient are 0. */
@@ -693,6 +748,7 @@ static void gathered_tile(batch *a, tile *t, int64_t n)
     const sigmoid_job *job = a->job;
     t->x = t->ahead = a->x;
     t->grad = a->outputs & OUT_GRAD ? a->grad : NULL;
+    t->streamed = 0;
     FOR_RUNS(p, a, n) {
         const int64_t logit = element_at(a, p.row, p.column, job->logits_stride);
         const int64_t target = element_at(a, p.row, p.column, job->targets_stride);
@@ -725,7 +781,7 @@ LANES void scatter_gradients(const batch *a, int64_t n)
 
 static void store_element_losses(const batch *a, int64_t n)
 {
-    const float *terms = a->terms + TILE;
+    const float *terms = a->terms + WAITING;
     const sigmoid_job *job = a->job;
     float wide[TILE_ROOM];
     FOR_PIECES(p, a, n) {
@@ -758,17 +814,18 @@ LANES int64_t up_to_span(const batch *a, int64_t n)
 }
 
 /* Chooses the next tile; returns how many elements it has. A run is what lies together in memory:
- * the whole stream, or a row. Long runs are used in place but for what is no whole step; short ones
- * are gathered. `left` elements of the batch are left. */
+ * the whole stream, or a row. Long runs are used in place but for what is no whole step, or, of
+ * streams, before the first line; short ones are gathered. `left` elements of the batch are left. */
 LANES int64_t next_tile(batch *a, tile *t, int64_t left)
 {
     const int64_t in_run = a->is_contiguous ? left : a->classes - a->column;
     const int runs_in_place = !a->job->format && (a->is_contiguous || a->classes >= TILE);
-    if (runs_in_place && in_run >= STEP) {
+    const int64_t head = a->streams ? before_line(grad_of_tile(a), left) : 0;
+    if (runs_in_place && in_run >= STEP && head == 0) {
         tile_in_place(a, t);
         return up_to_span(a, smaller(share_of(in_run), in_run & -(int64_t)STEP));
     }
-    const int64_t n = smaller(left, runs_in_place ? STEP : share_of(left));
+    const int64_t n = head ? head : smaller(left, runs_in_place ? STEP : share_of(left));
     gathered_tile(a, t, n);
     return n;
 }
@@ -778,30 +835,34 @@ static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_func
 {
     const enum target_kind kind = a->job->target_kind;
     const int64_t all = a->rows * a->classes;
-    const int labelled = kind == TARGET_LABEL, labels_as_targets = labelled && is_short(a);
-    tile_function *const compute = f->tiles[labels_as_targets ? TARGET_U8 : kind];
+    const int labelled = kind == TARGET_LABEL && !a->labels_as_targets;
+    const enum target_kind computed = a->labels_as_targets ? TARGET_U8 : kind;
     tile t;
     t.loss = loss;
     t.scratch = &a->scratch;
     a->summed = a->sum_column = a->column = 0;
     a->sum_row = a->row = 0;
-    a->next_label = a->rows;
-    if (labels_as_targets)
-        targets_of_labels(a);
-    else if (labelled)
+    a->next_label = 0;
+    if (a->labels_as_targets && is_short(a))
+        targets_of_short_rows(a);
+    if (labelled)
         positive_elements(a, &t, f->positives);
-    t.terms = a->terms + TILE;
+    t.terms = a->terms + WAITING;
     t.grad = NULL;
     t.targets = NULL;
     t.targets_u8 = NULL;
     for (int64_t from = 0, n; from < all; from += n, advance(a, n)) {
         n = next_tile(a, &t, all - from);
-        if (labels_as_targets)
-            t.targets_u8 = a->targets_u8 + from;
+        if (a->labels_as_targets) {
+            if (!is_short(a))
+                targets_of_tile(a, from, n);
+            t.targets_u8 = a->targets_u8 + (is_short(a) ? from : 0);
+        }
         use_scales(a, &t, n);
         t.blocks = (int)((n + STEP - 1) / STEP * BLOCKS_IN_FLIGHT);
-        compute(&t);
-        put_positives(a, &t, from, from + n);
+        (t.streamed ? f->streamed : f->tiles)[computed](&t);
+        if (labelled)
+            put_positives(a, &t, from, from + n);
         if (t.grad == a->grad)
             scatter_gradients(a, n);
         if (a->job->element_loss)
@@ -880,6 +941,11 @@ static void take_rows(batch *a, int64_t first, int64_t end)
     a->is_contiguous = a->rows == a->covered && job->logits_stride == c
                     && (labelled || job->targets_stride == c)
                     && (!job->grad || job->grad_stride == c);
+    /* Positive elements cannot be put into lines that have left; and where rows are not long, to gather
+     * them from memory takes as long as what it saves. */
+    a->streams = job->beyond_cache && a->is_contiguous && job->grad && job->grad != job->logits
+              && !job->format;
+    a->labels_as_targets = labelled && (is_short(a) || a->streams || (job->beyond_cache && c <= TILE));
     if (!a->is_uniform)
         take_factors(a);
 }
@@ -966,6 +1032,8 @@ static inline void sigmoid_rows(const sigmoid_job *job, const sigmoid_loss *loss
                 t->partial[(row + i) / t->leaf_rows] = vd_across(leaf);
         }
     }
+    if (job->beyond_cache)
+        vstream_fence();
 }
 
 LANES int outputs_of(const sigmoid_job *job)

@@ -52,7 +52,7 @@ static __attribute__((noinline)) void long_rows(const softmax_job *job, int64_t 
         return;
     }
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch, job->format);
+    open_pipe(&pipe, job->classes, scratch, job->fetch, job->format);
     rows(job, begin, end, &pipe);
 }
 
@@ -66,7 +66,7 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, r
         void *out = output_start(job, i);
         float *kept = kept_in(job->format, out, classes, job->kept_chunks, streamed);
         const row_sum row = sum_row(pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
-                                    streamed);
+                                    streamed, 0);
         if (row_is_special(row))
             fill_elements(job->format, out, classes, LANE_NAN);
         else if (classes == 1)
@@ -94,7 +94,7 @@ LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t en
         const void *x = input_start(job, i);
         void *out = output_start(job, i);
         const row_sum row = sum_row(pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL, SUBTRACTED,
-                                    streamed);
+                                    streamed, 1);
         if (row_is_special(row))
             fill_elements(job->format, out, job->classes, LANE_NAN);
         else
@@ -144,7 +144,7 @@ static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, i
     for (int64_t i = begin; i < end; i++) {
         const void *x = input_start(job, i);
         const row_sum row = sum_row(pipe, x, LEAVE_MAXIMUM, row_after(job, i, end), NULL,
-                                    NOTHING_LEAVES, 0);
+                                    NOTHING_LEAVES, 0, 1);
         ((float *)job->output)[i] = log_sum_exp_of(row, job->format, x, job->classes);
     }
 }
@@ -153,16 +153,33 @@ static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, i
 
 enum forward { SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP };
 
+/* log-sum-exp of rows from `begin` on, before log1p, which is latency bound: sixteen take as long as one. */
+typedef struct pending_logs {
+    int64_t begin;
+    float max[BLOCK], ratio[BLOCK];
+} pending_logs;
+
+static __attribute__((noinline)) void end_logs(const softmax_job *job, pending_logs *p, int64_t end)
+{
+    const vf logs = vadd(vload_f32(p->max), vlog1p(vload_f32(p->ratio)));
+    vstore_tail((storage *)job->output + p->begin, end - p->begin, logs);
+    p->begin = end;
+}
+
 /* Row i has come to `row`. */
 LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_chunk_rows *rows,
-                           const enum forward what)
+                           pending_logs *logs, const enum forward what)
 {
     const int64_t classes = job->classes;
     const void *x = input_start(job, i);
     void *out = output_start(job, i);
-    if (what == LOG_SUM_EXP)
-        ((float *)job->output)[i] = log_sum_exp_of(row, job->format, x, classes);
-    else if (row_is_special(row))
+    if (what == LOG_SUM_EXP) {
+        const int special = row_is_special(row);
+        logs->max[i - logs->begin] = special ? log_sum_exp_of_special(job->format, x, classes) : row.ref.max;
+        logs->ratio[i - logs->begin] = special ? 0.0f : others_over_max(row);
+        if (i + 1 - logs->begin == BLOCK)
+            end_logs(job, logs, i + 1);
+    } else if (row_is_special(row))
         fill_elements(job->format, out, classes, LANE_NAN);
     else if (what == SOFTMAX)
         leave_row_scaled(rows, 1.0 / row.others, LEAVE_NOTHING, 0.0f, out);
@@ -176,14 +193,17 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     const int leaving = what == SOFTMAX ? SCALED : what == LOG_SOFTMAX ? SUBTRACTED : NOTHING_LEAVES;
     const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
     one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch, job->format);
+    pending_logs logs = {.begin = begin};
+    open_rows(&rows, job->classes, scratch, job->fetch, job->format);
     for (int64_t i = begin; i < end; i++) {
         const row_sum before = take_in_row(&rows, input_start(job, i), left_out, row_after(job, i, end),
-                                           output_start(job, i), leaving, streamed);
+                                           output_start(job, i), leaving, streamed, what != SOFTMAX);
         if (i > begin)
-            end_forward_row(job, i - 1, before, &rows, what);
+            end_forward_row(job, i - 1, before, &rows, &logs, what);
     }
-    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed), &rows, what);
+    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed), &rows, &logs, what);
+    if (what == LOG_SUM_EXP)
+        end_logs(job, &logs, end);
     close_rows(&rows, leaving, streamed);
 }
 
@@ -263,7 +283,7 @@ static __attribute__((noinline)) void short_rows(const softmax_job *job, int64_t
                                                  float *scratch, rows_function *rows)
 {
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch, job->format);
+    open_pipe(&pipe, job->classes, scratch, job->fetch, job->format);
     rows(job, begin, end, &pipe);
 }
 
@@ -529,9 +549,7 @@ reference KERNEL(chunk_reference)(const storage *x, int64_t n) { return referenc
 
 chunk_sum KERNEL(chunk_sum)(const storage *x, int64_t n, reference ref, int64_t left_out, float *e)
 {
-    search nothing = {.n = 0};
-    const departure nobody = {.n = 0};
-    return sum_chunk(&nothing, (chunk){x, n, ref, left_out, e}, left_out, nobody, NOTHING_LEAVES, 0);
+    return sum_alone(x, n, ref, left_out, e);
 }
 
 void KERNEL(chunk_leaves)(const departure *d, int leaving) { leave_now(d, leaving, 0); }

@@ -8,19 +8,21 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 {
     if (leaving)
         leave_now(&d, leaving, streamed);
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1, 0);
 }
 
 /* While nothing leaves, the other passes should not wait as if something did: at the first rows of a
  * call, and in rows too long for the scratch. */
-chunk_sum pass_chunk_alone(chunk c, search *next)
+chunk_sum pass_chunk_alone(chunk c, search *next, int seeking)
 {
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0);
+    if (seeking)
+        return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 1);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 0);
 }
 
 chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d)
 {
-    return pass_chunk(*c, next, *d, COMPUTED, 1, 0);
+    return pass_chunk(*c, next, *d, COMPUTED, 1, 0, 0);
 }
 
 /* What leaves, leaves now, with nothing beside it. */
@@ -29,23 +31,23 @@ void leave_now(const departure *d, int leaving, int streamed)
     const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
     if (leaving == SCALED && !d->e) {
         if (ahead > 0)
-            leave_group(d, 0, ahead, COMPUTED, 0);
+            leave_group(d, 0, ahead, COMPUTED, streamed);
         for (int64_t i = ahead; i < d->n; i += GROUP)
             leave_group(d, i, d->n - i, COMPUTED, streamed);
-        leave_label(d, streamed ? ahead : d->n, COMPUTED);
+        leave_label(d, COMPUTED, streamed);
     } else if (leaving == SCALED) {
         if (ahead > 0)
-            leave_group(d, 0, ahead, SCALED, 0);
+            leave_group(d, 0, ahead, SCALED, streamed);
         if (streamed)
             for (int64_t i = ahead; i < d->n; i += GROUP)
                 leave_group(d, i, d->n - i, SCALED, 1);
         else
             for (int64_t i = 0; i < d->n; i += GROUP)
                 leave_group(d, i, d->n - i, SCALED, 0);
-        leave_label(d, streamed ? ahead : d->n, SCALED);
+        leave_label(d, SCALED, streamed);
     } else {
         if (ahead > 0)
-            leave_group(d, 0, ahead, SUBTRACTED, 0);
+            leave_group(d, 0, ahead, SUBTRACTED, streamed);
         for (int64_t i = ahead; i < d->n; i += GROUP)
             leave_group(d, i, d->n - i, SUBTRACTED, streamed);
     }
@@ -101,11 +103,11 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
         else if (c.ref.shift != 0.0f)
             pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
         else if (before.n == 0)
-            pass_chunk_alone(c, &p->next);
+            pass_chunk_alone(c, &p->next, 0);
         else if (streamed)
-            pass_chunk(c, &p->next, before, SCALED, 1, 0);
+            pass_chunk(c, &p->next, before, SCALED, 1, 0, 0);
         else
-            pass_chunk(c, &p->next, before, SCALED, 0, 0);
+            pass_chunk(c, &p->next, before, SCALED, 0, 0, 0);
         d.e = c.kept;
         set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
         before = d;
@@ -121,7 +123,7 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
 /* At the first rows of a call, when nothing leaves. */
 double pass_rows_alone(one_chunk_rows *r, const storage *x, exp_scale scale)
 {
-    return pass_rows(r, x, scale, r->leaves, NOTHING_LEAVES, 0);
+    return pass_rows(r, x, scale, r->leaves, NOTHING_LEAVES, 0, 0);
 }
 
 /* One pass after the other, where logits are shifted. */

@@ -103,13 +103,35 @@ typedef struct search {
     const storage *x;
     int64_t n; /* 0: none is */
     float max;
+    int64_t from; /* none before it equals the maximum */
+    fetching fetch;
 } search;
 
-/* What will be read PREFETCH_AHEAD after x. It may lie beyond the array: nothing is read. */
-LANES void prefetch_group(const storage *x)
+/* Groups of x[0 .. n) that begin where lines do, from `line` on, for a load of parts of two lines waits for
+ * both. The first block is apart; what would reach past the end overlaps the group before. */
+LANES const storage *group_on_lines(const storage *x, int64_t n, int64_t line, int64_t i)
 {
-    const uintptr_t first = (uintptr_t)x + PREFETCH_AHEAD * sizeof *x;
-    UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
+    return LOADS_LINES ? x + smaller(i + line, n - GROUP) : x + i;
+}
+
+/* What will be read f.ahead after x. It may lie beyond the array: nothing is read. */
+LANES void prefetch_group(const storage *x, fetching f)
+{
+    const uintptr_t first = (uintptr_t)x + (uintptr_t)f.ahead * sizeof *x;
+    if (LOADS_LINES && f.near)
+        UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
+            vprefetch_near((const void *)(first + at));
+    else
+        UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
+            vprefetch((const void *)(first + at));
+}
+
+/* A line in each page of out[ahead .. ahead + n), which will be streamed: stores do not wait for the addresses
+ * of pages then. */
+LANES void prefetch_pages(const storage *out, int64_t ahead, int64_t n)
+{
+    const uintptr_t first = (uintptr_t)out + (uintptr_t)ahead * sizeof *out;
+    for (uintptr_t at = 0; at < (uintptr_t)n * sizeof *out; at += PAGE)
         vprefetch((const void *)(first + at));
 }
 
@@ -119,6 +141,35 @@ LANES_LARGE vf max_of_group(const storage *x, int64_t left, vf max)
     load_blocks(v, GROUP_BLOCKS, x, left, -LANE_INFINITY);
     FOR_BLOCKS(k, GROUP_BLOCKS) max = vmax(v[k], max);
     return max;
+}
+
+/* Whether it is noted beside a maximum where it is, if somebody wants to know: a compare and an addition a
+ * group where compares fill mask registers. To look for it afterwards, from the row's first logit on, takes
+ * 80 cycles a row, most of them for branches that nobody can predict (AMD Zen 5). */
+enum { NOTE_PLACE = MASK_REGISTERS };
+
+/* The maximum of whole groups, in each lane, and how many groups ago the lane's own was first met. */
+typedef struct running_max {
+    vf max, groups_ago;
+} running_max;
+
+/* `seeking`, a constant: whether somebody wants to know where the maximum is. */
+LANES_LARGE void add_to_max(running_max *m, const storage *x, const int seeking)
+{
+    const vf before = m->max;
+    m->max = max_of_group(x, GROUP, before);
+    if (seeking && NOTE_PLACE)
+        m->groups_ago = vkeep(vle(m->max, before), vadd(m->groups_ago, vset1(1.0f)));
+}
+
+/* A column before which nothing equals `max`: where the group begins in which it was first met, of groups
+ * that end at `end` and begin on lines, the last of them at `last`. Of a maximum of -inf, nothing of use. */
+LANES int64_t place_of_max(const running_max *m, float max, int64_t end, int64_t line, int64_t last)
+{
+    const vf groups = vadd(m->groups_ago, vset1(1.0f));
+    const int64_t ago = (int64_t)vmax_across(vkeep(veq(m->max, vset1(max)), groups));
+    const int64_t at = smaller(end - GROUP * ago + line, last);
+    return end > 0 && at > 0 ? at : 0; /* below 0: it is in the first block, before all groups */
 }
 
 /* Stores a whole group: absent logits have exponential 0. */
@@ -147,6 +198,39 @@ LANES vs add_exponentials(vs total, const float *kept)
     return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
 }
 
+/* A line that is streamed, but whose rest leaves later: rows and chunks that follow one another may share
+ * a line. By ordinary stores it would come from memory first, and all stores after it would wait. */
+typedef struct open_line {
+    storage element[2 * BLOCK];
+    storage *out; /* where they go, n of them; 0: none is open */
+    int64_t n;
+} open_line;
+
+LANES void close_line(open_line *l)
+{
+    store_block(l->out, l->n, vload(l->element), 1);
+    l->n = 0;
+}
+
+LANES void end_streams(open_line *l)
+{
+    close_line(l);
+    vstream_fence();
+}
+
+/* n elements of a line. */
+LANES void put_in_line(open_line *l, storage *out, int64_t n, vf v)
+{
+    if (l->out + l->n != out) {
+        close_line(l);
+        l->out = out;
+    }
+    vstore(l->element + l->n, v);
+    l->n += n;
+    if ((uintptr_t)(out + n) % LINE == 0)
+        close_line(l);
+}
+
 /* A chunk on its way out. */
 typedef struct departure {
     const float *e;   /* SCALED: out = e h, and exactly 0 where that is below the normal range */
@@ -158,6 +242,7 @@ typedef struct departure {
     float exponent; /* COMPUTED: e is relative to 2^exponent */
     int64_t label; /* SCALED, COMPUTED: this column becomes label_value; any other number: none does */
     float label_value;
+    open_line *line; /* of what is streamed */
 } departure;
 
 /* Below this e, e h is not normal. */
@@ -198,41 +283,57 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vsub(vsub(v[k], max), rest);
     }
     FOR_BLOCKS(k, GROUP_BLOCKS)
-    store_block(d->out + at + BLOCK * k, left < GROUP ? left - BLOCK * k : BLOCK, v[k], streamed);
+    {
+        storage *const out = d->out + at + BLOCK * k;
+        const int64_t there = left < GROUP ? left - BLOCK * k : BLOCK;
+        if (streamed && there > 0 && there < BLOCK)
+            put_in_line(d->line, out, there, v[k]);
+        else
+            store_block(out, there, v[k], streamed);
+    }
 }
 
-/* The label's, after what is not streamed: a line that is must not be touched again. */
-LANES void leave_label(const departure *d, int64_t n, const int leaving)
+/* The label's, where it is not streamed: a line that is must not be touched again. */
+LANES void leave_label(const departure *d, const int leaving, const int streamed)
 {
-    if (leaving != SUBTRACTED && (uint64_t)d->label < (uint64_t)n)
+    if (leaving != SUBTRACTED && !streamed && (uint64_t)d->label < (uint64_t)d->n)
         d->out[d->label] = d->label_value;
 }
 
+/* Nothing hides it: as many maxima side by side as blocks of polynomials. */
 LANES float max_of(const storage *x, int64_t n)
 {
-    vf max = vset1(-LANE_INFINITY);
-    for (int64_t i = 0; i < n; i += GROUP)
-        max = max_of_group(x + i, n - i, max);
-    return vmax_across(max) + 0.0f; /* no -0 */
+    vf max[GROUP_BLOCKS], all = vset1(-LANE_INFINITY);
+    FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) max[k] = all;
+    for (int64_t i = 0; i < n; i += GROUP) {
+        vf v[GROUP_BLOCKS];
+        load_blocks(v, GROUP_BLOCKS, x + i, n - i, -LANE_INFINITY);
+        FOR_BLOCKS(k, GROUP_BLOCKS)
+        max[k % BLOCKS_IN_FLIGHT] = vmax(v[k], max[k % BLOCKS_IN_FLIGHT]);
+    }
+    FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) all = vmax(max[k], all);
+    return vmax_across(all) + 0.0f; /* no -0 */
 }
 
-/* The first index whose element equals `value`; n for none. */
-LANES int64_t index_of(const storage *x, int64_t n, float value)
+/* The first column of the maximum, none of which is before `from`. */
+LANES int64_t column_of_maximum(const storage *x, int64_t n, float max, int64_t from)
 {
-    const vf v = vset1(value);
-    for (int64_t i = 0; i < n; i += GROUP) {
+    if (max == -LANE_INFINITY)
+        return LEAVE_NOTHING;
+    for (int64_t i = from; i < n; i += GROUP) {
         vf t[GROUP_BLOCKS];
+        vm is_max[GROUP_BLOCKS];
         load_blocks(t, GROUP_BLOCKS, x + i, n - i, LANE_NAN);
-        const vm low = vmask_or(veq(t[0], v), veq(t[1], v));
-        const vm high = vmask_or(veq(t[2], v), veq(t[3], v));
-        if (vany(vmask_or(low, high)))
+        FOR_BLOCKS(k, GROUP_BLOCKS) is_max[k] = veq(t[k], vset1(max));
+        if (vany(vmask_or(vmask_or(is_max[0], is_max[1]), vmask_or(is_max[2], is_max[3])))) {
             for (int k = 0; k < GROUP_BLOCKS; k++) {
-                const int lane = vfirst(veq(t[k], v));
+                const int lane = vfirst(is_max[k]);
                 if (lane < BLOCK)
                     return i + BLOCK * k + lane;
             }
+        }
     }
-    return n;
+    return LEAVE_NOTHING;
 }
 
 /* ---- a chunk in each pass, side by side ------------------------------------------------------- */
@@ -273,7 +374,7 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
 }
 
 LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d, const int leaving,
-                           const int streamed, const int shifted)
+                           const int streamed, const int shifted, const int seeking)
 {
     static const float nothing[GROUP] = {0.0f};
     const search ahead = *next;
@@ -281,9 +382,13 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     const int64_t group_of_left_out = c.left_out & -GROUP;
     const int64_t whole = c.n & -GROUP;
     const int64_t unaligned = leaving && streamed ? before_line(d.out, d.n) : 0;
-    int64_t together = shifted || ahead.n < GROUP ? 0 : smaller(whole, ahead.n & -GROUP);
+    const int64_t line = LOADS_LINES ? before_line(ahead.x, ahead.n) : 0;
+    /* of a shorter chunk ahead the last group is seen again */
+    const int64_t seen = LOADS_LINES ? whole : smaller(whole, ahead.n & -GROUP);
+    int64_t together = shifted || ahead.n < GROUP ? 0 : seen;
     chunk_sum sum = {0.0, 0.0f};
-    vf max = vset1(-LANE_INFINITY);
+    vf rest = vset1(-LANE_INFINITY); /* the maximum of what is not passed together */
+    running_max max = {rest, vset1(0.0f)};
     vs total = vs_zero();
 
     /* First what the passes do not share, so that nothing of it is waited for at the end. What leaves
@@ -292,21 +397,29 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         together = smaller(together, (smaller(whole, d.n) - unaligned) & -GROUP);
         if (together < 0)
             together = 0;
+        if (streamed)
+            prefetch_pages(d.out, 2 * CHUNK, d.n);
         if (unaligned > 0)
-            leave_group(&d, 0, unaligned, leaving, 0);
+            leave_group(&d, 0, unaligned, leaving, streamed);
         for (int64_t i = together + unaligned; i < d.n; i += GROUP)
             leave_group(&d, i, d.n - i, leaving, streamed);
     }
-    for (int64_t i = together; i < ahead.n; i += GROUP)
-        max = max_of_group(ahead.x + i, ahead.n - i, max);
+    for (int64_t i = together; i < ahead.n; i += GROUP) {
+        prefetch_group(ahead.x + i, ahead.fetch);
+        rest = max_of_group(ahead.x + i, ahead.n - i, rest);
+    }
+    if (!(seeking && NOTE_PLACE))
+        max.max = rest;
     if (!streamed)
         sum.left_out = exponentials_from(together, c, scale, shifted);
+    if (LOADS_LINES && together > 0)
+        max.max = vmax(vload(ahead.x), max.max);
     for (int64_t i = 0; i < together; i += GROUP) {
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving)
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
-        prefetch_group(ahead.x + i);
-        max = max_of_group(ahead.x + i, GROUP, max);
+        prefetch_group(ahead.x + i, ahead.fetch);
+        add_to_max(&max, group_on_lines(ahead.x, ahead.n, line, i), seeking);
         exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
             sum.left_out = take_out(c.kept, c.left_out);
@@ -314,8 +427,10 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     if (streamed)
         sum.left_out += exponentials_from(together, c, scale, shifted);
     if (leaving)
-        leave_label(&d, streamed ? unaligned : d.n, leaving);
-    next->max = vmax_across(max) + 0.0f; /* no -0 */
+        leave_label(&d, leaving, streamed);
+    next->max = vmax_across(seeking && NOTE_PLACE ? vmax(max.max, rest) : max.max) + 0.0f; /* no -0 */
+    if (seeking && NOTE_PLACE)
+        next->from = place_of_max(&max, next->max, together, line, ahead.n - GROUP);
     for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
         total = add_exponentials(total, c.kept + i);
     sum.others = vs_across(total);
@@ -329,7 +444,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
 chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, int streamed);
 
 #define pass_chunk_alone KERNEL(pass_chunk_alone)
-chunk_sum pass_chunk_alone(chunk c, search *next);
+chunk_sum pass_chunk_alone(chunk c, search *next, int seeking);
 
 /* And pass_chunk() where what leaves is COMPUTED, and streamed. */
 #define pass_chunk_computed KERNEL(pass_chunk_computed)
@@ -362,10 +477,8 @@ LANES int row_is_special(row_sum r)
 
 /* log(sum / e_max) = log1p(the others / e_max): never negative, accurate when the maximum is nearly
  * all of the sum. */
-LANES float log_of_sum_over_max(row_sum row)
-{
-    return vlane0(vlog1p(vset1((float)(row.others / row.left_out))));
-}
+LANES float others_over_max(row_sum row) { return (float)(row.others / row.left_out); }
+LANES float log_of_sum_over_max(row_sum row) { return vlane0(vlog1p(vset1(others_over_max(row)))); }
 
 /* To f32, rounded once; 0 below the normal range. No branch: loops over rows are vectorised. */
 LANES float narrowed(double h)
@@ -391,6 +504,8 @@ typedef struct row_pipe {
     reference ref[MOST_KEPT_CHUNKS]; /* of the row summed last */
     chunk_sum sum[MOST_KEPT_CHUNKS];
     departing_row row[SCRATCH_ROWS];
+    open_line line;
+    fetching fetch;
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
     float *scratch;
     const storage_format *format; /* of 16 bits; NULL: f32 */
@@ -405,13 +520,16 @@ LANES float *slot_of(row_pipe *p, int64_t slot)
     return p->scratch + slot * ((p->classes + GROUP - 1) & ~(int64_t)(GROUP - 1));
 }
 
-LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, const storage_format *format)
+LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen,
+                     const storage_format *format)
 {
+    p->fetch = fetching_of(chosen);
     p->scratch = scratch;
     p->classes = classes;
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
     p->turn = 0;
     p->next = (search){.n = 0};
+    p->line = (open_line){.n = 0};
     p->sum[0] = (chunk_sum){0.0, 0.0f}; /* stays the sum of a row without classes */
     for (int k = 0; k < SCRATCH_ROWS; k++)
         p->row[k].whole.n = 0;
@@ -423,7 +541,7 @@ LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
 {
     p->next = (search){.n = 0};
     if (source)
-        p->next = (search){source, n, 0.0f};
+        p->next = (search){.x = source, .n = n, .fetch = p->fetch};
 }
 
 /* The part of a row that begins at `at`. */
@@ -461,6 +579,9 @@ LANES int64_t left_out_from(int64_t left_out, int64_t at)
     return left_out >= at && left_out - at < CHUNK ? left_out - at : LEAVE_NOTHING;
 }
 
+/* Whether the maximum of the chunk at x was found beside the one before. */
+LANES int is_found(const search *s, const void *x) { return s->n > 0 && s->x == x; }
+
 LANES float max_of_elements(const storage_format *format, const void *x, int64_t n)
 {
     return __builtin_expect(!format, 1) ? max_of(x, n) : max_of_narrow(format, x, n);
@@ -468,25 +589,22 @@ LANES float max_of_elements(const storage_format *format, const void *x, int64_t
 
 LANES reference reference_of_chunk(row_pipe *p, const void *x, int64_t n)
 {
-    return reference_of(p->next.n > 0 && p->next.x == x ? p->next.max
-                                                        : max_of_elements(p->format, x, n));
+    return reference_of(is_found(&p->next, x) ? p->next.max : max_of_elements(p->format, x, n));
 }
 
-LANES chunk_sum sum_chunk(search *next, chunk c, int64_t left_out, departure d, const int leaving,
-                          const int streamed)
+LANES chunk_sum sum_chunk(search *next, chunk c, departure d, const int leaving, const int streamed,
+                          const int seeking)
 {
-    if (left_out == LEAVE_MAXIMUM)
-        c.left_out = c.ref.max == -LANE_INFINITY ? LEAVE_NOTHING : index_of(c.x, c.n, c.ref.max);
     if (__builtin_expect(c.ref.shift != 0.0f, 0))
         return pass_chunk_shifted(c, next, d, leaving, streamed);
     if (leaving && d.n == 0)
-        return pass_chunk_alone(c, next);
+        return pass_chunk_alone(c, next, seeking);
     if (leaving == SCALED && streamed && !d.e) {
         const chunk own = c; /* whose addresses are taken: c and d stay in registers */
         const departure leaves = d;
         return pass_chunk_computed(&own, next, &leaves);
     }
-    return pass_chunk(c, next, d, leaving, streamed, 0);
+    return pass_chunk(c, next, d, leaving, streamed, 0, seeking);
 }
 
 /* The n logits at x with nothing beside them, their exponentials in `e`. */
@@ -494,19 +612,20 @@ LANES chunk_sum sum_alone(const storage *x, int64_t n, reference ref, int64_t le
 {
     search nothing = {.n = 0};
     const departure nobody = {.n = 0};
-    const chunk c = {x, n, ref, left_out, e};
-    return sum_chunk(&nothing, c, left_out, nobody, NOTHING_LEAVES, 0);
+    const int64_t column = left_out == LEAVE_MAXIMUM ? column_of_maximum(x, n, ref.max, 0) : left_out;
+    const chunk c = {x, n, ref, column, e};
+    return sum_chunk(&nothing, c, nobody, NOTHING_LEAVES, 0, 0);
 }
 
-/* Of f32 or of 16 bits. */
-LANES chunk_sum sum_any_chunk(const storage_format *format, search *next, chunk c, int64_t left_out,
-                              departure d, const int leaving, const int streamed)
+/* Of f32 or of 16 bits. Of these the column of a maximum that is left out is not yet known. */
+LANES chunk_sum sum_any_chunk(const storage_format *format, search *next, chunk c, departure d,
+                              const int leaving, const int streamed, const int seeking)
 {
     if (__builtin_expect(!format, 1))
-        return sum_chunk(next, c, left_out, d, leaving, streamed);
+        return sum_chunk(next, c, d, leaving, streamed, seeking);
     const chunk own = c;
     const departure leaves = d;
-    return sum_narrow_chunk(format, &own, left_out, next, &leaves, leaving);
+    return sum_narrow_chunk(format, &own, seeking ? LEAVE_MAXIMUM : c.left_out, next, &leaves, leaving);
 }
 
 /* Chunks are added in index order, relative to `row.ref`; `best` is the chunk that it comes from. */
@@ -522,9 +641,10 @@ LANES void add_chunk(row_sum *row, chunk_sum s, reference ref, int in_sum)
 
 /* Sums the row at x; the row after it begins at `next` (NULL: none). Meanwhile the row whose turn it
  * is leaves. The exponentials are in the slot then, or, of a row that does not fit there, in `kept`
- * unless that is NULL - but for those of the last chunk, which are in the slot. */
+ * unless that is NULL - but for those of the last chunk, which are in the slot. `seeking`, a constant:
+ * whether left_out is LEAVE_MAXIMUM. */
 LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const void *next,
-                      float *kept, const int leaving, const int streamed)
+                      float *kept, const int leaving, const int streamed, const int seeking)
 {
     const int64_t classes = p->classes;
     const int fits = fits_scratch(classes), kept_sums = classes <= (int64_t)MOST_KEPT_CHUNKS * CHUNK;
@@ -540,6 +660,9 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
         const int last = at + n == classes;
         const void *source = input_address(p->format, x, at);
         chunk c = {source, n, reference_of_chunk(p, source, n), left_out_from(left_out, at), slot};
+        if (seeking && !p->format)
+            c.left_out = column_of_maximum(source, n, c.ref.max,
+                                           is_found(&p->next, source) ? p->next.from : 0);
         if (fits)
             c.kept = slot + at;
         else if (kept && !last)
@@ -549,7 +672,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
         else
             look_ahead(p, input_address(p->format, x, at + n), chunk_length(classes, at + n));
         const departure d = departing_chunk(p, old, at, leaving);
-        const chunk_sum s = sum_any_chunk(p->format, &p->next, c, left_out, d, leaving, streamed);
+        const chunk_sum s = sum_any_chunk(p->format, &p->next, c, d, leaving, streamed, seeking);
         if (kept_sums) {
             p->ref[k] = c.ref;
             p->sum[k] = s;
@@ -559,7 +682,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
             }
         } else {
             best += row.ref.max != c.ref.max && best == k;
-            add_chunk(&row, s, c.ref, left_out == LEAVE_MAXIMUM && k != best);
+            add_chunk(&row, s, c.ref, seeking && k != best);
         }
     }
     old->whole.n = 0;
@@ -567,7 +690,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
         return (row_sum){row.ref, p->sum[0].others, (double)p->sum[0].left_out};
     if (kept_sums)
         for (int64_t k = 0; k * CHUNK < classes; k++)
-            add_chunk(&row, p->sum[k], p->ref[k], left_out == LEAVE_MAXIMUM && k != best);
+            add_chunk(&row, p->sum[k], p->ref[k], seeking && k != best);
     return row;
 }
 
@@ -596,7 +719,7 @@ LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
         row->whole.n = 0;
     }
     if (streamed)
-        vstream_fence();
+        end_streams(&p->line);
 }
 
 LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
@@ -616,7 +739,8 @@ LANES_LARGE void leave_scaled(row_pipe *p, const void *x, row_sum sum, double h,
     row->whole = (departure){.e = slot_of(p, p->turn),
                              .n = p->classes,
                              .label = label,
-                             .label_value = label_value};
+                             .label_value = label_value,
+                             .line = &p->line};
     row->x = x;
     row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
@@ -635,7 +759,7 @@ LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float r
                             const int streamed)
 {
     departing_row *row = &p->row[p->turn];
-    row->whole = (departure){.n = p->classes, .max = max, .rest = rest};
+    row->whole = (departure){.n = p->classes, .max = max, .rest = rest, .line = &p->line};
     row->x = x;
     row->out = out;
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {

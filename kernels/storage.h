@@ -102,12 +102,17 @@ DEFINE_TAIL(f16)
 
 /* ---- past the caches: 64-byte lines are streamed whole or not at all --------------------------- */
 
-enum { LINE = 64 /* bytes */, PREFETCH_AHEAD = 1024 /* elements */ };
+enum { LINE = 64, PAGE = 4096 /* bytes */, PREFETCH_AHEAD = 1024 /* elements */ };
 
 /* The elements before the first whole line. */
 LANES int64_t before_line(const storage *out, int64_t n)
 {
     return smaller(n, (int64_t)((0 - (uintptr_t)out) % LINE / sizeof *out));
+}
+
+LANES fetching fetching_of(fetching chosen)
+{
+    return chosen.ahead > 0 ? chosen : (fetching){PREFETCH_AHEAD, 0};
 }
 
 /* A block that may reach past the end; out is at the beginning of a line, or in its middle. */

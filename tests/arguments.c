@@ -489,7 +489,7 @@ static void shared_rows_are_checked(void **state)
     fill(NULL); /* and with nothing wrong they are shared: two runs, not one */
     ballast_softmax_args a = sm_args();
     ballast_exec e = BALLAST_EXEC;
-    const ballast_parallel counting = {&runs, count_runs, 4};
+    const ballast_parallel counting = {&runs, count_runs, 100};
     SHARE(input, output);
     e.parallel = &counting;
     assert_int_equal(ballast_softmax(&a, &e), BALLAST_OK);

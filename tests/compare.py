@@ -222,7 +222,12 @@ class Compare(unittest.TestCase):
         self.bad("--level: 0 is outside", LIBRARY, SLOWER, "--level", 0)
         r = self.run_program(TOOL, "compare", LIBRARY, SLOWER, *QUICK, "--bits", "off",
                              "--json=no/where")
-        self.assertEqual((r.returncode, r.stderr), (2, "ballast: no/where: cannot be written\n"))
+        self.assertEqual((r.returncode, r.stderr), (
+            2, "ballast: no/where: cannot be written: No such file or directory\n"))
+        r = self.run_program(TOOL, "compare", LIBRARY, SLOWER, *QUICK, "--bits", "off",
+                             "--html", "/dev/full")
+        self.assertEqual(r.returncode, 2)
+        self.assertRegex(r.stderr, r"^ballast: /dev/full: cannot be written: .+\n$")
 
     def foreign_library(self):
         with open(f"/proc/{os.getpid()}/maps", encoding="utf-8") as maps:

@@ -9,6 +9,7 @@ import tempfile
 import unittest
 
 TOOL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools", "hot-loops")
+MEASURE = os.path.join(os.path.dirname(TOOL), "ports", "measure")
 
 GCC = """\
 Contents of section .comment:
@@ -149,8 +150,8 @@ class HotLoops(unittest.TestCase):
             [sys.executable, TOOL, "--objdump", objdump, *arguments, os.path.dirname(kernels)],
             capture_output=True, text=True, check=False)
 
-    def loops(self, disassembly, **more):
-        r = self.run_tool(disassembly, "--json", **more)
+    def loops(self, disassembly, *arguments, **more):
+        r = self.run_tool(disassembly, "--json", *arguments, **more)
         self.assertEqual(r.returncode, 0, r.stderr)
         return json.loads(r.stdout)
 
@@ -190,6 +191,41 @@ class HotLoops(unittest.TestCase):
         r = self.run_tool(X86.replace("SPILL\n", X86_SPILL), "--show", "sums:sum_rows/1")
         marked = [line.split()[1] for line in r.stdout.splitlines() if line.startswith("S ")]
         self.assertEqual(marked, ["2a", "2b"], r.stdout)
+
+    def test_ports_of_zen5(self):
+        """The loop of ROWS: pipes 0 and 1 take two multiplications and a division's two uses."""
+        loop = self.loops(X86.replace("SPILL\n", ""), "--ports", "zen5")["gcc-12.2.0-avx2"][
+            "sums:sum_rows/1"]
+        self.assertEqual(loop, {
+            "cycles": 2.5, "pipes": 2.0, "of": "01", "divider": 2.5, "load": 1.0, "store": 0.5,
+            "to_general": 0.0, "from_general": 0.0, "general": 4 * 0.167, "front_end": 14 / 8,
+            "third": 1.0})
+
+    def test_ports_of_uses_that_share_pipes(self):
+        """Three on 1 and 2, three on 2 and 3: pipes 1 to 3 have six uses, no two of them four."""
+        body = ["vpermps %zmm1,%zmm2,%zmm3", "vcmpps $0x1,%zmm1,%zmm2,%k1"] + [
+            "vaddps %zmm1,%zmm2,%zmm4", "vmulps %zmm1,%zmm2,%zmm5"] * 2 + [
+            "vcvtps2pd %ymm1,%zmm6", "vpxord %zmm7,%zmm7,%zmm7", "vmovaps %zmm1,%zmm8"]
+        lines = [f"   {at:x}:\t{text}" for at, text in enumerate(body + ["jne    0 <f>"])]
+        text = X86[:X86.index("0000000000000000 <")] + "\n".join(["0000000000000000 <f>:", *lines])
+        loop = self.loops(text + "\n", "--ports", "zen5", isa="avx512")["gcc-12.2.0-avx512"][
+            "sums:f/1"]
+        self.assertEqual((loop["cycles"], loop["pipes"], loop["of"]), (2.0, 2.0, "123"))
+        self.assertEqual(loop["front_end"], 10 / 8)
+
+    def test_ports_are_for_x86(self):
+        r = self.run_tool(ARM.replace("SPILL\n", ""), "--ports", "zen5", isa="neon")
+        self.assertEqual((r.returncode, "is for x86" in r.stdout), (77, True), r.stdout)
+
+    def test_ports_can_be_measured(self):
+        """Builds and runs; what it finds is right on the CPU of the table only."""
+        r = subprocess.run([sys.executable, MEASURE, "zen5"], capture_output=True, text=True,
+                           check=False)
+        if r.returncode == 77:
+            self.skipTest(r.stdout.strip())
+        self.assertIn(r.returncode, (0, 1), r.stderr)
+        self.assertRegex(r.stdout, r"(?m)^fma +\d+\.\d+  bound 0\.500 pipes 01 ")
+        self.assertRegex(r.stdout, r"\d+ measured, \d+ below the table's bound\n$")
 
     def update(self, *arguments, **more):
         r = self.run_tool(*arguments, "--update", self.budget, **more)

@@ -225,7 +225,7 @@ static void parallel_equals_serial(void **state)
             memset(&problem_out, 0x5a, sizeof problem_out);
             assert_int_equal(p->run(&exec, NULL, rows), BALLAST_OK);
             check_equal(p, rows, "parallel");
-            assert_true(c.most_tasks <= 4 * parallel.threads);
+            assert_true(c.most_tasks <= 16 * parallel.threads);
             if (rows < 100)
                 assert_int_equal(c.most_tasks, 0);
             if (rows == MAX_ROWS)

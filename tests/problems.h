@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Enough rows that a leaf is more than its least, and a parallel call more than one task. */
-enum { MAX_ROWS = 90000, MAX_CLASSES = 7, MAX_ELEMENTS = MAX_ROWS * MAX_CLASSES };
+enum { MAX_ROWS = 180000, MAX_CLASSES = 7, MAX_ELEMENTS = MAX_ROWS * MAX_CLASSES };
 
 static float problem_x[MAX_ELEMENTS], problem_y[MAX_ELEMENTS];
 static double problem_x64[MAX_ELEMENTS];

@@ -310,6 +310,10 @@ static void reasons(void **state)
              "sum ");
     assert_false(ballast__profile_parse(changed, strlen(changed), &made_up, &read, reason));
     assert_string_equal(reason, "line 7, choice: expected one that no line before has made");
+    const size_t cut = (size_t)(strstr(whole, "data=") - whole) + 2;
+    assert_false(ballast__profile_parse(whole, cut, &made_up, &read, reason));
+    assert_string_equal(reason,
+                        "line 6, data: expected data, and the file ends within this line");
 }
 
 /* ---- Other machines -------------------------------------------------------------------------- */
@@ -589,7 +593,7 @@ static void defaults(void **state)
         const int64_t rows = (int64_t)(last / 8 / 1000); /* within it: 2 * 4 * 1000 bytes each */
 
         assert_int_equal(chosen(o, BALLAST_F32, rows, 1000, CHOOSE_TASK), 60000);
-        assert_int_equal(chosen(o, BALLAST_F32, rows, 1000, CHOOSE_TASKS), 4);
+        assert_int_equal(chosen(o, BALLAST_F32, rows, 1000, CHOOSE_TASKS), 16);
         assert_int_equal(chosen(o, BALLAST_F32, rows, 1000, CHOOSE_SHARE), 4);
         assert_int_equal(chosen(o, BALLAST_F32, rows, 1000, CHOOSE_ISA), -1);
         const tuning t = ballast__tuning_of(o, BALLAST_F32, 8, 100);
@@ -636,19 +640,19 @@ static void nearest(void **state)
     assert_int_equal(large.shape, SHAPE_CLASSES - 1);
     p = (profile){.cores = 1};
     add_line(&p, small, CHOOSE_TASKS, 1); /* 1 */
-    add_line(&p, large, CHOOSE_TASKS, 4); /* 16 */
+    add_line(&p, large, CHOOSE_TASKS, 4); /* 8 */
     add_line(&p, large, CHOOSE_STREAM, 14); /* never */
     ballast__profile_use(&p, "by hand");
     assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 1, 10, CHOOSE_TASKS), 1);
     assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 20, 300, CHOOSE_TASKS), 1); /* in L2 */
-    assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 1, 1 << 30, CHOOSE_TASKS), 16);
-    assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 1 << 30, 10, CHOOSE_TASKS), 16);
+    assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 1, 1 << 30, CHOOSE_TASKS), 8);
+    assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 1 << 30, 10, CHOOSE_TASKS), 8);
     assert_false(ballast__tuning_of(TUNE_SOFTMAX, BALLAST_F32, 1 << 20, 1 << 20).streams);
-    assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F64, 1, 10, CHOOSE_TASKS), 4);
-    assert_int_equal(chosen(TUNE_LOG_SOFTMAX, BALLAST_F32, 1, 10, CHOOSE_TASKS), 4);
+    assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F64, 1, 10, CHOOSE_TASKS), 16);
+    assert_int_equal(chosen(TUNE_LOG_SOFTMAX, BALLAST_F32, 1, 10, CHOOSE_TASKS), 16);
     assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 1, 10, CHOOSE_SHARE), 4);
     ballast_profile_reset();
-    assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 1, 10, CHOOSE_TASKS), 4);
+    assert_int_equal(chosen(TUNE_SOFTMAX, BALLAST_F32, 1, 10, CHOOSE_TASKS), 16);
 }
 
 static const ballast_implementation *used_with(const ballast_implementation *named)

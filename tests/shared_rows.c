@@ -20,8 +20,8 @@
 
 enum { CHUNK = 2048, MOST_ROWS = 40, MOST_ELEMENTS = 1 << 20, GAP = 5 };
 
-/* So many threads share three rows; by two, they would be computed whole. */
-enum { LENT = 5 };
+/* So many threads share a few rows, on the fastest implementation, too; two would compute them whole. */
+enum { LENT = 100 };
 
 /* ---- Threads that count what they are given ---------------------------------------------------- */
 
@@ -164,7 +164,7 @@ static int64_t compare(enum operation o, int64_t rows, int64_t classes, bool in_
             exec.parallel = &parallel;
             assert_int_equal(run(o, rows, classes, in_place, &found, &exec), BALLAST_OK);
             check_equal(o, rows, classes, what, ballast_implementation_name(isa), threads);
-            assert_true(c.most_tasks <= 4 * lent);
+            assert_true(c.most_tasks <= 16 * lent);
             runs += c.runs;
         }
     return runs;
@@ -238,7 +238,7 @@ static void rows_are_shared(void **state)
     fill(1, 300001);
     for (int o = 0; o < OPERATIONS; o++) {
         crew c = {.threads = 2, .lock = PTHREAD_MUTEX_INITIALIZER};
-        const ballast_parallel parallel = {&c, run_tasks, 2};
+        const ballast_parallel parallel = {&c, run_tasks, LENT};
         ballast_exec exec = BALLAST_EXEC;
 
         exec.implementation = fastest;
@@ -251,15 +251,15 @@ static void rows_are_shared(void **state)
 
 static void label_in_each_chunk(void **state)
 {
-    enum { CLASSES = 100000 };
+    enum { CLASSES = 200000 };
 
     (void)state;
     fill(1, CLASSES);
     for (int64_t at = 0; at < CLASSES; at += CHUNK) {
         labels[0] = at;
-        compare(LOSS_AND_GRAD, 1, CLASSES, at & CHUNK, "label first in a chunk", 2);
+        compare(LOSS_AND_GRAD, 1, CLASSES, at & CHUNK, "label first in a chunk", LENT);
         labels[0] = at + CHUNK - 1 < CLASSES ? at + CHUNK - 1 : CLASSES - 1;
-        compare(LOSS_AND_GRAD, 1, CLASSES, !(at & CHUNK), "label last in a chunk", 2);
+        compare(LOSS_AND_GRAD, 1, CLASSES, !(at & CHUNK), "label last in a chunk", LENT);
     }
 }
 
@@ -280,11 +280,11 @@ static void ignored_rows(void **state)
 /* `value` in one place of the middle row, or (n = CHUNK) all over a chunk of it. */
 static void special_chunks(void **state)
 {
-    enum { ROWS = 3, CLASSES = 50000 };
+    enum { ROWS = 3, CLASSES = 80000 };
     static const float values[] = {NAN, INFINITY, -INFINITY, 1e30f, -1e30f, 65536.5f, 70000.0f, 3e38f,
                                    0x1p-140f};
-    static const int64_t places[][2] = {{0, 1},     {2047, 1},        {2048, 1},     {49999, 1},
-                                        {0, CHUNK}, {CHUNK, 5 * CHUNK}, {49152, 848}, {0, CLASSES}};
+    static const int64_t places[][2] = {{0, 1},     {2047, 1},        {2048, 1},     {79999, 1},
+                                        {0, CHUNK}, {CHUNK, 5 * CHUNK}, {79872, 128}, {0, CLASSES}};
 
     (void)state;
     for (size_t v = 0; v < sizeof values / sizeof values[0]; v++)
@@ -305,7 +305,7 @@ static void special_chunks(void **state)
 /* Every chunk has a maximum of its own, some beyond 65536, some so low that their sum vanishes. */
 static void far_chunks(void **state)
 {
-    enum { ROWS = 2, CLASSES = 60000 };
+    enum { ROWS = 2, CLASSES = 100000 };
     static const float offsets[] = {0.0f, 65530.0f, 65540.0f, -65540.0f, 88.0f, -100.0f, 1e6f, 3.0f};
 
     (void)state;
@@ -315,7 +315,7 @@ static void far_chunks(void **state)
             logits[i] += offsets[((size_t)(i / CHUNK) * (first | 1) + first) % 8];
         labels[0] = (int64_t)first * CHUNK;
         labels[1] = CLASSES - 1;
-        compare_all(ROWS, CLASSES, "chunks far apart", 2);
+        compare_all(ROWS, CLASSES, "chunks far apart", LENT);
     }
 }
 

@@ -17,7 +17,7 @@
 #include "../kernels/kernels.h"
 
 /* More rows where they are short: sixteen of them go at once, and several sixteens in a set. */
-enum { LONG_ROWS = 7, ROWS = 150, SHORT = 270, MOST_CLASSES = 17000, PAD = 40, CASES = 1500, FILL = 0xa5 };
+enum { LONG_ROWS = 7, ROWS = 150, SHORT = 270, MOST_CLASSES = 17000, PAD = 40, CASES = 2500, FILL = 0xa5 };
 enum { ELEMENTS = LONG_ROWS * (MOST_CLASSES + PAD) + 2 * PAD, BYTES = ELEMENTS * sizeof(float) };
 
 static uint64_t state = UINT64_C(0x9e3779b97f4a7c15);
@@ -33,7 +33,9 @@ static uint32_t below(uint32_t n)
 typedef struct shape {
     int64_t rows, classes, stride, out_stride, offset, out_offset;
     int64_t labels[ROWS];
-    int in_place;
+    int in_place, is_weighted;
+    enum target_kind targets; /* of losses of sigmoids */
+    double gamma;
 } shape;
 
 static shape any_shape(void)
@@ -50,6 +52,9 @@ static shape any_shape(void)
     s.offset = below(PAD);
     s.out_offset = below(PAD);
     s.in_place = below(4) == 0;
+    s.is_weighted = below(2) == 0;
+    s.targets = (enum target_kind)below(3);
+    s.gamma = (const double[]){0.0, 0.5, 1.0, 2.0, 1.7}[below(5)];
     for (int i = 0; i < ROWS; i++)
         s.labels[i] = below(6) ? (int64_t)below((uint32_t)s.classes) : -100;
     return s;
@@ -64,6 +69,18 @@ static void fill(float *x)
         x[i] = offset + range * ((float)below(1 << 24) * 0x1p-24f - 0.5f);
     for (uint32_t n = below(4); n > 0; n--)
         x[below(ELEMENTS)] = special[below(6)];
+}
+
+/* Bytes and floats that are 0 or 1, a weight for each row. */
+static uint8_t target_bytes[ELEMENTS];
+static float target_floats[ELEMENTS], weights[ROWS];
+
+static void fill_targets(void)
+{
+    for (int i = 0; i < ELEMENTS; i++)
+        target_floats[i] = target_bytes[i] = below(4) == 0;
+    for (int i = 0; i < ROWS; i++)
+        weights[i] = 0.5f + (float)below(16) / 8.0f;
 }
 
 typedef struct results {
@@ -84,6 +101,25 @@ static way any_way(int n)
                  : (way){n % 2, below(3) ? (int64_t)below(SHORT) : -1, below(9)};
 }
 
+static void run_sigmoid(const kernel_table *k, int operation, const shape *s, const results *r, way w)
+{
+    float *x = r->x + s->offset, *out = s->in_place ? x : r->out + s->out_offset;
+    const sigmoid_job job = {
+        .rows = {.labels = s->labels, .label_bytes = s->targets == TARGET_LABEL ? 8 : 0,
+                 .ignore_index = -100, .grad_scale = 0.37,
+                 .row_weight = s->is_weighted ? weights : NULL, .row_loss = (void *)r->row_loss},
+        .logits = x, .logits_stride = s->stride, .target_kind = s->targets,
+        .targets = s->targets == TARGET_U8 ? (const void *)(target_bytes + s->offset)
+                                           : target_floats + s->offset,
+        .targets_stride = s->stride, .grad = out,
+        .grad_stride = s->in_place ? s->stride : s->out_stride, .classes = s->classes,
+        .beyond_cache = w.beyond, .gamma = s->gamma,
+        .alpha_positive = operation == 3 ? 1.0 : 0.25,
+        .alpha_negative = operation == 3 ? 1.0 : 0.75};
+
+    (operation == 3 ? k->binary_cross_entropy : k->sigmoid_focal)(&job, 0, s->rows);
+}
+
 static void run(const kernel_table *k, int operation, const shape *s, const results *r, way w)
 {
     float *x = r->x + s->offset, *out = s->in_place ? x : r->out + s->out_offset;
@@ -99,7 +135,9 @@ static void run(const kernel_table *k, int operation, const shape *s, const resu
                                  .beyond_cache = w.beyond, .tile_classes = w.tile_classes,
                                  .kept_chunks = w.kept_chunks};
 
-    if (operation == 0)
+    if (operation > 2)
+        run_sigmoid(k, operation, s, r, w);
+    else if (operation == 0)
         k->cross_entropy(&loss, 0, s->rows);
     else if (operation == 1)
         k->softmax(&softmax, 0, s->rows);
@@ -115,8 +153,12 @@ static int same_results(const results *a, const results *b)
 
 static void same_every_way(const kernel_table *k)
 {
-    static const char *const names[] = {"cross_entropy", "softmax", "log_softmax"};
+    static const char *const names[] = {"cross_entropy", "softmax", "log_softmax",
+                                        "binary_cross_entropy", "sigmoid_focal"};
+    enum { OPERATIONS = sizeof names / sizeof names[0] };
     results r[2];
+
+    fill_targets();
 
     for (int i = 0; i < 2; i++) {
         r[i].x = aligned_alloc(64, (BYTES + 63) / 64 * 64);
@@ -125,9 +167,8 @@ static void same_every_way(const kernel_table *k)
     }
     for (int n = 0; n < CASES; n++) {
         const shape s = any_shape();
-        const int operation = n % 3;
-
-        const way first = any_way(0), second = any_way(1 + n / 3 % (WAYS - 1));
+        const int operation = n % OPERATIONS;
+        const way first = any_way(0), second = any_way(1 + n / OPERATIONS % (WAYS - 1));
 
         fill(r[0].x);
         memcpy(r[1].x, r[0].x, BYTES);
@@ -138,10 +179,10 @@ static void same_every_way(const kernel_table *k)
         }
         if (!same_results(&r[0], &r[1]))
             fail_msg("case %d: %s, %d rows of %d, strides %d and %d, offsets %d and %d, %s; "
-                     "streamed %d, tiles to %d, kept %d",
+                     "targets %d, gamma %g; streamed %d, tiles to %d, kept %d",
                      n, names[operation], (int)s.rows, (int)s.classes, (int)s.stride,
                      (int)s.out_stride, (int)s.offset, (int)s.out_offset,
-                     s.in_place ? "in place" : "separate", second.beyond,
+                     s.in_place ? "in place" : "separate", (int)s.targets, s.gamma, second.beyond,
                      (int)second.tile_classes, (int)second.kept_chunks);
     }
     for (int i = 0; i < 2; i++) {

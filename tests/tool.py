@@ -770,6 +770,8 @@ class Bench(ToolTest):
         self.assertEqual({b["isa"] for b in found if b["contender"] == "ballast"}, {"scalar"})
         found = self.benchmarks("--problem", self.CASE, "--threads", 2)
         self.assertEqual({b["threads"] for b in found}, {2})
+        found = self.benchmarks("--problem", self.CASE, "--threads", 2, "--waiting", "spin")
+        self.assertEqual({b["threads"] for b in found}, {2})
         self.assertTrue(all("threads=2" in b["problem"] for b in found))
 
     def test_list(self):
@@ -804,7 +806,12 @@ class Bench(ToolTest):
         self.bad("'softmax:f32:rows=0' has no elements to measure", "bench", "--problem",
                  "softmax:f32:rows=0")
         for option in ("json", "html"):
-            self.bad("no/where: cannot be written", "bench", "--" + option, "no/where")
+            self.bad("no/where: cannot be written: No such file or directory", "bench",
+                     "--" + option, "no/where")
+            r = self.run_tool("bench", "--quiet", "--seconds", "0.01", "--problem", "dot:f32:count=9",
+                              f"--{option}=/dev/full")
+            self.assertEqual(r.code, 2)
+            self.assertRegex(r.err, r"^ballast: /dev/full: cannot be written: .+\n$")
         large = "softmax:f32:rows=1000000,classes=1000000000"
         r = self.run_tool("bench", "--problem", large)
         self.assertEqual((r.code, r.out), (2, ""))

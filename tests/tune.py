@@ -153,8 +153,11 @@ class Tune(unittest.TestCase):
         self.assertEqual(names, [r["case"] for r in told["results"]])
         self.assertNotRegex(self.read("r.html"), r"<script|<link|src=|url\(")
         self.assertNotIn("nan", self.read("r.html"))
-        self.bad("none/r.html: cannot be written", "--report", "none/r.html")
+        self.bad("none/r.html: cannot be written: No such file or directory", "--report", "none/r.html")
         self.bad("--report is for tuning alone", "--report", "r", "--check")
+        r = self.run_tool("tune", "--quiet", "--budget", 0.1, "--filter", FEW, "--report", "/dev/full")
+        self.assertEqual(r.returncode, 2)
+        self.assertRegex(r.err, r"^ballast: /dev/full: cannot be written: .+\n$")
 
     def test_list(self):
         out = self.good("tune", "--list", "--filter", FEW).split("\n")
@@ -184,10 +187,10 @@ class Tune(unittest.TestCase):
         self.assertRegex(r.err, r"^ballast:  \d\d %, \d+ s left: log_softmax:f32:")
         json.loads(r.out)
 
-    def test_bar(self):
-        """On a terminal one line renews itself, and is gone at the end."""
+    def bar(self, budget):
+        """What a terminal is shown."""
         master, slave = pty.openpty()
-        p = subprocess.Popen([TOOL, "tune", "--budget", "2", "--filter", "log_softmax:f32",
+        p = subprocess.Popen([TOOL, "tune", "--budget", str(budget), "--filter", "log_softmax:f32",
                               "--output", "p"], stdout=subprocess.DEVNULL, stderr=slave,
                              cwd=self.folder, env=self.env)
         os.close(slave)
@@ -199,7 +202,15 @@ class Tune(unittest.TestCase):
             pass
         os.close(master)
         self.assertEqual(p.wait(), 0)
-        self.assertRegex(shown, rb"\r\[#+\.+\] +\d+ %, \d s left: log_softmax:f32:")
+        return shown
+
+    def test_bar(self):
+        """On a terminal one line renews itself, and is gone at the end."""
+        for budget in (2, 8, 25):  # on a busy machine no case is done soon
+            shown = self.bar(budget)
+            if shown:
+                break
+        self.assertRegex(shown, rb"\r\[#*\.+\] +\d+ %, \d+ s left: log_softmax:f32:")
         self.assertNotIn(b"\n", shown)
         self.assertTrue(shown.endswith(b"\r\033[K"), shown[-80:])
 
@@ -248,6 +259,7 @@ class Tune(unittest.TestCase):
             if not re.search(r"(?m)^0 of \d+ cases", out):
                 break
         self.assertRegex(out, r"(?m)^[1-9]\d* of \d+ cases measured in \d+ s")
+        self.assertRegex(out, r"(?m)^\d+ cases were not reached: interrupted$")
         self.assertIn("in force", self.good("info", env={"BALLAST_PROFILE": "p"}))
         self.assertNotIn("ignored", self.good("info", env={"BALLAST_PROFILE": "p"}))
         self.assertEqual([f for f in os.listdir(self.folder) if "tmp" in f], [])

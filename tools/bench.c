@@ -8,8 +8,8 @@
 #include "bench_cases.h"
 #include "bench_machine.h"
 #include "bench_output.h"
+#include "bound_pool.h"
 #include "options.h"
-#include "pool.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 
 enum {
     OPT_PROBLEM = 1, OPT_SUITE, OPT_FILTER, OPT_ISA, OPT_BASELINES, OPT_PAGES, OPT_SECONDS,
-    OPT_REPETITIONS, OPT_LIST, OPT_JSON, OPT_HTML, OPT_PROFILE
+    OPT_REPETITIONS, OPT_LIST, OPT_JSON, OPT_HTML, OPT_PROFILE, OPT_WAITING
 };
 
 static const option_spec specs[] = {
@@ -33,6 +33,9 @@ static const option_spec specs[] = {
      "this profile and the defaults alone, in turn: what it gains; problems are left out of which it "
      "changes nothing",
      OPT_PROFILE},
+    {"waiting", "HOW",
+     "sleep or spin: what threads do between calls (default sleep); to wake one takes 5 to 35 us",
+     OPT_WAITING},
     {"pages", "SIZE", "4k or huge: what arrays stand on (default 4k)", OPT_PAGES},
     {"seconds", "S", "time for each case (default 1)", OPT_SECONDS},
     {"repetitions", "N", "measure all of it N times, one after the other: for ballast compare "
@@ -62,7 +65,8 @@ static const command_spec spec = {
              "5th percentile for machines that are shared. GB/s counts every input and output "
              "once. Roof is the share of the bandwidth that the fastest of the copies attained. "
              "Time is over Ballast's, pair by pair, with the interval in which its median lies "
-             "with 95 %. One thread, unless --threads or the problem says otherwise.",
+             "with 95 %. One thread, unless --threads or the problem says otherwise; two and more are "
+             "bound to a core each.",
     .options = specs,
     .examples = examples,
     .operand_count = 0,
@@ -74,7 +78,7 @@ typedef struct settings {
     const ballast_implementation *implementation;
     double seconds;
     int64_t repetitions;
-    bool baselines, huge, list, json, quiet, tuned;
+    bool baselines, spin, huge, list, json, quiet, tuned;
 } settings;
 
 /* ---- A profile ------------------------------------------------------------------------------- */
@@ -245,14 +249,18 @@ static int measure_all(const settings *s, const bench_cases *all, bench_result *
 {
     const bool print = !s->json || s->json_path;
     pool p;
+    topology_cores cores;
     int count = 0, refused = 0, same = 0;
 
     pool_open(&p, 1);
+    p.spins = s->spin;
+    topology_cores_open(&cores);
     for (int turn = 0; turn < all->count * s->repetitions; turn++) {
         const int i = turn % all->count;
         const bench_case *c = &all->cases[i];
         bench_show_progress(s->quiet, all, i);
-        pool_adapt(&p, c->p.threads); /* started once for all that want as many */
+        if (pool_adapt(&p, c->p.threads)) /* started once for all that want as many */
+            pool_bind(&p, &cores);
         const int got = measure_case(s, c, &p, results + count);
         bench_clear_progress(s->quiet);
         for (int k = 0; k < got; k++)
@@ -265,6 +273,7 @@ static int measure_all(const settings *s, const bench_cases *all, bench_result *
             bench_print(results + count, got);
         count += got > 0 ? got : 0;
     }
+    topology_cores_close(&cores);
     pool_close(&p);
     if (same > 0 && !s->quiet)
         complain("left out %d of %d problems: the profile changes nothing of them", same,
@@ -287,6 +296,7 @@ static bool apply(const options *o, void *to, int id)
 {
     settings *const s = to;
     static const char *const switches[] = {"off", "on", NULL};
+    static const char *const ways[] = {"sleep", "spin", NULL};
     static const char *const sizes[] = {"4k", "huge", NULL};
     int value = 0;
     bool good = true;
@@ -302,6 +312,7 @@ static bool apply(const options *o, void *to, int id)
     case OPT_JSON: read_json(o, s); return true;
     case OPT_HTML: s->html_path = o->value; return true;
     case OPT_SUITE: return bench_choose_suite(o, &s->selection);
+    case OPT_WAITING: good = options_choice(o, ways, &value); s->spin = value == 1; return good;
     case OPT_PAGES: good = options_choice(o, sizes, &value); s->huge = value == 1; return good;
     default: good = options_choice(o, switches, &value); s->baselines = value == 1; return good;
     }
@@ -312,30 +323,17 @@ typedef struct files {
     FILE *json, *html;
 } files;
 
-static FILE *opened(const char *path)
-{
-    FILE *file = fopen(path, "w");
-
-    if (!file)
-        complain("%s: cannot be written", path);
-    return file;
-}
-
 static bool open_files(const settings *s, files *f)
 {
     *f = (files){NULL, NULL};
-    if (s->json && !(f->json = s->json_path ? opened(s->json_path) : stdout))
+    if (s->json && !(f->json = s->json_path ? output_open(s->json_path) : stdout))
         return false;
-    return !s->html_path || (f->html = opened(s->html_path));
+    return !s->html_path || (f->html = output_open(s->html_path));
 }
 
 static bool close_file(FILE *file, const char *path)
 {
-    const bool failed = file && path && (ferror(file) + fclose(file) != 0);
-
-    if (failed)
-        complain("%s: cannot be written", path);
-    return !failed;
+    return !file || !path || output_close(file, path);
 }
 
 static int write_files(const settings *s, const files *f, const bench_machine *m,

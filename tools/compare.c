@@ -142,14 +142,12 @@ static void write_html(FILE *out, const comparisons *c) { compare_write_html(out
 static bool write_to(const char *path, void (*write)(FILE *, const comparisons *),
                      const comparisons *c)
 {
-    FILE *file = path ? fopen(path, "w") : stdout;
+    FILE *file = path ? output_open(path) : stdout;
 
-    if (file)
-        write(file, c);
-    const bool failed = !file || (path && ferror(file) + fclose(file) != 0);
-    if (failed)
-        complain("%s: cannot be written", path ? path : "standard output");
-    return !failed;
+    if (!file)
+        return false;
+    write(file, c);
+    return !path || output_close(file, path);
 }
 
 static int tell(const settings *s, const comparisons *c)

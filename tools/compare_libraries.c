@@ -10,8 +10,8 @@
 #include "../bench/contest.h"
 #include "../bench/statistics.h"
 #include "../bench/threads.h"
+#include "bound_pool.h"
 #include "output.h"
-#include "pool.h"
 #include "shared_library.h"
 
 #include <math.h>
@@ -264,6 +264,7 @@ static int compare_cases(const compare_settings *s, side sides[2], const bench_c
 {
     bool good = true;
     pool p;
+    topology_cores cores;
 
     out->cases = calloc((size_t)all->count, sizeof *out->cases);
     if (!out->cases)
@@ -272,12 +273,15 @@ static int compare_cases(const compare_settings *s, side sides[2], const bench_c
     if (s->bits)
         compare_problems(sides, out);
     pool_open(&p, 1);
+    topology_cores_open(&cores);
     for (int i = 0; i < all->count && good; i++) {
         bench_show_progress(s->quiet, all, i);
-        pool_adapt(&p, all->cases[i].p.threads);
+        if (pool_adapt(&p, all->cases[i].p.threads)) /* started once for all that want as many */
+            pool_bind(&p, &cores);
         good = compare_case(s, sides, &all->cases[i], &p.parallel, &out->cases[out->count++]);
     }
     bench_clear_progress(s->quiet);
+    topology_cores_close(&cores);
     pool_close(&p);
     return good ? EXIT_GOOD : EXIT_BAD_INPUT;
 }

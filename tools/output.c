@@ -57,6 +57,25 @@ int complain(const char *format, ...)
     return EXIT_BAD_INPUT;
 }
 
+FILE *output_open(const char *path)
+{
+    FILE *file = fopen(path, "we");
+
+    if (!file)
+        complain("%s: cannot be written: %s", path, strerror(errno));
+    return file;
+}
+
+bool output_close(FILE *file, const char *path)
+{
+    errno = 0;
+    bool failed = ferror(file) != 0;
+    failed |= fclose(file) != 0;
+    if (failed)
+        complain("%s: cannot be written: %s", path, errno ? strerror(errno) : "write error");
+    return !failed;
+}
+
 int output_finish(int code)
 {
     errno = 0;

@@ -24,6 +24,12 @@ const char *output_style(FILE *stream, style s);
  * failing is one statement. */
 int complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* A file to write, closed when another program starts.  NULL after a complaint. */
+FILE *output_open(const char *path);
+
+/* Closes it.  Complains, and returns false, where the file did not take everything. */
+bool output_close(FILE *file, const char *path);
+
 /* Flushes stdout.  Returns `code`, or complains where stdout did not take everything. */
 int output_finish(int code);
 

@@ -3,10 +3,10 @@
 #include "tune.h"
 
 #include "../dispatch/text.h"
+#include "bound_pool.h"
 #include "interrupt.h"
 #include "options.h"
 #include "progress.h"
-#include "topology.h"
 #include "tune_output.h"
 #include "tune_profile.h"
 #include "user_profile.h"
@@ -14,8 +14,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <math.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -108,34 +106,11 @@ typedef struct means {
     bool bound;
 } means;
 
-typedef struct binding {
-    const topology_cores *cores;
-    int threads;
-    atomic_int arrived, bound;
-} binding;
-
-/* Waits for the others, so that each thread gets one of these; not for ever, for a pool may give a
- * thread two. */
-static void bind_one(void *arg, int64_t index)
-{
-    binding *b = arg;
-    const double end = monotonic_seconds() + 1.0;
-
-    atomic_fetch_add(&b->arrived, 1);
-    while (atomic_load(&b->arrived) < b->threads && monotonic_seconds() < end)
-        sched_yield();
-    if (topology_bind(b->cores, (int)index))
-        atomic_fetch_add(&b->bound, 1);
-}
-
 static void open_means(means *m, int64_t threads)
 {
     pool_open(&m->pool, threads);
     topology_cores_open(&m->cores);
-    binding b = {&m->cores, (int)m->pool.parallel.threads, 0, 0};
-    if (b.threads <= m->cores.count)
-        m->pool.parallel.run(m->pool.parallel.context, b.threads, bind_one, &b);
-    m->bound = atomic_load(&b.bound) == b.threads;
+    m->bound = pool_bind(&m->pool, &m->cores);
     m->tune = (tune_means){&m->pool.parallel, show_and_stop, &m->meter, 0.0};
 }
 
@@ -172,6 +147,7 @@ static void measure_cases(const settings *s, const tune_cases *all, means *m, tu
         r->count += CHOICES;
     }
     progress_end(&m->meter.bar);
+    r->interrupted = interrupt_seen();
     r->seconds = monotonic_seconds() - m->meter.begin;
 }
 
@@ -429,9 +405,7 @@ static int check(const settings *s, tune_cases *all, tune_results *r)
 /* Opened before anything is measured, which takes long. */
 static bool open_report(const settings *s, FILE **file)
 {
-    *file = s->report ? fopen(s->report, "we") : NULL;
-    if (s->report && !*file)
-        complain("%s: cannot be written", s->report);
+    *file = s->report ? output_open(s->report) : NULL;
     return !s->report || *file;
 }
 
@@ -440,8 +414,7 @@ static int write_report(const settings *s, FILE *file, const tune_results *r)
     if (!file)
         return EXIT_GOOD;
     tune_write_html(file, r);
-    return ferror(file) + fclose(file) == 0 ? EXIT_GOOD
-                                            : complain("%s: cannot be written", s->report);
+    return output_close(file, s->report) ? EXIT_GOOD : EXIT_BAD_INPUT;
 }
 
 static int tune(const settings *s, const tune_cases *all, tune_results *r)

@@ -168,8 +168,9 @@ void tune_print(const tune_results *r)
         printf("%d kept at the default, for it was not clear enough\n",
                count_of(r, TUNE_UNDECIDED));
     if (r->cases_measured + r->cases_refused < r->case_count)
-        printf("%d cases were not reached: more --budget\n",
-               r->case_count - r->cases_measured - r->cases_refused);
+        printf("%d cases were not reached: %s\n",
+               r->case_count - r->cases_measured - r->cases_refused,
+               r->interrupted ? "interrupted" : "more --budget");
     if (r->path)
         printf("profile: %s\n", r->path);
 }
@@ -204,8 +205,11 @@ void tune_print_check(const tune_results *r)
 
     for (int i = 0; i < r->count; i++)
         stale += tune_is_stale(&r->results[i]);
-    print_table(r, check_verdict);
-    printf("\n%s: %d of %d entries measured again, %d stale\n", r->path, r->cases_measured,
+    if (r->count > 0) {
+        print_table(r, check_verdict);
+        putchar('\n');
+    }
+    printf("%s: %d of %d entries measured again, %d stale\n", r->path, r->cases_measured,
            r->case_count, stale);
 }
 

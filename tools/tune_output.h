@@ -13,6 +13,7 @@
 typedef struct tune_results {
     const char *path; /* of the profile; NULL: none was written */
     bool entries;     /* of a profile, measured again */
+    bool interrupted; /* by Ctrl-C or a signal */
     caches caches;
     int threads;
     bool bound;                                    /* each to a core */

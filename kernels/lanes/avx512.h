@@ -12,6 +12,7 @@
 #define WIDEST_STREAMED_TILE 160
 #define COMPUTE_STREAMED_TWICE 1
 #define NARROW_PAIRS 1
+#define LOADS_LINES 1
 #define ROW_WIDTHS 0xeeec /* odd or twice odd, up to 15 */
 
 typedef __m512 vf;
@@ -36,6 +37,7 @@ LANES void vstore_f32(float *p, vf x) { _mm512_storeu_ps(p, x); }
 LANES void vstore_stream_f32(float *p, vf x) { _mm512_stream_ps(p, x); }
 LANES void vstream_fence(void) { _mm_sfence(); }
 LANES void vprefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+LANES void vprefetch_near(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 /* Where the CPU lacks it, it does nothing. Compilers have no intrinsic for it without an option of its own. */
 LANES void vprefetch_write(void *p) { __asm__ volatile("prefetchw %0" : : "m"(*(char *)p)); }
 LANES vf vload_n_f32(const float *p, int n, float fill)

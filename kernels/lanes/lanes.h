@@ -36,6 +36,7 @@
  *   vf   vuppers_bf16(a)  vuppers_f16(a)        the upper 16 bits of each lane, widened
  *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
  *   void vprefetch(p)                 p will be read; it may be no address at all
+ *   void vprefetch_near(p)            the same, and soon: into L1
  *   void vprefetch_write(p)           p will be written; likewise
  *   void vload_columns_f32(p, stride, n, c)    c[k] lane j = p[j stride + k] for k < n: n columns of
  *   void vstore_columns_f32(p, stride, n, c)   sixteen rows, n a constant from 1 to 4, and the inverse;
@@ -92,6 +93,8 @@
  *   WIDEST_STREAMED_TILE    and where outputs are streamed
  *   ROW_WIDTHS              bit n: vload_rows_f32 and vstore_rows_f32 of n are faster than columns
  *   NARROW_PAIRS            0 or 1: the ISA has words of its own for pairs of blocks of 16 bits
+ *   LOADS_LINES             0 or 1: a block is one load, so that rows are read by lines, and fetched into L1
+ *                           where the CPU wants it: where a block is more, that takes longer than it gains
  *   COMPUTE_STREAMED_TWICE  0 or 1: long rows that are streamed compute their exponentials twice by default
  *
  * An ISA header may use an instruction of its own wherever its result is exactly the one above;

@@ -12,6 +12,7 @@
 #define WIDEST_STREAMED_TILE 255
 #define COMPUTE_STREAMED_TWICE 0
 #define NARROW_PAIRS 0
+#define LOADS_LINES 0
 #define ROW_WIDTHS 0
 
 typedef struct { float32x4_t a, b, c, d; } vf;
@@ -49,6 +50,7 @@ LANES void vstore_f32(float *p, vf x)
 LANES void vstore_stream_f32(float *p, vf x) { vstore_f32(p, x); }
 LANES void vstream_fence(void) {}
 LANES void vprefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
+LANES void vprefetch_near(const void *p) { __builtin_prefetch(p, 0, 3); }
 LANES void vprefetch_write(void *p) { __builtin_prefetch(p, 1, 3); }
 LANES float32x4_t load_n4(const float *p, int n, float32x4_t q)
 {
