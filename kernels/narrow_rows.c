@@ -74,13 +74,16 @@ void leave_narrow_now(const storage_format *format, const departure *d, int leav
         format->is_f16 ? leave_narrow(d, SUBTRACTED, 1) : leave_narrow(d, SUBTRACTED, 0);
 }
 
-/* What will be read PREFETCH_AHEAD after x, and, if something leaves, written at `place`: it is not streamed,
+/* What will be read f.ahead after x, and, if something leaves, written at `place`: it is not streamed,
  * so that its lines would be waited for. Past the caches, rows of 1000 took 1.1 times as long on Zen 5. */
-LANES void prefetch_narrow_group(const uint16_t *x, uint16_t *place, const int leaving)
+LANES void prefetch_narrow_group(const uint16_t *x, fetching f, uint16_t *place, const int leaving)
 {
     UNROLL for (int i = 0; i < GROUP; i += LINE / (int)sizeof *x)
     {
-        vprefetch(x + PREFETCH_AHEAD + i);
+        if (LOADS_LINES && f.near)
+            vprefetch_near(x + f.ahead + i);
+        else
+            vprefetch(x + f.ahead + i);
         if (leaving)
             vprefetch_write(place + i);
     }
@@ -143,6 +146,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     const uint16_t *const ahead = (const uint16_t *)(const void *)next->x;
     const exp_scale scale = exp_scale_of(c.ref.n);
     const int64_t group_of_left_out = c.left_out & -GROUP, n = next->n;
+    const fetching fetch = next->fetch;
     int64_t together = shifted || n <= GROUP ? 0 : smaller(c.n & -GROUP, n & -GROUP);
     if (leaving)
         together = smaller(together, d.n & -GROUP);
@@ -154,7 +158,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     if (leaving == COMPUTED)
         for (int64_t i = 0; i < together; i += GROUP) {
             leave_narrow_group(&d, i, COMPUTED, is_f16);
-            prefetch_narrow_group(ahead + i, narrow_place(&d) + i + PREFETCH_AHEAD, COMPUTED);
+            prefetch_narrow_group(ahead + i, fetch, narrow_place(&d) + i + PREFETCH_AHEAD, COMPUTED);
             max = max_of_narrow_group(ahead, i, n, max);
         }
     for (int64_t i = together; i + GROUP < n; i += GROUP)
@@ -165,7 +169,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
         if (leaving != COMPUTED) {
             if (leaving)
                 leave_narrow_group(&d, i, leaving, is_f16);
-            prefetch_narrow_group(ahead + i, narrow_place(&d) + i + PREFETCH_AHEAD, leaving);
+            prefetch_narrow_group(ahead + i, fetch, narrow_place(&d) + i + PREFETCH_AHEAD, leaving);
             max = max_of_narrow_group(ahead, i, n, max);
         }
         narrow_exponentials(x + i, GROUP, scale, vset1(0.0f), 0, is_f16, c.kept + i);
@@ -227,6 +231,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     const uint16_t *const ahead = (const uint16_t *)(const void *)r->ahead.x;
     const exp_scale scale = exp_scale_of(ref.n);
     const int64_t n = r->classes, last = n - GROUP, whole = n & -GROUP;
+    const fetching fetch = r->fetch;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
     vf max = max_of_ends(ahead, n);
@@ -241,7 +246,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
         total = add_exponentials(total, added + i);
         if (leaving)
             leave_narrow_group(&d, i, leaving, is_f16);
-        prefetch_narrow_group(ahead + i, place + i, leaving);
+        prefetch_narrow_group(ahead + i, fetch, place + i, leaving);
         max = max_of_narrow_group(ahead, i, n, max);
         narrow_exponentials(x + i, GROUP, scale, vset1(ref.shift), shifted, is_f16, kept + i);
     }
