@@ -400,25 +400,23 @@ DEFINE_BACKWARD(log_softmax_backward_planes, tensors_of_planes, 1)
         if (i < n)                                                                                \
             vstore_n_f32(to + i, (int)(n - i), vload_n_##type(from + i, (int)(n - i), 0.0f));     \
     }
-#define DEFINE_NARROWING(name, store, type)                                                       \
+#define DEFINE_NARROWING(name, type)                                                              \
     static void name(const float *from, int64_t n, uint16_t *to)                                  \
     {                                                                                             \
         int64_t i = 0;                                                                            \
         for (; i + GROUP <= n; i += GROUP)                                                        \
             FOR_BLOCKS(k, GROUP_BLOCKS)                                                           \
-        store(to + i + BLOCK * k, vload_f32(from + i + BLOCK * k));                               \
+        vstore_##type(to + i + BLOCK * k, vload_f32(from + i + BLOCK * k));                       \
         for (; i + BLOCK <= n; i += BLOCK)                                                        \
-            store(to + i, vload_f32(from + i));                                                   \
+            vstore_##type(to + i, vload_f32(from + i));                                           \
         if (i < n)                                                                                \
             vstore_n_##type(to + i, (int)(n - i), vload_n_f32(from + i, (int)(n - i), 0.0f));     \
     }
 
-#define DEFINE_STORAGE(type, is_f16)                                                                    \
+#define DEFINE_STORAGE(type, is_f16)                                                              \
     DEFINE_WIDENING(f32_of_##type, type)                                                          \
-    DEFINE_NARROWING(f32_to_##type, vstore_##type, type)                                          \
-    DEFINE_NARROWING(numbers_to_##type, vstore_numbers_##type, type)                              \
-    static const storage_format format_##type = {f32_of_##type, f32_to_##type,                    \
-                                                 numbers_to_##type, is_f16};                      \
+    DEFINE_NARROWING(f32_to_##type, type)                                                         \
+    static const storage_format format_##type = {f32_of_##type, f32_to_##type, is_f16};           \
     const kernel_table PASTE(ballast__kernels_##type, ISA_SUFFIX) = {                             \
         .format = &format_##type,                                                                 \
         .tile_classes = WIDEST_TILE,                                                              \
