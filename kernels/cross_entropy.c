@@ -164,18 +164,7 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
 {
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch, job->fetch);
-    cross_entropy_rows_through(job, begin, end, &pipe);
-}
-
-/* Out of line: only rows of 16 bits take the stack for a stage. */
-static __attribute__((noinline)) void cross_entropy_staged_rows(const cross_entropy_job *job,
-                                                                int64_t begin, int64_t end)
-{
-    _Alignas(LINE) float scratch[SCRATCH_ROOM];
-    _Alignas(LINE) row_stage stage;
-    row_pipe pipe;
-    open_staged_pipe(&pipe, job->classes, scratch, job->fetch, job->format, &stage);
+    open_pipe(&pipe, job->classes, scratch, job->fetch, job->format);
     cross_entropy_rows_through(job, begin, end, &pipe);
 }
 
@@ -245,17 +234,17 @@ LANES void cross_entropy_one_chunk_to(const cross_entropy_job *job, int64_t begi
             continue;
         }
         const waiting_row taken_in = {i, label, row_factors_of(&job->rows, i, label),
-                                      load_one(row_in_f32(rows, x, 1) + label)};
-        const row_sum before = take_in_row(rows, x, label, next, grad, leaving, streamed, 1, 0);
+                                      read_element(job->format, x, label)};
+        const row_sum before = take_in_row(rows, x, label, next, grad, leaving, streamed, 0);
         if (waiting.i >= 0)
             end_waiting_row(job, waiting, before, rows, &sums, leaving);
         waiting = taken_in;
     }
     if (waiting.i >= 0)
-        end_waiting_row(job, waiting, end_of_rows(rows, leaving, streamed, 1), rows, &sums, leaving);
+        end_waiting_row(job, waiting, end_of_rows(rows, leaving, streamed), rows, &sums, leaving);
     while (sums.begin < end)
         end_block(job, &sums);
-    close_rows(rows, leaving, streamed, 1);
+    close_rows(rows, leaving, streamed);
 }
 
 static __attribute__((noinline)) void cross_entropy_one_chunk_through(const cross_entropy_job *job,
@@ -276,18 +265,8 @@ static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entrop
 {
     _Alignas(LINE) float scratch[2 * CHUNK];
     one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch, job->fetch, NULL, NULL);
+    open_rows(&rows, job->classes, scratch, job->fetch, job->format);
     cross_entropy_one_chunk_through(job, begin, end, &rows, total);
-}
-
-static __attribute__((noinline)) void cross_entropy_staged_one_chunk(const cross_entropy_job *job,
-                                                                     int64_t begin, int64_t end)
-{
-    _Alignas(LINE) float scratch[2 * CHUNK];
-    _Alignas(LINE) row_stage stage;
-    one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch, job->fetch, job->format, &stage);
-    cross_entropy_one_chunk_through(job, begin, end, &rows, vd_zero());
 }
 
 /* ---- sixteen rows at once --------------------------------------------------------------------- */
@@ -690,7 +669,7 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
         total = cross_entropy_tiles_streamed(job, begin, tiles_end, end);
     else if (tiles_end > begin)
         total = cross_entropy_tiles_stored(job, begin, tiles_end, end);
-    if (go_as_one_chunk_rows(end - tiles_end, job->classes))
+    if (go_as_one_chunk_rows(end - tiles_end, job->classes, NULL))
         cross_entropy_one_chunk(job, tiles_end, end, total);
     else if (tiles_end < end)
         cross_entropy_few_rows(job, tiles_end, end, total);
@@ -702,14 +681,9 @@ void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t 
     const int in_tiles = go_in_tiles(job->classes, job->tile_classes);
     if (is_block && !job->format && end - begin == 1 && cross_entropy_block_row(job, begin))
         return;
-    if (!in_tiles && go_as_one_chunk_rows(end - begin, job->classes)) {
-        if (job->format)
-            cross_entropy_staged_one_chunk(job, begin, end);
-        else
-            cross_entropy_one_chunk(job, begin, end, vd_zero());
-    } else if (job->format)
-        cross_entropy_staged_rows(job, begin, end);
-    else if (!in_tiles)
+    if (!in_tiles && go_as_one_chunk_rows(end - begin, job->classes, job->format))
+        cross_entropy_one_chunk(job, begin, end, vd_zero());
+    else if (job->format || !in_tiles)
         cross_entropy_rows(job, begin, end);
     else
         cross_entropy_short_rows(job, begin, end);

@@ -22,12 +22,12 @@
 
 enum { LEAF_LANES = 16, MAX_LEAVES = 1024 };
 
-/* A storage type of 16 bits: n elements become f32, and f32 is rounded to n elements, once; the last is
- * faster, where none is NaN. NULL in a job: f32, or f64. */
+/* A storage type of 16 bits: n elements become f32, and f32 is rounded to n elements, once.
+ * NULL in a job: f32, or f64. */
 typedef struct storage_format {
     void (*widen)(const uint16_t *from, int64_t n, float *to);
     void (*narrow)(const float *from, int64_t n, uint16_t *to);
-    void (*narrow_numbers)(const float *from, int64_t n, uint16_t *to);
+    int is_f16; /* else bf16 */
 } storage_format;
 
 /* A chunk: what is summed of a long row at once. Of so many, a row's references have room on the stack. */
@@ -36,7 +36,7 @@ enum { CHUNK = 2048, MOST_KEPT_CHUNKS = 128 };
 /* What a call needs before rows of one chunk overlap, each of so many classes at least. */
 enum { LEAST_ONE_CHUNK_ROWS = 4, LEAST_ONE_CHUNK = 64 };
 
-/* How rows of f32 that are read once are fetched: so many elements before they are needed, 0: as suits most
+/* How rows that are read once are fetched: so many elements before they are needed, 0: as suits most
  * CPUs; and how near. */
 typedef struct fetching {
     int32_t ahead;

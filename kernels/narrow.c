@@ -2,7 +2,7 @@
 /* Storage of 16 bits: elements go through f32.
  *
  * Arithmetic is in f32 whatever the storage is, so its kernels serve every storage type. Most take a
- * job's format themselves: long rows go over the stage of softmax_row.h, the sigmoid losses and the
+ * job's format themselves: long rows go through narrow_rows.c, the sigmoid losses and the
  * reductions widen the pieces that they take anyway. Here are those that do not: as many short rows, or
  * rows of gradients, as fit are widened onto a stage on the stack, computed there in place, and narrowed
  * to where they belong. Rows of gradients that are too long for it come by chunks, twice.
@@ -148,7 +148,7 @@ static __attribute__((noinline)) void write_batch(const tensor *t, const batch *
 
 typedef void forward_kernel(const softmax_job *, int64_t begin, int64_t end);
 
-/* Longer rows are staged by their kernel. */
+/* Longer rows are widened by their kernel. */
 LANES int is_short(int64_t classes) { return classes <= TILE_CLASSES; }
 
 /* `to_matrix`: or to one number per row, in f32. */
@@ -400,25 +400,23 @@ DEFINE_BACKWARD(log_softmax_backward_planes, tensors_of_planes, 1)
         if (i < n)                                                                                \
             vstore_n_f32(to + i, (int)(n - i), vload_n_##type(from + i, (int)(n - i), 0.0f));     \
     }
-#define DEFINE_NARROWING(name, store, type)                                                       \
+#define DEFINE_NARROWING(name, type)                                                              \
     static void name(const float *from, int64_t n, uint16_t *to)                                  \
     {                                                                                             \
         int64_t i = 0;                                                                            \
         for (; i + GROUP <= n; i += GROUP)                                                        \
             FOR_BLOCKS(k, GROUP_BLOCKS)                                                           \
-        store(to + i + BLOCK * k, vload_f32(from + i + BLOCK * k));                               \
+        vstore_##type(to + i + BLOCK * k, vload_f32(from + i + BLOCK * k));                       \
         for (; i + BLOCK <= n; i += BLOCK)                                                        \
-            store(to + i, vload_f32(from + i));                                                   \
+            vstore_##type(to + i, vload_f32(from + i));                                           \
         if (i < n)                                                                                \
             vstore_n_##type(to + i, (int)(n - i), vload_n_f32(from + i, (int)(n - i), 0.0f));     \
     }
 
-#define DEFINE_STORAGE(type)                                                                      \
+#define DEFINE_STORAGE(type, is_f16)                                                              \
     DEFINE_WIDENING(f32_of_##type, type)                                                          \
-    DEFINE_NARROWING(f32_to_##type, vstore_##type, type)                                          \
-    DEFINE_NARROWING(numbers_to_##type, vstore_numbers_##type, type)                              \
-    static const storage_format format_##type = {f32_of_##type, f32_to_##type,                    \
-                                                 numbers_to_##type};                              \
+    DEFINE_NARROWING(f32_to_##type, type)                                                         \
+    static const storage_format format_##type = {f32_of_##type, f32_to_##type, is_f16};           \
     const kernel_table PASTE(ballast__kernels_##type, ISA_SUFFIX) = {                             \
         .format = &format_##type,                                                                 \
         .tile_classes = WIDEST_TILE,                                                              \
@@ -451,5 +449,5 @@ DEFINE_BACKWARD(log_softmax_backward_planes, tensors_of_planes, 1)
         .shared_cross_entropy = {KERNEL(cross_entropy_states), KERNEL(cross_entropy_combine),     \
                                  KERNEL(cross_entropy_outputs)},                                  \
     };
-DEFINE_STORAGE(bf16)
-DEFINE_STORAGE(f16)
+DEFINE_STORAGE(bf16, 0)
+DEFINE_STORAGE(f16, 1)

@@ -14,8 +14,7 @@
  * maximum, or of exponentials, ends where its row does, and overlaps the group before: what is done
  * twice comes to the same, and no group is ragged.
  *
- * Rows of 16 bits go over a stage as in softmax_row.h: row i + 1 is widened before its maximum is found,
- * and row i - 2 rounded when it has left. Only if they leave scaled: nothing holds the logits of row i - 2. */
+ * Rows of 16 bits go through the same passes in narrow_rows.c. */
 #ifndef BALLAST_ONE_CHUNK_ROWS_H
 #define BALLAST_ONE_CHUNK_ROWS_H
 
@@ -23,10 +22,10 @@
 
 _Static_assert((int)LEAST_ONE_CHUNK == (int)GROUP, "a row has a group at least");
 
-/* With fewer rows softmax_row.h is faster. */
-LANES int go_as_one_chunk_rows(int64_t rows, int64_t classes)
+/* With fewer rows softmax_row.h is faster. Of 16 bits, max_of_uppers() takes an element more than a group. */
+LANES int go_as_one_chunk_rows(int64_t rows, int64_t classes, const storage_format *format)
 {
-    return rows >= LEAST_ONE_CHUNK_ROWS && classes >= LEAST_ONE_CHUNK && classes <= CHUNK;
+    return rows >= LEAST_ONE_CHUNK_ROWS && classes >= LEAST_ONE_CHUNK + (format != NULL) && classes <= CHUNK;
 }
 
 /* A row whose exponentials are in its slot, but not yet added. Absent logits have exponential 0. */
@@ -44,16 +43,12 @@ typedef struct one_chunk_rows {
     search ahead; /* of the row there, n > 0, the maximum is known */
     open_line line;
     fetching fetch;
-    /* Of 16 bits; NULL: f32. */
-    const storage_format *format;
-    row_stage *stage;
-    int newest; /* what is in stage->in[newest] was widened last */
-    void *next_place; /* of the row that was taken in last */
+    const storage_format *format; /* of 16 bits; NULL: f32 */
 } one_chunk_rows;
 
-/* scratch: 2 * CHUNK floats on a LINE. `format` and `stage`: of rows of 16 bits. */
+/* scratch: 2 * CHUNK floats on a LINE. */
 LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetching chosen,
-                     const storage_format *format, row_stage *stage)
+                     const storage_format *format)
 {
     const int64_t slot = (classes + GROUP - 1) & -GROUP;
     for (int64_t i = 0; i < 2 * slot; i += BLOCK)
@@ -66,42 +61,13 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetchin
     r->line = (open_line){.n = 0};
     r->fetch = fetching_of(chosen);
     r->format = format;
-    r->stage = stage;
-    r->newest = 0;
-}
-
-/* The two rows that were asked for last are on the stage. Out of line, as what 16 bits need elsewhere. */
-static __attribute__((noinline, unused)) const storage *row_on_stage(one_chunk_rows *r, const void *x)
-{
-    if (is_found(&r->ahead, x))
-        return r->ahead.x;
-    r->newest ^= 1;
-    r->format->widen(x, r->classes, r->stage->in[r->newest]);
-    return r->stage->in[r->newest];
-}
-
-/* `staged`, a constant: rows may be of 16 bits. */
-LANES const storage *row_in_f32(one_chunk_rows *r, const void *x, const int staged)
-{
-    return staged && r->format ? row_on_stage(r, x) : x;
-}
-
-/* The row that leaves has left, but for what 16 bits take. */
-LANES void row_has_left(one_chunk_rows *r, const int leaving, const int staged)
-{
-    if (leaving && staged && r->format && r->leaves.n > 0)
-        put_in_place(r->format, &r->leaves, leaving);
-    r->leaves.n = 0;
 }
 
 /* Four rows, a group of each in turn. Returns the sum of the row before. */
 LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scale, const departure d,
-                             const int leaving, const int streamed, const int narrow,
-                             const int seeking)
+                             const int leaving, const int streamed, const int seeking)
 {
     const storage *const ahead = r->ahead.x;
-    const void *const source = r->ahead.source;
-    void *const place = r->next_place;
     const int64_t n = r->classes, last = n - GROUP, whole = n & -GROUP;
     const int64_t unaligned = leaving && streamed ? before_line(d.out, n) : 0;
     const int64_t whole_leaving = (n - unaligned) & -GROUP;
@@ -128,16 +94,12 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         total = add_exponentials(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
-        if (narrow)
-            prefetch_narrow_group((const uint16_t *)source + PREFETCH_AHEAD, place, i);
-        else
-            prefetch_group(ahead + i, fetch);
+        prefetch_group(ahead + i, fetch);
         add_to_max(&max, group_on_lines(ahead, n, line, i), seeking);
         exponentials_of_group(x + i, GROUP, scale, vset1(0.0f), 0, kept + i);
     }
     if (whole < n) {
-        if (!narrow)
-            prefetch_group(ahead + whole, fetch);
+        prefetch_group(ahead + whole, fetch);
         if (seeking && NOTE_PLACE)
             add_to_max(&max, ahead + last, 1);
         total = add_exponentials(total, added + whole);
@@ -151,14 +113,10 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     return vs_across(total);
 }
 
-/* In softmax_row.c: the same at the first rows of a call, when nothing leaves; of 16 bits; and one pass
- * after the other, where logits are shifted. A row of 16 bits is rounded all at once, and would wait for its
- * lines: they are fetched two rows before. In the loop of f32, this other stream of addresses takes 2 to 4 %
- * of its time. */
+/* In softmax_row.c: the same at the first rows of a call, when nothing leaves; and one pass after the other,
+ * where logits are shifted. */
 #define pass_rows_alone KERNEL(pass_rows_alone)
 double pass_rows_alone(one_chunk_rows *r, const storage *x, exp_scale scale);
-#define pass_narrow_rows KERNEL(pass_narrow_rows)
-double pass_narrow_rows(one_chunk_rows *r, const storage *x, exp_scale scale);
 
 LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
 {
@@ -172,35 +130,36 @@ LANES_LARGE double sum_of_slot(const float *slot, int64_t n)
 double pass_rows_apart(one_chunk_rows *r, const storage *x, reference ref, int leaving,
                        int streamed);
 
+/* In narrow_rows.c: take_in_row(), of 16 bits. */
+#define take_in_narrow_row KERNEL(take_in_narrow_row)
+row_sum take_in_narrow_row(one_chunk_rows *r, const void *x, int64_t left_out, const void *next, void *out,
+                           int leaving);
+
 /* Takes in the row at x, which `next` follows (NULL: none does), and which will leave to `out`, if at all.
  * Returns the sum of the row taken in before, which may be told to leave then; of the first row, nothing
  * of use. `seeking` as given to sum_row(). */
 LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_out, const void *next,
-                                void *out, const int leaving, const int streamed, const int staged,
-                                const int seeking)
+                                void *out, const int leaving, const int streamed, const int seeking)
 {
+    if (__builtin_expect(r->format != NULL, 0))
+        return take_in_narrow_row(r, x, left_out, next, out, leaving);
     const int64_t n = r->classes;
-    const storage *const logits = row_in_f32(r, x, staged);
     const int is_known = is_found(&r->ahead, x);
-    const reference ref = reference_of(is_known ? r->ahead.max : max_of(logits, n));
+    const reference ref = reference_of(is_known ? r->ahead.max : max_of(x, n));
     const int64_t from = is_known ? r->ahead.from : 0;
-    const storage *const ahead = next ? row_in_f32(r, next, staged) : logits;
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
-    r->ahead = (search){.x = ahead, .n = n, .source = next ? next : x, .fetch = r->fetch};
-    r->next_place = out;
+    r->ahead = (search){.x = next ? next : x, .n = n, .fetch = r->fetch};
     if (seeking && !NOTE_PLACE)
-        left_out = column_of_maximum(logits, n, ref.max, 0);
+        left_out = column_of_maximum(x, n, ref.max, 0);
     if (__builtin_expect(ref.shift != 0.0f, 0))
-        before.others = pass_rows_apart(r, logits, ref, leaving, streamed);
+        before.others = pass_rows_apart(r, x, ref, leaving, streamed);
     else if (leaving && r->leaves.n == 0)
-        before.others = pass_rows_alone(r, logits, exp_scale_of(ref.n));
-    else if (staged && leaving == SCALED && r->format)
-        before.others = pass_narrow_rows(r, logits, exp_scale_of(ref.n));
+        before.others = pass_rows_alone(r, x, exp_scale_of(ref.n));
     else
-        before.others = pass_rows(r, logits, exp_scale_of(ref.n), r->leaves, leaving, streamed, 0, seeking);
-    row_has_left(r, leaving, staged);
+        before.others = pass_rows(r, x, exp_scale_of(ref.n), r->leaves, leaving, streamed, seeking);
+    r->leaves.n = 0;
     if (seeking && NOTE_PLACE) /* now, so that the passes do not wait for it */
-        left_out = column_of_maximum(logits, n, ref.max, from);
+        left_out = column_of_maximum(x, n, ref.max, from);
     float *slot = r->free_slot;
     r->free_slot = r->kept.slot;
     r->kept = (kept_row){slot, ref, left_out < 0 ? 0.0f : take_out(slot, left_out)};
@@ -209,7 +168,7 @@ LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_o
 
 /* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
 #define end_of_rows KERNEL(end_of_rows)
-row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed, int staged);
+row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed);
 
 /* The row whose sum came out last will leave as out_c = h e_c / (its reference), but for the column
  * `label`, which becomes label_value. */
@@ -217,29 +176,25 @@ LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, fl
                                   void *out)
 {
     r->leaves = (departure){.e = r->free_slot,
-                            .out = r->format ? r->stage->out : out,
+                            .out = out,
                             .n = r->classes,
                             .label = label,
                             .label_value = label_value,
-                            .place = r->format ? out : NULL,
                             .line = &r->line};
     set_scale(&r->leaves, narrowed(h));
 }
 
 /* The same as out_c = (x_c - max) - rest. */
-LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const storage *x, float max, float rest,
-                                      storage *out)
+LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const void *x, float max, float rest, void *out)
 {
     r->leaves = (departure){
         .x = x, .out = out, .n = r->classes, .max = max, .rest = rest, .line = &r->line};
 }
 
-LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed,
-                            const int staged)
+LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed)
 {
     if (r->leaves.n > 0)
-        leave_now(&r->leaves, leaving, streamed);
-    row_has_left(r, leaving, staged);
+        r->format ? leave_narrow_now(r->format, &r->leaves, leaving) : leave_now(&r->leaves, leaving, streamed);
     if (streamed)
         end_streams(&r->line);
 }

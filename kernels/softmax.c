@@ -47,22 +47,12 @@ static __attribute__((noinline)) void long_rows(const softmax_job *job, int64_t 
                                                 one_chunk_function *of_one_chunk)
 {
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
-    if (go_as_one_chunk_rows(end - begin, job->classes)) {
+    if (go_as_one_chunk_rows(end - begin, job->classes, job->format)) {
         of_one_chunk(job, begin, end, scratch);
         return;
     }
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch, job->fetch);
-    rows(job, begin, end, &pipe);
-}
-
-static __attribute__((noinline)) void staged_rows(const softmax_job *job, int64_t begin, int64_t end,
-                                                  rows_function *rows)
-{
-    _Alignas(LINE) float scratch[SCRATCH_ROOM];
-    _Alignas(LINE) row_stage stage;
-    row_pipe pipe;
-    open_staged_pipe(&pipe, job->classes, scratch, job->fetch, job->format, &stage);
+    open_pipe(&pipe, job->classes, scratch, job->fetch, job->format);
     rows(job, begin, end, &pipe);
 }
 
@@ -122,17 +112,21 @@ static __attribute__((noinline)) void log_softmax_rows(const softmax_job *job, i
         log_softmax_rows_to(job, begin, end, pipe, 0);
 }
 
-/* Whether a special row holds a NaN; without one it is +inf, or nothing but -inf. */
-LANES int has_nan(const storage_format *format, const void *x, int64_t classes)
+/* Of a special row: NaN where it holds one, else its maximum, +inf or -inf. Found once more, for of 16 bits an
+ * infinity may have been passed over. */
+LANES float log_sum_exp_of_special(const storage_format *format, const void *x, int64_t classes)
 {
     float wide[BLOCK];
+    vf max = vset1(-LANE_INFINITY);
     for (int64_t at = 0; at < classes; at += BLOCK) {
         const int64_t n = smaller(classes - at, BLOCK);
         const float *block = read_elements(format, input_address(format, x, at), n, wide);
-        if (vany(vnan(vload_tail(block, n, 0.0f))))
-            return 1;
+        const vf v = vload_tail(block, n, -LANE_INFINITY);
+        if (vany(vnan(v)))
+            return LANE_NAN;
+        max = vmax(v, max);
     }
-    return 0;
+    return vmax_across(max);
 }
 
 /* max + log(S / e_max) */
@@ -140,7 +134,7 @@ LANES float log_sum_exp_of(row_sum row, const storage_format *format, const void
                            int64_t classes)
 {
     if (row_is_special(row))
-        return has_nan(format, x, classes) ? LANE_NAN : row.ref.max;
+        return log_sum_exp_of_special(format, x, classes);
     return row.ref.max + log_of_sum_over_max(row);
 }
 
@@ -177,19 +171,20 @@ LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_c
                            pending_logs *logs, const enum forward what)
 {
     const int64_t classes = job->classes;
-    const storage *x = input_row(job, i);
+    const void *x = input_start(job, i);
+    void *out = output_start(job, i);
     if (what == LOG_SUM_EXP) {
         const int special = row_is_special(row);
-        logs->max[i - logs->begin] = special ? log_sum_exp_of(row, NULL, x, classes) : row.ref.max;
+        logs->max[i - logs->begin] = special ? log_sum_exp_of_special(job->format, x, classes) : row.ref.max;
         logs->ratio[i - logs->begin] = special ? 0.0f : others_over_max(row);
         if (i + 1 - logs->begin == BLOCK)
             end_logs(job, logs, i + 1);
     } else if (row_is_special(row))
-        store_fill(output_row(job, i), classes, LANE_NAN);
+        fill_elements(job->format, out, classes, LANE_NAN);
     else if (what == SOFTMAX)
-        leave_row_scaled(rows, 1.0 / row.others, LEAVE_NOTHING, 0.0f, output_row(job, i));
+        leave_row_scaled(rows, 1.0 / row.others, LEAVE_NOTHING, 0.0f, out);
     else
-        leave_row_subtracted(rows, x, row.ref.max, log_of_sum_over_max(row), output_row(job, i));
+        leave_row_subtracted(rows, x, row.ref.max, log_of_sum_over_max(row), out);
 }
 
 LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
@@ -199,23 +194,23 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
     one_chunk_rows rows;
     pending_logs logs = {.begin = begin};
-    open_rows(&rows, job->classes, scratch, job->fetch, NULL, NULL);
+    open_rows(&rows, job->classes, scratch, job->fetch, job->format);
     for (int64_t i = begin; i < end; i++) {
-        const row_sum before = take_in_row(&rows, input_row(job, i), left_out, row_after(job, i, end),
-                                           NULL, leaving, streamed, 0, what != SOFTMAX);
+        const row_sum before = take_in_row(&rows, input_start(job, i), left_out, row_after(job, i, end),
+                                           output_start(job, i), leaving, streamed, what != SOFTMAX);
         if (i > begin)
             end_forward_row(job, i - 1, before, &rows, &logs, what);
     }
-    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed, 0), &rows, &logs, what);
+    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed), &rows, &logs, what);
     if (what == LOG_SUM_EXP)
         end_logs(job, &logs, end);
-    close_rows(&rows, leaving, streamed, 0);
+    close_rows(&rows, leaving, streamed);
 }
 
 static __attribute__((noinline)) void softmax_one_chunk(const softmax_job *job, int64_t begin,
                                                         int64_t end, float *scratch)
 {
-    if (streams(job))
+    if (streams(job) && !job->format)
         forward_one_chunk(job, begin, end, scratch, SOFTMAX, 1);
     else
         forward_one_chunk(job, begin, end, scratch, SOFTMAX, 0);
@@ -223,7 +218,7 @@ static __attribute__((noinline)) void softmax_one_chunk(const softmax_job *job, 
 static __attribute__((noinline)) void log_softmax_one_chunk(const softmax_job *job, int64_t begin,
                                                             int64_t end, float *scratch)
 {
-    if (streams(job))
+    if (streams(job) && !job->format)
         forward_one_chunk(job, begin, end, scratch, LOG_SOFTMAX, 1);
     else
         forward_one_chunk(job, begin, end, scratch, LOG_SOFTMAX, 0);
@@ -288,7 +283,7 @@ static __attribute__((noinline)) void short_rows(const softmax_job *job, int64_t
                                                  float *scratch, rows_function *rows)
 {
     row_pipe pipe;
-    open_pipe(&pipe, job->classes, scratch, job->fetch);
+    open_pipe(&pipe, job->classes, scratch, job->fetch, job->format);
     rows(job, begin, end, &pipe);
 }
 
@@ -427,7 +422,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     finish_stream(&leaving);
     if (streamed)
         vstream_fence();
-    if (go_as_one_chunk_rows(end - begin, classes)) /* two of them fit SHORT_SCRATCH */
+    if (go_as_one_chunk_rows(end - begin, classes, NULL)) /* two of them fit SHORT_SCRATCH */
         of_one_chunk(job, begin, end, scratch);
     else if (begin < end)
         short_rows(job, begin, end, scratch, rows);
@@ -450,9 +445,7 @@ static __attribute__((noinline)) void log_sum_exp_tiles(const softmax_job *job, 
 
 void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (job->format)
-        staged_rows(job, begin, end, softmax_rows);
-    else if (job->classes == 1 || !go_in_tiles(job->classes, job->tile_classes)) /* 1: it is 1 */
+    if (job->format || job->classes == 1 || !go_in_tiles(job->classes, job->tile_classes)) /* 1: it is 1 */
         long_rows(job, begin, end, softmax_rows, softmax_one_chunk);
     else
         softmax_tiles(job, begin, end);
@@ -460,9 +453,7 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 
 void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (job->format)
-        staged_rows(job, begin, end, log_softmax_rows);
-    else if (!go_in_tiles(job->classes, job->tile_classes))
+    if (job->format || !go_in_tiles(job->classes, job->tile_classes))
         long_rows(job, begin, end, log_softmax_rows, log_softmax_one_chunk);
     else
         log_softmax_tiles(job, begin, end);
@@ -470,9 +461,7 @@ void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 
 void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (job->format)
-        staged_rows(job, begin, end, log_sum_exp_rows);
-    else if (!go_in_tiles(job->classes, job->tile_classes))
+    if (job->format || !go_in_tiles(job->classes, job->tile_classes))
         long_rows(job, begin, end, log_sum_exp_rows, log_sum_exp_one_chunk);
     else
         log_sum_exp_tiles(job, begin, end);

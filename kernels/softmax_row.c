@@ -8,7 +8,7 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 {
     if (leaving)
         leave_now(&d, leaving, streamed);
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1, 0, 0);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1, 0);
 }
 
 /* While nothing leaves, the other passes should not wait as if something did: at the first rows of a
@@ -16,20 +16,13 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 chunk_sum pass_chunk_alone(chunk c, search *next, int seeking)
 {
     if (seeking)
-        return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 0, 1);
-    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 0, 0);
+        return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 1);
+    return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 0);
 }
 
 chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d)
 {
-    return pass_chunk(*c, next, *d, COMPUTED, 1, 0, 0, 0);
-}
-
-chunk_sum pass_narrow_chunk(const chunk *c, search *next, const departure *d, int leaving)
-{
-    if (leaving == SCALED)
-        return pass_chunk(*c, next, *d, SCALED, 0, 0, 1, 0);
-    return pass_chunk(*c, next, *d, SUBTRACTED, 0, 0, 1, 1);
+    return pass_chunk(*c, next, *d, COMPUTED, 1, 0, 0);
 }
 
 /* What leaves, leaves now, with nothing beside it. */
@@ -65,7 +58,7 @@ void leave_now(const departure *d, int leaving, int streamed)
 static int leaves_computed(const row_pipe *p)
 {
     const int64_t classes = p->classes;
-    if (p->format || classes > (int64_t)MOST_KEPT_CHUNKS * CHUNK)
+    if (classes > (int64_t)MOST_KEPT_CHUNKS * CHUNK)
         return 0;
     for (int64_t k = 0; k * CHUNK < classes; k++)
         if (p->ref[k].shift != 0.0f)
@@ -78,7 +71,7 @@ static int leaves_computed(const row_pipe *p)
 void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, const float *kept, int streamed)
 {
     const int64_t classes = p->classes;
-    if (streamed && !kept && leaves_computed(p)) {
+    if ((streamed || p->format) && !kept && leaves_computed(p)) {
         for (int64_t k = 0; k * CHUNK < classes; k++) {
             row->h[k] = narrowed(h * chunk_factor(p->ref[k], sum.ref));
             row->exponent[k] = p->ref[k].n;
@@ -92,8 +85,7 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
         const int64_t n = chunk_length(classes, at);
         departure d = row->whole;
         d.n = n;
-        d.out = p->format ? p->stage->out : (storage *)row->out + at;
-        d.place = p->format ? (uint16_t *)row->out + at : NULL;
+        d.out = output_address(p->format, row->out, at);
         d.label -= at;
         if (kept) {
             d.e = at + n < classes ? kept + at : p->scratch;
@@ -101,34 +93,29 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
             leave_now(&d, SCALED, 0); /* its lines are in the caches */
             continue;
         }
-        const void *source = input_address(p->format, row->x, at);
-        const float *logits = logits_in_f32(p, source, n);
-        chunk c = {logits, n, reference_of_chunk(p, source, logits, n), LEAVE_NOTHING,
-                   p->scratch + k % 2 * CHUNK};
+        const void *x = input_address(p->format, row->x, at);
+        const chunk c = {x, n, reference_of_chunk(p, x, n), LEAVE_NOTHING, p->scratch + k % 2 * CHUNK};
         const int last = at + n == classes;
         look_ahead(p, last ? NULL : input_address(p->format, row->x, at + n),
                    chunk_length(classes, at + n));
-        if (c.ref.shift != 0.0f)
+        if (p->format)
+            sum_narrow_chunk(p->format, &c, LEAVE_NOTHING, &p->next, &before, SCALED);
+        else if (c.ref.shift != 0.0f)
             pass_chunk_shifted(c, &p->next, before, SCALED, streamed);
         else if (before.n == 0)
             pass_chunk_alone(c, &p->next, 0);
-        else if (before.place)
-            pass_narrow_chunk(&c, &p->next, &before, SCALED);
         else if (streamed)
-            pass_chunk(c, &p->next, before, SCALED, 1, 0, 0, 0);
+            pass_chunk(c, &p->next, before, SCALED, 1, 0, 0);
         else
-            pass_chunk(c, &p->next, before, SCALED, 0, 0, 0, 0);
-        if (p->format && before.n > 0)
-            put_in_place(p->format, &before, SCALED);
+            pass_chunk(c, &p->next, before, SCALED, 0, 0, 0);
         d.e = c.kept;
         set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
         before = d;
     }
-    if (before.n > 0) {
+    if (before.n > 0 && p->format)
+        leave_narrow_now(p->format, &before, SCALED);
+    else if (before.n > 0)
         leave_now(&before, SCALED, streamed);
-        if (p->format)
-            put_in_place(p->format, &before, SCALED);
-    }
     p->next = after;
     row->whole.n = 0;
 }
@@ -136,12 +123,7 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
 /* At the first rows of a call, when nothing leaves. */
 double pass_rows_alone(one_chunk_rows *r, const storage *x, exp_scale scale)
 {
-    return pass_rows(r, x, scale, r->leaves, NOTHING_LEAVES, 0, 0, 0);
-}
-
-double pass_narrow_rows(one_chunk_rows *r, const storage *x, exp_scale scale)
-{
-    return pass_rows(r, x, scale, r->leaves, SCALED, 0, 1, 0);
+    return pass_rows(r, x, scale, r->leaves, NOTHING_LEAVES, 0, 0);
 }
 
 /* One pass after the other, where logits are shifted. */
@@ -161,11 +143,13 @@ double pass_rows_apart(one_chunk_rows *r, const storage *x, reference ref, int l
 }
 
 /* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
-row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed, int staged)
+row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed)
 {
-    if (r->leaves.n > 0)
+    if (r->leaves.n > 0 && r->format)
+        leave_narrow_now(r->format, &r->leaves, leaving);
+    else if (r->leaves.n > 0)
         leave_now(&r->leaves, leaving, streamed);
-    row_has_left(r, leaving, staged);
+    r->leaves.n = 0;
     r->free_slot = r->kept.slot;
     return (row_sum){r->kept.ref, sum_of_slot(r->kept.slot, r->classes), (double)r->kept.left_out};
 }

@@ -27,12 +27,10 @@
  * most, nowhere: they are computed once more, and if they are streamed, beside the row after it. Its
  * logits are in L2 still, and memory reads one row and writes another all the time.
  *
- * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster: of f32, and
- * for cross-entropy of 16 bits, too.
+ * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster.
  *
- * Logits and outputs of 16 bits go over a stage, chunk by chunk: widened when their maximum is looked for,
- * rounded when they have left. So the passes are those of f32, and do not end between chunks. Their
- * outputs cannot hold exponentials: those of long rows are computed once more. */
+ * Logits and outputs of 16 bits go through the same passes in narrow_rows.c, which widens what a pass reads
+ * and rounds what leaves. Their outputs cannot hold exponentials: those of long rows are computed once more. */
 #ifndef BALLAST_SOFTMAX_ROW_H
 #define BALLAST_SOFTMAX_ROW_H
 
@@ -106,7 +104,6 @@ typedef struct search {
     int64_t n; /* 0: none is */
     float max;
     int64_t from; /* none before it equals the maximum */
-    const void *source; /* where it is in the job: x, but for 16 bits */
     fetching fetch;
 } search;
 
@@ -117,8 +114,7 @@ LANES const storage *group_on_lines(const storage *x, int64_t n, int64_t line, i
     return LOADS_LINES ? x + smaller(i + line, n - GROUP) : x + i;
 }
 
-/* What will be read f.ahead after x. It may lie beyond the array: nothing is read. Of 16 bits it is
- * twice as much as needed, and half of it in the caches already. */
+/* What will be read f.ahead after x. It may lie beyond the array: nothing is read. */
 LANES void prefetch_group(const storage *x, fetching f)
 {
     const uintptr_t first = (uintptr_t)x + (uintptr_t)f.ahead * sizeof *x;
@@ -128,18 +124,6 @@ LANES void prefetch_group(const storage *x, fetching f)
     else
         UNROLL for (uintptr_t at = 0; at < GROUP * sizeof *x; at += LINE)
             vprefetch((const void *)(first + at));
-}
-
-/* A group of 16 bits that will be read at x + at, and one that will be written at place + at. */
-LANES void prefetch_narrow_group(const uint16_t *x, void *place, int64_t at)
-{
-    const uintptr_t first = (uintptr_t)x + (size_t)at * sizeof *x;
-    const uintptr_t written = (uintptr_t)place + (size_t)at * sizeof *x;
-    UNROLL for (uintptr_t i = 0; i < GROUP * sizeof *x; i += LINE)
-    {
-        vprefetch((const void *)(first + i));
-        vprefetch_write((void *)(written + i));
-    }
 }
 
 /* A line in each page of out[ahead .. ahead + n), which will be streamed: stores do not wait for the addresses
@@ -258,7 +242,6 @@ typedef struct departure {
     float exponent; /* COMPUTED: e is relative to 2^exponent */
     int64_t label; /* SCALED, COMPUTED: this column becomes label_value; any other number: none does */
     float label_value;
-    uint16_t *place; /* where 16 bits go from the stage, which is `out`; NULL: f32 */
     open_line *line; /* of what is streamed */
 } departure;
 
@@ -391,7 +374,7 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
 }
 
 LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d, const int leaving,
-                           const int streamed, const int shifted, const int narrow, const int seeking)
+                           const int streamed, const int shifted, const int seeking)
 {
     static const float nothing[GROUP] = {0.0f};
     const search ahead = *next;
@@ -422,8 +405,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
             leave_group(&d, i, d.n - i, leaving, streamed);
     }
     for (int64_t i = together; i < ahead.n; i += GROUP) {
-        if (!narrow)
-            prefetch_group((const storage *)ahead.source + i, ahead.fetch);
+        prefetch_group(ahead.x + i, ahead.fetch);
         rest = max_of_group(ahead.x + i, ahead.n - i, rest);
     }
     if (!(seeking && NOTE_PLACE))
@@ -436,10 +418,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving)
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
-        if (narrow)
-            prefetch_narrow_group((const uint16_t *)ahead.source + ahead.n, d.place, i);
-        else
-            prefetch_group((const storage *)ahead.source + i, ahead.fetch);
+        prefetch_group(ahead.x + i, ahead.fetch);
         add_to_max(&max, group_on_lines(ahead.x, ahead.n, line, i), seeking);
         exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
@@ -467,12 +446,18 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 #define pass_chunk_alone KERNEL(pass_chunk_alone)
 chunk_sum pass_chunk_alone(chunk c, search *next, int seeking);
 
-/* And pass_chunk() where what leaves is COMPUTED, and streamed; or of 16 bits. These are rounded, and
- * widened, a chunk at once, and would wait for its lines: they are fetched a chunk before. */
+/* And pass_chunk() where what leaves is COMPUTED, and streamed. */
 #define pass_chunk_computed KERNEL(pass_chunk_computed)
 chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d);
-#define pass_narrow_chunk KERNEL(pass_narrow_chunk)
-chunk_sum pass_narrow_chunk(const chunk *c, search *next, const departure *d, int leaving);
+
+/* In narrow_rows.c: what is here for chunks and rows of f32, of 16 bits. */
+#define max_of_narrow KERNEL(max_of_narrow)
+float max_of_narrow(const storage_format *format, const void *x, int64_t n);
+#define sum_narrow_chunk KERNEL(sum_narrow_chunk)
+chunk_sum sum_narrow_chunk(const storage_format *format, const chunk *c, int64_t left_out, search *next,
+                           const departure *d, int leaving);
+#define leave_narrow_now KERNEL(leave_narrow_now)
+void leave_narrow_now(const storage_format *format, const departure *d, int leaving);
 
 /* ---- rows ------------------------------------------------------------------------------------- */
 
@@ -510,13 +495,6 @@ typedef struct departing_row {
     float h[MOST_KEPT_CHUNKS], exponent[MOST_KEPT_CHUNKS]; /* of its chunks; the latter: COMPUTED */
 } departing_row;
 
-/* What of 16 bits is under way, in f32: the chunks looked at last, and the one that leaves. They are 1 KiB
- * apart modulo the 4 KiB within which CPUs take addresses for equal. */
-enum { STAGE_GAP = 256 };
-typedef struct row_stage {
-    float in[2][CHUNK + STAGE_GAP], out[CHUNK + STAGE_GAP];
-} row_stage;
-
 /* The rows of one call, in order. Rows that fit SCRATCH leave while a later one is computed: `slots`
  * rows later, so that its exponentials take the place of theirs. */
 typedef struct row_pipe {
@@ -530,11 +508,7 @@ typedef struct row_pipe {
     fetching fetch;
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
     float *scratch;
-    /* Of 16 bits; NULL: f32. */
-    const storage_format *format;
-    row_stage *stage;
-    const void *staged[2]; /* what is in stage->in */
-    int newest;
+    const storage_format *format; /* of 16 bits; NULL: f32 */
 } row_pipe;
 
 LANES int64_t chunk_length(int64_t classes, int64_t at) { return smaller(classes - at, CHUNK); }
@@ -546,7 +520,8 @@ LANES float *slot_of(row_pipe *p, int64_t slot)
     return p->scratch + slot * ((p->classes + GROUP - 1) & ~(int64_t)(GROUP - 1));
 }
 
-LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen)
+LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen,
+                     const storage_format *format)
 {
     p->fetch = fetching_of(chosen);
     p->scratch = scratch;
@@ -558,37 +533,7 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chos
     p->sum[0] = (chunk_sum){0.0, 0.0f}; /* stays the sum of a row without classes */
     for (int k = 0; k < SCRATCH_ROWS; k++)
         p->row[k].whole.n = 0;
-    p->format = NULL;
-}
-
-/* As open_pipe(), for rows of 16 bits. They are not streamed: many lines at once, when a chunk has been
- * computed, took longer than their way through the caches (16384 rows of 1000, AMD Zen 3). */
-LANES void open_staged_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen,
-                            const storage_format *format, row_stage *stage)
-{
-    open_pipe(p, classes, scratch, chosen);
     p->format = format;
-    p->stage = stage;
-    p->staged[0] = p->staged[1] = NULL;
-    p->newest = 0;
-}
-
-/* The two chunks that were asked for last are on the stage. */
-static __attribute__((noinline, unused)) const float *logits_on_stage(row_pipe *p, const void *source,
-                                                                      int64_t n)
-{
-    if (p->staged[p->newest] != source) {
-        p->newest ^= 1;
-        p->staged[p->newest] = source;
-        p->format->widen(source, n, p->stage->in[p->newest]);
-    }
-    return p->stage->in[p->newest];
-}
-
-/* n logits in f32: where they are, or on the stage. */
-LANES const float *logits_in_f32(row_pipe *p, const void *source, int64_t n)
-{
-    return __builtin_expect(!p->format, 1) ? source : logits_on_stage(p, source, n);
 }
 
 /* The chunk whose maximum is found while the present one is summed; NULL: none. */
@@ -596,10 +541,10 @@ LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
 {
     p->next = (search){.n = 0};
     if (source)
-        p->next = (search){.x = logits_in_f32(p, source, n), .n = n, .source = source, .fetch = p->fetch};
+        p->next = (search){.x = source, .n = n, .fetch = p->fetch};
 }
 
-/* The part of a row that begins at `at`; on the stage it is 16 bits no more, and not yet again. */
+/* The part of a row that begins at `at`. */
 LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t at, const int leaving)
 {
     departure d = row->whole;
@@ -607,12 +552,8 @@ LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t a
         return d;
     d.n = smaller(d.n - at, CHUNK);
     d.out = output_address(p->format, row->out, at);
-    if (p->format) {
-        d.place = (uint16_t *)row->out + at;
-        d.out = p->stage->out;
-    }
     if (leaving == SUBTRACTED) {
-        d.x = read_elements(p->format, input_address(p->format, row->x, at), d.n, d.out);
+        d.x = input_address(p->format, row->x, at);
         return d;
     }
     d.label -= at;
@@ -620,7 +561,7 @@ LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t a
     if (d.e) {
         d.e += at;
     } else {
-        d.x = (const storage *)row->x + at;
+        d.x = input_address(p->format, row->x, at);
         d.exponent = row->exponent[at / CHUNK];
     }
     return d;
@@ -632,43 +573,23 @@ LANES int leaves_numbers(const departure *d, const int leaving)
     return leaving == SUBTRACTED || (d->h - d->h == 0.0f && d->label_value == d->label_value);
 }
 
-/* What left for the stage goes on to its place. Out of line, as what is above, so that rows of f32 run
- * straight through. */
-static __attribute__((noinline, unused)) void put_in_place(const storage_format *format,
-                                                           const departure *d, int leaving)
-{
-    if (leaves_numbers(d, leaving))
-        format->narrow_numbers(d->out, d->n, d->place);
-    else
-        format->narrow(d->out, d->n, d->place);
-}
-
 /* left_out as seen from the chunk that begins at `at`. */
 LANES int64_t left_out_from(int64_t left_out, int64_t at)
 {
     return left_out >= at && left_out - at < CHUNK ? left_out - at : LEAVE_NOTHING;
 }
 
-/* Whether the maximum of the chunk at `source` was found beside the one before. */
-LANES int is_found(const search *s, const void *source) { return s->n > 0 && s->source == source; }
+/* Whether the maximum of the chunk at x was found beside the one before. */
+LANES int is_found(const search *s, const void *x) { return s->n > 0 && s->x == x; }
 
-/* The chunk at `source`, whose logits are at x. */
-LANES reference reference_of_chunk(row_pipe *p, const void *source, const storage *x, int64_t n)
+LANES float max_of_elements(const storage_format *format, const void *x, int64_t n)
 {
-    return reference_of(is_found(&p->next, source) ? p->next.max : max_of(x, n));
+    return __builtin_expect(!format, 1) ? max_of(x, n) : max_of_narrow(format, x, n);
 }
 
-LANES float max_of_row(row_pipe *p, const void *x)
+LANES reference reference_of_chunk(row_pipe *p, const void *x, int64_t n)
 {
-    float max = -LANE_INFINITY;
-    if (!p->format)
-        return max_of(x, p->classes);
-    for (int64_t at = 0; at < p->classes; at += CHUNK) {
-        const int64_t n = chunk_length(p->classes, at);
-        const float m = max_of(logits_in_f32(p, input_address(p->format, x, at), n), n);
-        max = m > max ? m : max;
-    }
-    return max;
+    return reference_of(is_found(&p->next, x) ? p->next.max : max_of_elements(p->format, x, n));
 }
 
 LANES chunk_sum sum_chunk(search *next, chunk c, departure d, const int leaving, const int streamed,
@@ -678,13 +599,12 @@ LANES chunk_sum sum_chunk(search *next, chunk c, departure d, const int leaving,
         return pass_chunk_shifted(c, next, d, leaving, streamed);
     if (leaving && d.n == 0)
         return pass_chunk_alone(c, next, seeking);
-    if (leaving && (streamed ? leaving == SCALED && !d.e : d.place != NULL)) {
+    if (leaving == SCALED && streamed && !d.e) {
         const chunk own = c; /* whose addresses are taken: c and d stay in registers */
         const departure leaves = d;
-        return streamed ? pass_chunk_computed(&own, next, &leaves)
-                        : pass_narrow_chunk(&own, next, &leaves, leaving);
+        return pass_chunk_computed(&own, next, &leaves);
     }
-    return pass_chunk(c, next, d, leaving, streamed, 0, 0, seeking);
+    return pass_chunk(c, next, d, leaving, streamed, 0, seeking);
 }
 
 /* The n logits at x with nothing beside them, their exponentials in `e`. */
@@ -695,6 +615,17 @@ LANES chunk_sum sum_alone(const storage *x, int64_t n, reference ref, int64_t le
     const int64_t column = left_out == LEAVE_MAXIMUM ? column_of_maximum(x, n, ref.max, 0) : left_out;
     const chunk c = {x, n, ref, column, e};
     return sum_chunk(&nothing, c, nobody, NOTHING_LEAVES, 0, 0);
+}
+
+/* Of f32 or of 16 bits. Of these the column of a maximum that is left out is not yet known. */
+LANES chunk_sum sum_any_chunk(const storage_format *format, search *next, chunk c, departure d,
+                              const int leaving, const int streamed, const int seeking)
+{
+    if (__builtin_expect(!format, 1))
+        return sum_chunk(next, c, d, leaving, streamed, seeking);
+    const chunk own = c;
+    const departure leaves = d;
+    return sum_narrow_chunk(format, &own, seeking ? LEAVE_MAXIMUM : c.left_out, next, &leaves, leaving);
 }
 
 /* Chunks are added in index order, relative to `row.ref`; `best` is the chunk that it comes from. */
@@ -723,16 +654,14 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
     int64_t best = 0;
 
     if (!kept_sums)
-        row.ref = reference_of(max_of_row(p, x));
+        row.ref = reference_of(max_of_elements(p->format, x, classes));
     for (int64_t at = 0, k = 0; at < classes; at += CHUNK, k++) {
         const int64_t n = chunk_length(classes, at);
         const int last = at + n == classes;
         const void *source = input_address(p->format, x, at);
-        const float *logits = logits_in_f32(p, source, n);
-        chunk c = {logits, n, reference_of_chunk(p, source, logits, n), left_out_from(left_out, at),
-                   slot};
-        if (seeking)
-            c.left_out = column_of_maximum(logits, n, c.ref.max,
+        chunk c = {source, n, reference_of_chunk(p, source, n), left_out_from(left_out, at), slot};
+        if (seeking && !p->format)
+            c.left_out = column_of_maximum(source, n, c.ref.max,
                                            is_found(&p->next, source) ? p->next.from : 0);
         if (fits)
             c.kept = slot + at;
@@ -743,9 +672,7 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
         else
             look_ahead(p, input_address(p->format, x, at + n), chunk_length(classes, at + n));
         const departure d = departing_chunk(p, old, at, leaving);
-        const chunk_sum s = sum_chunk(&p->next, c, d, leaving, streamed, seeking);
-        if (leaving && p->format && d.n > 0)
-            put_in_place(p->format, &d, leaving);
+        const chunk_sum s = sum_any_chunk(p->format, &p->next, c, d, leaving, streamed, seeking);
         if (kept_sums) {
             p->ref[k] = c.ref;
             p->sum[k] = s;
@@ -776,9 +703,10 @@ LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leavin
 {
     for (int64_t at = 0; at < row->whole.n; at += CHUNK) {
         const departure d = departing_chunk(p, row, at, leaving);
-        leave_now(&d, leaving, streamed);
         if (p->format)
-            put_in_place(p->format, &d, leaving);
+            leave_narrow_now(p->format, &d, leaving);
+        else
+            leave_now(&d, leaving, streamed);
     }
 }
 

@@ -59,6 +59,7 @@ DECLARE_OUTPUTS(cross_entropy);
 enum { GROUP_BLOCKS = 4, GROUP = GROUP_BLOCKS * BLOCK };
 
 typedef float storage_f32;
+typedef uint16_t storage_bf16, storage_f16;
 #define storage PASTE(storage_, BALLAST_STORAGE)
 #define vload PASTE(vload_, BALLAST_STORAGE)
 #define vload_columns PASTE(vload_columns_, BALLAST_STORAGE)
@@ -94,6 +95,8 @@ LANES int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
             vstore_n_##type(p, (int)left, v);                                                     \
     }
 DEFINE_TAIL(f32)
+DEFINE_TAIL(bf16)
+DEFINE_TAIL(f16)
 #define vload_tail PASTE(vload_tail_, BALLAST_STORAGE)
 #define vstore_tail PASTE(vstore_tail_, BALLAST_STORAGE)
 

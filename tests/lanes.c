@@ -935,6 +935,9 @@ typedef struct half_type {
     void (*store)(uint16_t *p, vf v);
     void (*store_n)(uint16_t *p, int n, vf v);
     void (*store_numbers)(uint16_t *p, vf v);
+    void (*load_pair)(const uint16_t *p, vf *v);
+    void (*store_pair)(uint16_t *p, vf a, vf b);
+    vf (*uppers)(vf v);
 } half_type;
 
 #define HALF_TYPE(type, digits, least, most)                                                      \
@@ -943,9 +946,13 @@ typedef struct half_type {
     static void store_##type(uint16_t *p, vf v) { vstore_##type(p, v); }                          \
     static void store_n_##type(uint16_t *p, int n, vf v) { vstore_n_##type(p, n, v); }            \
     static void numbers_##type(uint16_t *p, vf v) { vstore_numbers_##type(p, v); }                \
-    static const half_type half_##type = {#type,        digits,         least,                    \
-                                          most,         load_##type,    load_n_##type,            \
-                                          store_##type, store_n_##type, numbers_##type};
+    static void load_pair_##type(const uint16_t *p, vf *v) { vload_pair_##type(p, v); }           \
+    static void store_pair_##type(uint16_t *p, vf a, vf b) { vstore_pair_##type(p, a, b); }       \
+    static vf uppers_##type(vf v) { return vuppers_##type(v); }                                   \
+    static const half_type half_##type = {#type,          digits,         least,                  \
+                                          most,           load_##type,    load_n_##type,          \
+                                          store_##type,   store_n_##type, numbers_##type,         \
+                                          load_pair_##type, store_pair_##type, uppers_##type};
 HALF_TYPE(bf16, 8, -126, 127)
 HALF_TYPE(f16, 11, -14, 15)
 static const half_type *const half_types[] = {&half_bf16, &half_f16};
@@ -1016,18 +1023,28 @@ static void check_half(const half_type *t, const char *what, int lane, uint32_t 
 static void check_widening(const half_type *t)
 {
     for (uint32_t start = 0; start < 0x10000; start++) {
-        uint16_t h[BLOCK];
-        float result[BLOCK];
+        uint16_t h[2 * BLOCK];
+        float result[BLOCK], pair[2 * BLOCK], upper[BLOCK];
+        vf v[2];
 
-        for (int i = 0; i < BLOCK; i++)
+        for (int i = 0; i < 2 * BLOCK; i++)
             h[i] = (uint16_t)(start + (uint32_t)i * 0x1003);
         vstore_f32(result, t->load(h));
-        for (int i = 0; i < BLOCK; i++) {
+        t->load_pair(h, v);
+        vstore_f32(pair, v[0]);
+        vstore_f32(pair + BLOCK, v[1]);
+        vstore_f32(upper, t->uppers(vload_uppers(h)));
+        for (int i = 0; i < 2 * BLOCK; i++) {
             const double want = half_value(t, h[i]);
+            const uint32_t bits = bits_of_float((float)want);
 
-            if (!(isnan(want) && isnan(result[i])))
-                check_half(t, "vload", i, h[i], bits_of_float(result[i]),
-                           bits_of_float((float)want));
+            if (isnan(want))
+                continue;
+            if (i < BLOCK)
+                check_half(t, "vload", i, h[i], bits_of_float(result[i]), bits);
+            check_half(t, "vload_pair", i, h[i], bits_of_float(pair[i]), bits);
+            if (i % 2)
+                check_half(t, "vuppers", i / 2, h[i], bits_of_float(upper[i / 2]), bits);
         }
     }
 }
@@ -1037,17 +1054,23 @@ static void check_narrowing(const half_type *t, const uint32_t *bits, uint32_t c
 {
     for (uint32_t start = 0; start < count; start++) {
         float x[BLOCK];
-        uint16_t h[BLOCK], numbers[BLOCK];
+        uint16_t h[BLOCK], numbers[BLOCK], pair[2 * BLOCK], swapped[2 * BLOCK];
 
         for (int i = 0; i < BLOCK; i++)
             x[i] = float_of_bits(bits[(start + (uint32_t)i) % count]);
         t->store(h, vload_f32(x));
         t->store_numbers(numbers, vload_f32(x));
+        t->store_pair(pair, vload_f32(x), vset1(1.0f));
+        t->store_pair(swapped, vset1(1.0f), vload_f32(x));
         for (int i = 0; i < BLOCK; i++) {
             if (!is_left_out(t, x[i]))
                 check_half(t, "vstore", i, bits_of_float(x[i]), h[i], half_nearest(t, x[i]));
             if (!isnan(x[i]))
                 check_half(t, "vstore_numbers", i, bits_of_float(x[i]), numbers[i], h[i]);
+            if (!isnan(x[i])) {
+                check_half(t, "vstore_pair", i, bits_of_float(x[i]), pair[i], h[i]);
+                check_half(t, "vstore_pair", BLOCK + i, bits_of_float(x[i]), swapped[BLOCK + i], h[i]);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@
 #define WIDEST_TILE 160
 #define WIDEST_STREAMED_TILE 160
 #define COMPUTE_STREAMED_TWICE 0
+#define NARROW_PAIRS 0
 #define LOADS_LINES 0
 #define ROW_WIDTHS 0
 
@@ -387,6 +388,11 @@ LANES void vh_store_n(uint16_t *p, int n, vh h)
     }
     if (n & 1)
         *p = (uint16_t)_mm_extract_epi16(v, 0);
+}
+
+LANES vf vload_uppers(const uint16_t *p)
+{
+    return (vf){_mm256_loadu_ps((const void *)p), _mm256_loadu_ps((const void *)(p + 16))};
 }
 
 /* Elements 0 to 3, 8 to 11, 4 to 7 and 12 to 15, so that unpacking in lanes puts them in order. */

@@ -11,6 +11,7 @@
 #define WIDEST_TILE 255
 #define WIDEST_STREAMED_TILE 160
 #define COMPUTE_STREAMED_TWICE 1
+#define NARROW_PAIRS 1
 #define LOADS_LINES 1
 #define ROW_WIDTHS 0xeeec /* odd or twice odd, up to 15 */
 
@@ -418,6 +419,44 @@ LANES vf widen_f16(vh h) { return _mm512_cvtph_ps(h); }
 LANES vh narrow_f16(vf x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 LANES vf vload_bf16(const uint16_t *p) { return widen_bf16(vh_load(p)); }
 LANES vf vload_f16(const uint16_t *p) { return widen_f16(vh_load(p)); }
+LANES void vload_pair_bf16(const uint16_t *p, vf *v)
+{
+    const __m512i in_turn = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), zero = _mm512_setzero_si512();
+    const __m512i x = _mm512_permutexvar_epi64(in_turn, _mm512_loadu_si512(p));
+    v[0] = FLOAT(_mm512_unpacklo_epi16(zero, x));
+    v[1] = FLOAT(_mm512_unpackhi_epi16(zero, x));
+}
+/* Five operations for two blocks: upper halves and lower halves apart, all the rest is of 32 words. Rounded
+ * up is from 0x8000 on where the upper half is odd, from 0x8001 on where it is even. */
+LANES __m512i narrow_pair_bf16(vf x, vf y)
+{
+    const __m512i first = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32,
+                                           30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(1)), one = _mm512_set1_epi16(1);
+    const __m512i lower = _mm512_permutex2var_epi16(INT(x), first, INT(y));
+    const __m512i upper = _mm512_permutex2var_epi16(INT(x), second, INT(y));
+    const __m512i least = _mm512_or_si512(_mm512_andnot_si512(upper, one), _mm512_set1_epi16(-0x8000));
+    return _mm512_mask_sub_epi16(upper, _mm512_cmpge_epu16_mask(lower, least), upper,
+                                 _mm512_set1_epi16(-1));
+}
+LANES void vstore_pair_bf16(uint16_t *p, vf x, vf y) { _mm512_storeu_si512(p, narrow_pair_bf16(x, y)); }
+LANES void vload_pair_f16(const uint16_t *p, vf *v)
+{
+    v[0] = vload_f16(p);
+    v[1] = vload_f16(p + 16);
+}
+/* One store: vcvtps2ph to memory takes two cycles on Zen 5, whatever is beside it. */
+LANES void vstore_pair_f16(uint16_t *p, vf x, vf y)
+{
+    const __m512i low = _mm512_castsi256_si512(narrow_f16(x));
+    _mm512_storeu_si512(p, _mm512_inserti64x4(low, narrow_f16(y), 1));
+}
+LANES vf vload_uppers(const uint16_t *p) { return _mm512_loadu_ps(p); }
+LANES vf vuppers_bf16(vf x) { return vand(x, vset1(float_of_bits(0xffff0000u))); }
+LANES vf vuppers_f16(vf x)
+{
+    return widen_f16(_mm512_cvtepi32_epi16(_mm512_srli_epi32(INT(x), 16)));
+}
 
 #undef LOW_PAIRS
 #undef HIGH_PAIRS

@@ -31,6 +31,10 @@
  *   void vstore_f32(p, v)   vstore_n_f32(p, n, v)
  *   void vstore_bf16(p, v)  vstore_n_bf16(p, n, v)    vstore_f16(p, v)  vstore_n_f16(p, n, v)
  *   void vstore_numbers_bf16(p, v)  vstore_numbers_f16(p, v)    the same where no lane is NaN
+ *   void vload_pair_bf16(p, v)  vload_pair_f16(p, v)            v[0] and v[1] are the blocks at p and p + BLOCK
+ *   void vstore_pair_bf16(p, a, b)  vstore_pair_f16(p, a, b)    the inverse, where no lane is NaN
+ *   vf   vload_uppers(p)              lane j has p[2 j] for its lower 16 bits and p[2 j + 1] for its upper ones
+ *   vf   vuppers_bf16(a)  vuppers_f16(a)        the upper 16 bits of each lane, widened
  *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
  *   void vprefetch(p)                 p will be read; it may be no address at all
  *   void vprefetch_near(p)            the same, and soon: into L1
@@ -90,6 +94,7 @@
  *   WIDEST_TILE             up to so many classes rows go sixteen at once by default,
  *   WIDEST_STREAMED_TILE    and where outputs are streamed
  *   ROW_WIDTHS              bit n: vload_rows_f32 and vstore_rows_f32 of n are faster than columns
+ *   NARROW_PAIRS            0 or 1: the ISA has words of its own for pairs of blocks of 16 bits
  *   LOADS_LINES             0 or 1: a block is one load, so that rows are read by lines, and fetched into L1
  *                           where the CPU wants it: where a block is more, that takes longer than it gains
  *   COMPUTE_STREAMED_TWICE  0 or 1: long rows that are streamed compute their exponentials twice by default
@@ -257,5 +262,34 @@ LANES void vstore_rows_f32(float *p, const int n, const vf *column)
 DEFINE_HALF_WORDS(bf16)
 DEFINE_HALF_WORDS(f16)
 #undef DEFINE_HALF_WORDS
+
+#if !NARROW_PAIRS /* one block after the other */
+#define DEFINE_PAIR_WORDS(type, load)                                                             \
+    LANES void vload_pair_##type(const uint16_t *p, vf *v)                                        \
+    {                                                                                             \
+        v[0] = load(p);                                                                           \
+        v[1] = load(p + BLOCK);                                                                   \
+    }                                                                                             \
+    LANES void vstore_pair_##type(uint16_t *p, vf a, vf b)                                        \
+    {                                                                                             \
+        vstore_numbers_##type(p, a);                                                              \
+        vstore_numbers_##type(p + BLOCK, b);                                                      \
+    }
+/* Beside polynomials, whole registers are unpacked faster than halves are widened as they are loaded. */
+LANES vf unpack_bf16(const uint16_t *p) { return widen_bf16(vh_load(p)); }
+DEFINE_PAIR_WORDS(bf16, unpack_bf16)
+DEFINE_PAIR_WORDS(f16, vload_f16)
+#undef DEFINE_PAIR_WORDS
+LANES vf vuppers_bf16(vf x) { return vand(x, vset1(float_of_bits(0xffff0000u))); }
+LANES vf vuppers_f16(vf x)
+{
+    float pairs[BLOCK];
+    uint16_t upper[BLOCK];
+    vstore_f32(pairs, x);
+    for (int i = 0; i < BLOCK; i++)
+        upper[i] = (uint16_t)(bits_of_float(pairs[i]) >> 16);
+    return vload_f16(upper);
+}
+#endif
 
 #endif

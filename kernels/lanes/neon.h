@@ -11,6 +11,7 @@
 #define WIDEST_TILE 255
 #define WIDEST_STREAMED_TILE 255
 #define COMPUTE_STREAMED_TWICE 0
+#define NARROW_PAIRS 0
 #define LOADS_LINES 0
 #define ROW_WIDTHS 0
 
@@ -407,6 +408,13 @@ LANES void vh_store_n(uint16_t *p, int n, vh h)
     uint16_t t[BLOCK];
     vh_store(t, h);
     copy_n_16(p, t, n);
+}
+
+LANES vf vload_uppers(const uint16_t *p)
+{
+    const vh low = vh_load(p), high = vh_load(p + 16);
+    return (vf){vreinterpretq_f32_u16(low.a), vreinterpretq_f32_u16(low.b),
+                vreinterpretq_f32_u16(high.a), vreinterpretq_f32_u16(high.b)};
 }
 
 LANES vf widen_bf16(vh h)

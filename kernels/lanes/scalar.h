@@ -10,6 +10,7 @@
 #define WIDEST_TILE 255
 #define WIDEST_STREAMED_TILE 255
 #define COMPUTE_STREAMED_TWICE 0
+#define NARROW_PAIRS 0
 #define LOADS_LINES 0
 #define ROW_WIDTHS 0
 
@@ -365,6 +366,13 @@ LANES void vh_store_n(uint16_t *p, int n, vh h)
     vh_store(t, h);
     for (int i = 0; i < n; i++)
         p[i] = t[i];
+}
+
+LANES vf vload_uppers(const uint16_t *p)
+{
+    vf x;
+    memcpy(&x, p, sizeof x);
+    return x;
 }
 
 LANES f4 widen_bf16_4(u4 h) { return (f4)(h << 16); }

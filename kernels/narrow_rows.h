@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/* Groups of 16 bits in the passes of softmax_row.h and one_chunk_rows.h: widened where a pass reads them,
+ * rounded where they leave. No pass stores what is only widened. */
+#ifndef BALLAST_NARROW_ROWS_H
+#define BALLAST_NARROW_ROWS_H
+
+#include "one_chunk_rows.h"
+
+enum { PAIR = 2 * BLOCK };
+
+/* ---- a group of 64 elements; `is_f16` is a constant after inlining ------------------------------- */
+
+LANES void load_narrow_group(vf *v, const uint16_t *x, const int is_f16)
+{
+    UNROLL for (int k = 0; k < GROUP; k += PAIR)
+        if (is_f16)
+            vload_pair_f16(x + k, v + k / BLOCK);
+        else
+            vload_pair_bf16(x + k, v + k / BLOCK);
+}
+
+/* The same, of which `left` elements are there; the other lanes are `fill`. */
+LANES void load_narrow_some(vf *v, const uint16_t *x, int64_t left, float fill, const int is_f16)
+{
+    if (left >= GROUP) {
+        load_narrow_group(v, x, is_f16);
+        return;
+    }
+    FOR_BLOCKS(k, GROUP_BLOCKS)
+    v[k] = is_f16 ? vload_tail_f16(x + BLOCK * k, left - BLOCK * k, fill)
+                  : vload_tail_bf16(x + BLOCK * k, left - BLOCK * k, fill);
+}
+
+/* As exponentials_of_group(). */
+LANES void narrow_exponentials(const uint16_t *x, int64_t left, exp_scale scale, vf shift,
+                               const int shifted, const int is_f16, float *kept)
+{
+    vf e[GROUP_BLOCKS];
+    load_narrow_some(e, x, left, -LANE_INFINITY, is_f16);
+    if (shifted)
+        FOR_BLOCKS(k, GROUP_BLOCKS) e[k] = vsub(e[k], shift);
+    vexp_scaled(e, e, GROUP_BLOCKS, scale);
+    FOR_BLOCKS(k, GROUP_BLOCKS) vstore_f32(kept + BLOCK * k, e[k]);
+}
+
+LANES void store_narrow_tail(uint16_t *x, int64_t left, vf v, const int is_f16)
+{
+    if (is_f16)
+        vstore_tail_f16(x, left, v);
+    else
+        vstore_tail_bf16(x, left, v);
+}
+
+/* No NaN. */
+LANES void store_narrow_group(uint16_t *x, const vf *v, const int is_f16)
+{
+    UNROLL for (int k = 0; k < GROUP; k += PAIR)
+        if (is_f16)
+            vstore_pair_f16(x + k, v[k / BLOCK], v[k / BLOCK + 1]);
+        else
+            vstore_pair_bf16(x + k, v[k / BLOCK], v[k / BLOCK + 1]);
+}
+
+/* Of sixteen bits the larger of two has the larger upper half as f32, too, whatever the lower one is: of
+ * both types, for the sign comes first, then the exponent. So pairs need not be parted to find the upper
+ * ones' maximum: those of x[1 ... 64] here. A NaN of the type may be taken for a number, or infinity for a NaN;
+ * rows that hold either are special whatever their maximum. */
+LANES vf max_of_uppers(const uint16_t *x, vf max)
+{
+    UNROLL for (int k = 0; k < GROUP; k += PAIR)
+    {
+        max = vmax(vload_uppers(x + k), max);
+        max = vmax(vload_uppers(x + k + 1), max);
+    }
+    return max;
+}
+
+/* Of what groups at 0, GROUP, ... leave out: the first element, and a last group, which overlaps others. */
+LANES vf max_of_ends(const uint16_t *x, int64_t n)
+{
+    vf max = vset1(-LANE_INFINITY);
+    for (int64_t i = 0; i < (n > GROUP ? 1 : n); i++)
+        max = vmax(vset1(float_of_bits((uint32_t)x[i] << 16)), max);
+    return n > GROUP ? max_of_uppers(x + n - GROUP - 1, max) : max;
+}
+
+/* The group at i < n - GROUP, or the last one. */
+LANES vf max_of_narrow_group(const uint16_t *x, int64_t i, int64_t n, vf max)
+{
+    return max_of_uppers(x + smaller(i, n - GROUP - 1), max);
+}
+
+LANES float max_of_lanes(vf uppers, const int is_f16)
+{
+    return vmax_across(is_f16 ? vuppers_f16(uppers) : vuppers_bf16(uppers)) + 0.0f; /* no -0 */
+}
+
+#endif
