@@ -32,7 +32,7 @@ LANES void *grad_row(const cross_entropy_job *job, int64_t i)
 
 LANES int streams(const cross_entropy_job *job)
 {
-    return job->beyond_cache && job->grad && job->grad != job->logits;
+    return STREAMS && job->beyond_cache && job->grad && job->grad != job->logits;
 }
 
 LANES storage *grad_of(const cross_entropy_job *job, int64_t i)

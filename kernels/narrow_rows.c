@@ -8,7 +8,7 @@ LANES const uint16_t *narrow_source(const departure *d) { return (const uint16_t
 LANES uint16_t *narrow_place(const departure *d) { return (uint16_t *)(void *)d->out; }
 
 /* A group on its way out, of which `left` elements are there. */
-LANES void departing_group(vf *v, const departure *d, int64_t at, int64_t left, const int leaving,
+LANES_LARGE void departing_group(vf *v, const departure *d, int64_t at, int64_t left, const int leaving,
                            const int is_f16)
 {
     if (leaving == SUBTRACTED) {
@@ -36,8 +36,8 @@ LANES void leave_narrow_group(const departure *d, int64_t at, const int leaving,
 }
 
 /* Elements [at, end), block by block, with NaN if there is one. */
-LANES_LARGE void leave_narrow_some(const departure *d, int64_t at, int64_t end, const int leaving,
-                                   const int is_f16)
+LANES_SELDOM void leave_narrow_some(const departure *d, int64_t at, int64_t end, const int leaving,
+                                    const int is_f16)
 {
     for (; at < end; at += GROUP) {
         vf v[GROUP_BLOCKS];
@@ -125,8 +125,8 @@ static int64_t first_maximum(const storage_format *format, const void *x, int64_
 
 /* ---- a chunk in each pass ------------------------------------------------------------------------ */
 
-LANES float narrow_exponentials_from(int64_t from, const chunk *c, exp_scale scale, const int shifted,
-                                     const int is_f16)
+LANES_SELDOM float narrow_exponentials_from(int64_t from, const chunk *c, exp_scale scale, const int shifted,
+                                            const int is_f16)
 {
     const uint16_t *const x = (const uint16_t *)(const void *)c->x;
     for (int64_t i = from; i < c->n; i += GROUP)
@@ -153,8 +153,10 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     vf max = max_of_ends(ahead, n);
     vs total = vs_zero();
 
-    if (leaving)
-        leave_narrow_some(&d, together, d.n, leaving, is_f16);
+    if (leaving && together < d.n) {
+        const departure ends = d; /* d itself stays in registers */
+        leave_narrow_some(&ends, together, d.n, leaving, is_f16);
+    }
     if (leaving == COMPUTED)
         for (int64_t i = 0; i < together; i += GROUP) {
             leave_narrow_group(&d, i, COMPUTED, is_f16);
@@ -163,7 +165,11 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
         }
     for (int64_t i = together; i + GROUP < n; i += GROUP)
         max = max_of_narrow_group(ahead, i, n, max);
-    float left_out = narrow_exponentials_from(together, &c, scale, shifted, is_f16);
+    float left_out = 0.0f;
+    if (together < c.n) {
+        const chunk ends = c;
+        left_out = narrow_exponentials_from(together, &ends, scale, shifted, is_f16);
+    }
     for (int64_t i = 0; i < together; i += GROUP) {
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving != COMPUTED) {
@@ -191,7 +197,6 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
         return pass_narrow_chunk(*c, next, *d, leaving, is_f16, shifted);                         \
     }
 #define DEFINE_CHUNK_PASSES(type, is_f16)                                                         \
-    DEFINE_CHUNK_PASS(shifted_chunk_##type, NOTHING_LEAVES, is_f16, 1)                            \
     DEFINE_CHUNK_PASS(chunk_alone_##type, NOTHING_LEAVES, is_f16, 0)                              \
     DEFINE_CHUNK_PASS(chunk_scaled_##type, SCALED, is_f16, 0)                                     \
     DEFINE_CHUNK_PASS(chunk_subtracted_##type, SUBTRACTED, is_f16, 0)                             \
@@ -202,6 +207,13 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
 typedef chunk_sum chunk_pass(const chunk *, search *, const departure *);
 DEFINE_CHUNK_PASSES(bf16, 0)
 DEFINE_CHUNK_PASSES(f16, 1)
+
+/* Seldom: one for both types. */
+static __attribute__((noinline)) chunk_sum shifted_chunk(const chunk *c, search *next, const departure *d,
+                                                         int is_f16)
+{
+    return pass_narrow_chunk(*c, next, *d, NOTHING_LEAVES, is_f16, 1);
+}
 
 /* What leaves, leaves first where the logits are shifted, or where NaN leaves. */
 chunk_sum sum_narrow_chunk(const storage_format *format, const chunk *c, int64_t left_out, search *next,
@@ -216,7 +228,7 @@ chunk_sum sum_narrow_chunk(const storage_format *format, const chunk *c, int64_t
         what = NOTHING_LEAVES;
     }
     if (c->ref.shift != 0.0f)
-        return (format->is_f16 ? shifted_chunk_f16 : shifted_chunk_bf16)(&own, next, d);
+        return shifted_chunk(&own, next, d, format->is_f16);
     return (format->is_f16 ? chunk_pass_of_f16 : chunk_pass_of_bf16)[what](&own, next, d);
 }
 
@@ -241,7 +253,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     if (leaving == SCALED && whole < n)
         leave_narrow_group(&d, last, SCALED, is_f16); /* comes to the same twice */
     else if (leaving)
-        leave_narrow_some(&d, whole, n, leaving, is_f16);
+        leave_narrow_some(&r->leaves, whole, n, leaving, is_f16);
     for (int64_t i = 0; i < whole; i += GROUP) {
         total = add_exponentials(total, added + i);
         if (leaving)
@@ -267,7 +279,6 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
         return pass_narrow_rows(r, x, ref, out, leaving, is_f16, shifted);                        \
     }
 #define DEFINE_PASSES(type, is_f16)                                                               \
-    DEFINE_PASS(shifted_##type, NOTHING_LEAVES, is_f16, 1)                                        \
     DEFINE_PASS(alone_##type, NOTHING_LEAVES, is_f16, 0)                                          \
     DEFINE_PASS(scaled_##type, SCALED, is_f16, 0)                                                 \
     DEFINE_PASS(subtracted_##type, SUBTRACTED, is_f16, 0)                                         \
@@ -275,6 +286,11 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
 typedef double rows_pass(one_chunk_rows *, const uint16_t *, reference, void *);
 DEFINE_PASSES(bf16, 0)
 DEFINE_PASSES(f16, 1)
+
+static __attribute__((noinline)) double shifted_row(one_chunk_rows *r, const uint16_t *x, reference ref, void *out)
+{
+    return pass_narrow_rows(r, x, ref, out, NOTHING_LEAVES, r->format->is_f16, 1);
+}
 
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
@@ -294,7 +310,7 @@ row_sum take_in_narrow_row(one_chunk_rows *r, const void *x, int64_t left_out, c
         what = NOTHING_LEAVES;
     }
     if (ref.shift != 0.0f)
-        before.others = (format->is_f16 ? shifted_f16 : shifted_bf16)(r, x, ref, out);
+        before.others = shifted_row(r, x, ref, out);
     else
         before.others = (format->is_f16 ? pass_of_f16 : pass_of_bf16)[what](r, x, ref, out);
     r->leaves.n = 0;

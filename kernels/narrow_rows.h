@@ -20,7 +20,7 @@ LANES void load_narrow_group(vf *v, const uint16_t *x, const int is_f16)
 }
 
 /* The same, of which `left` elements are there; the other lanes are `fill`. */
-LANES void load_narrow_some(vf *v, const uint16_t *x, int64_t left, float fill, const int is_f16)
+LANES_LARGE void load_narrow_some(vf *v, const uint16_t *x, int64_t left, float fill, const int is_f16)
 {
     if (left >= GROUP) {
         load_narrow_group(v, x, is_f16);
@@ -32,7 +32,7 @@ LANES void load_narrow_some(vf *v, const uint16_t *x, int64_t left, float fill, 
 }
 
 /* As exponentials_of_group(). */
-LANES void narrow_exponentials(const uint16_t *x, int64_t left, exp_scale scale, vf shift,
+LANES_LARGE void narrow_exponentials(const uint16_t *x, int64_t left, exp_scale scale, vf shift,
                                const int shifted, const int is_f16, float *kept)
 {
     vf e[GROUP_BLOCKS];
@@ -43,7 +43,7 @@ LANES void narrow_exponentials(const uint16_t *x, int64_t left, exp_scale scale,
     FOR_BLOCKS(k, GROUP_BLOCKS) vstore_f32(kept + BLOCK * k, e[k]);
 }
 
-LANES void store_narrow_tail(uint16_t *x, int64_t left, vf v, const int is_f16)
+LANES_LARGE void store_narrow_tail(uint16_t *x, int64_t left, vf v, const int is_f16)
 {
     if (is_f16)
         vstore_tail_f16(x, left, v);
@@ -52,7 +52,7 @@ LANES void store_narrow_tail(uint16_t *x, int64_t left, vf v, const int is_f16)
 }
 
 /* No NaN. */
-LANES void store_narrow_group(uint16_t *x, const vf *v, const int is_f16)
+LANES_LARGE void store_narrow_group(uint16_t *x, const vf *v, const int is_f16)
 {
     UNROLL for (int k = 0; k < GROUP; k += PAIR)
         if (is_f16)
@@ -65,7 +65,7 @@ LANES void store_narrow_group(uint16_t *x, const vf *v, const int is_f16)
  * both types, for the sign comes first, then the exponent. So pairs need not be parted to find the upper
  * ones' maximum: those of x[1 ... 64] here. A NaN of the type may be taken for a number, or infinity for a NaN;
  * rows that hold either are special whatever their maximum. */
-LANES vf max_of_uppers(const uint16_t *x, vf max)
+LANES_LARGE vf max_of_uppers(const uint16_t *x, vf max)
 {
     UNROLL for (int k = 0; k < GROUP; k += PAIR)
     {

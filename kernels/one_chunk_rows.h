@@ -191,7 +191,7 @@ LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const void *x, float ma
         .x = x, .out = out, .n = r->classes, .max = max, .rest = rest, .line = &r->line};
 }
 
-LANES_LARGE void close_rows(one_chunk_rows *r, const int leaving, const int streamed)
+LANES_SELDOM void close_rows(one_chunk_rows *r, const int leaving, const int streamed)
 {
     if (r->leaves.n > 0)
         r->format ? leave_narrow_now(r->format, &r->leaves, leaving) : leave_now(&r->leaves, leaving, streamed);

@@ -266,7 +266,7 @@ LANES void pass_blocks(const row_tile *leaves, const row_tile *now, int64_t j, r
  * of each row is not in its sum. Returns the maxima of the tile at `next`. */
 LANES vf pass_rows_of_tile(row_tiles *r, const storage *next, int64_t classes, int64_t stride,
                            int64_t out_stride, const int leaving, const int labelled, const int parted,
-                           const int streamed)
+                           int streamed)
 {
     const int64_t width = width_of(classes), last = (classes - 1) & -GROUP;
     const int64_t last_blocks = (classes - last + BLOCK - 1) / BLOCK;
@@ -322,9 +322,8 @@ LANES vf pass_row_tile(row_tiles *r, const storage *next, int64_t classes, int64
 {
     if (!r->leaves->out)
         return pass_rows_of_tile(r, next, classes, stride, out_stride, NOTHING_LEAVES, 0, parted, 0);
-    if (r->leaves->past)
-        return pass_rows_of_tile(r, next, classes, stride, out_stride, leaving, labelled, parted, 1);
-    return pass_rows_of_tile(r, next, classes, stride, out_stride, leaving, labelled, parted, 0);
+    return pass_rows_of_tile(r, next, classes, stride, out_stride, leaving, labelled, parted,
+                             r->leaves->past != NULL);
 }
 
 /* When no tile begins, the last one is added beside nothing. */

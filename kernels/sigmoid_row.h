@@ -309,12 +309,12 @@ typedef struct sigmoid_functions {
         const tile t = *given;                                                                    \
         tile_terms(&t, path, targets, out, width);                                                \
     }
-/* Not called without a gradient. */
+/* Not called without a gradient, nor where nothing is streamed. */
 #define STREAMED_FUNCTION(name, path, targets, out, width)                                        \
     static void name(const tile *given)                                                           \
     {                                                                                             \
         const tile t = *given;                                                                    \
-        if ((out) & OUT_GRAD)                                                                     \
+        if (STREAMS_SIGMOIDS && (out) & OUT_GRAD)                                                 \
             tile_terms(&t, path, targets, (out) | OUT_STREAMED, width);                           \
     }
 /* `dense` is what dense targets are: SOFT or HARD. */
@@ -943,7 +943,7 @@ static void take_rows(batch *a, int64_t first, int64_t end)
                     && (!job->grad || job->grad_stride == c);
     /* Positive elements cannot be put into lines that have left; and where rows are not long, to gather
      * them from memory takes as long as what it saves. */
-    a->streams = job->beyond_cache && a->is_contiguous && job->grad && job->grad != job->logits
+    a->streams = STREAMS_SIGMOIDS && job->beyond_cache && a->is_contiguous && job->grad && job->grad != job->logits
               && !job->format;
     a->labels_as_targets = labelled && (is_short(a) || a->streams || (job->beyond_cache && c <= TILE));
     if (!a->is_uniform)

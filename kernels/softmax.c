@@ -35,7 +35,7 @@ LANES const void *row_after(const softmax_job *job, int64_t i, int64_t end)
 
 LANES int streams(const softmax_job *job)
 {
-    return job->beyond_cache && job->output != job->input;
+    return STREAMS && job->beyond_cache && job->output != job->input;
 }
 
 typedef void rows_function(const softmax_job *, int64_t begin, int64_t end, row_pipe *);
@@ -577,7 +577,7 @@ static __attribute__((noinline)) int64_t log_softmax_backward_tiles(const softma
 /* What a row begins with, up to a line, takes as long as a whole block, or, with exponentials, a group. */
 LANES int backward_streams(const softmax_backward_job *job, const enum backward of)
 {
-    return job->beyond_cache && job->grad_input != job->output && job->grad_input != job->grad_output &&
+    return STREAMS && job->beyond_cache && job->grad_input != job->output && job->grad_input != job->grad_output &&
            job->classes >= (of == OF_SOFTMAX ? GROUP : 8 * GROUP);
 }
 

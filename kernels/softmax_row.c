@@ -29,28 +29,15 @@ chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d)
 void leave_now(const departure *d, int leaving, int streamed)
 {
     const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
-    if (leaving == SCALED && !d->e) {
-        if (ahead > 0)
-            leave_group(d, 0, ahead, COMPUTED, streamed);
-        for (int64_t i = ahead; i < d->n; i += GROUP)
-            leave_group(d, i, d->n - i, COMPUTED, streamed);
-        leave_label(d, COMPUTED, streamed);
-    } else if (leaving == SCALED) {
-        if (ahead > 0)
-            leave_group(d, 0, ahead, SCALED, streamed);
-        if (streamed)
-            for (int64_t i = ahead; i < d->n; i += GROUP)
-                leave_group(d, i, d->n - i, SCALED, 1);
-        else
-            for (int64_t i = 0; i < d->n; i += GROUP)
-                leave_group(d, i, d->n - i, SCALED, 0);
-        leave_label(d, SCALED, streamed);
-    } else {
-        if (ahead > 0)
-            leave_group(d, 0, ahead, SUBTRACTED, streamed);
-        for (int64_t i = ahead; i < d->n; i += GROUP)
-            leave_group(d, i, d->n - i, SUBTRACTED, streamed);
-    }
+    if (leaving == SCALED && !d->e)
+        leave_ends(d, ahead, ahead, COMPUTED, streamed);
+    else if (leaving == SCALED && streamed)
+        leave_ends(d, ahead, ahead, SCALED, 1);
+    else if (leaving == SCALED)
+        leave_ends(d, 0, 0, SCALED, 0);
+    else
+        leave_ends(d, ahead, ahead, SUBTRACTED, streamed);
+    leave_label(d, leaving, streamed);
 }
 
 /* Whether the row summed last may leave as COMPUTED, beside the next one: its references are known, and none

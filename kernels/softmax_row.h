@@ -219,7 +219,7 @@ LANES void end_streams(open_line *l)
 }
 
 /* n elements of a line. */
-LANES void put_in_line(open_line *l, storage *out, int64_t n, vf v)
+LANES_SELDOM void put_in_line(open_line *l, storage *out, int64_t n, vf v)
 {
     if (l->out + l->n != out) {
         close_line(l);
@@ -301,7 +301,7 @@ LANES void leave_label(const departure *d, const int leaving, const int streamed
 }
 
 /* Nothing hides it: as many maxima side by side as blocks of polynomials. */
-LANES float max_of(const storage *x, int64_t n)
+LANES_SELDOM float max_of(const storage *x, int64_t n)
 {
     vf max[GROUP_BLOCKS], all = vset1(-LANE_INFINITY);
     FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) max[k] = all;
@@ -363,7 +363,7 @@ LANES float take_out(float *e, int64_t column)
 }
 
 /* From `from` on, beside nothing; returns the exponential of the column left out, else 0. */
-LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, const int shifted)
+LANES_SELDOM float exponentials_from(int64_t from, const chunk c, exp_scale scale, const int shifted)
 {
     float left_out = 0.0f;
     for (int64_t i = from; i < c.n; i += GROUP)
@@ -371,6 +371,15 @@ LANES float exponentials_from(int64_t from, const chunk c, exp_scale scale, cons
     if (c.left_out >= from && c.left_out >= 0 && c.left_out < c.n)
         left_out = take_out(c.kept, c.left_out);
     return left_out;
+}
+
+/* What leaves before `begin`, and from `from` on. */
+LANES_SELDOM void leave_ends(const departure *d, int64_t begin, int64_t from, const int leaving, const int streamed)
+{
+    if (begin > 0)
+        leave_group(d, 0, begin, leaving, streamed);
+    for (int64_t i = from; i < d->n; i += GROUP)
+        leave_group(d, i, d->n - i, leaving, streamed);
 }
 
 LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d, const int leaving,
@@ -399,10 +408,10 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
             together = 0;
         if (streamed)
             prefetch_pages(d.out, 2 * CHUNK, d.n);
-        if (unaligned > 0)
-            leave_group(&d, 0, unaligned, leaving, streamed);
-        for (int64_t i = together + unaligned; i < d.n; i += GROUP)
-            leave_group(&d, i, d.n - i, leaving, streamed);
+        if (unaligned > 0 || together + unaligned < d.n) {
+            const departure ends = d; /* d itself stays in registers */
+            leave_ends(&ends, unaligned, together + unaligned, leaving, streamed);
+        }
     }
     for (int64_t i = together; i < ahead.n; i += GROUP) {
         prefetch_group(ahead.x + i, ahead.fetch);
@@ -410,7 +419,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
     }
     if (!(seeking && NOTE_PLACE))
         max.max = rest;
-    if (!streamed)
+    if (!streamed && together < c.n)
         sum.left_out = exponentials_from(together, c, scale, shifted);
     if (LOADS_LINES && together > 0)
         max.max = vmax(vload(ahead.x), max.max);
@@ -424,7 +433,7 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         if (__builtin_expect(i == group_of_left_out, 0))
             sum.left_out = take_out(c.kept, c.left_out);
     }
-    if (streamed)
+    if (streamed && together < c.n)
         sum.left_out += exponentials_from(together, c, scale, shifted);
     if (leaving)
         leave_label(&d, leaving, streamed);
@@ -582,7 +591,7 @@ LANES int64_t left_out_from(int64_t left_out, int64_t at)
 /* Whether the maximum of the chunk at x was found beside the one before. */
 LANES int is_found(const search *s, const void *x) { return s->n > 0 && s->x == x; }
 
-LANES float max_of_elements(const storage_format *format, const void *x, int64_t n)
+LANES_SELDOM float max_of_elements(const storage_format *format, const void *x, int64_t n)
 {
     return __builtin_expect(!format, 1) ? max_of(x, n) : max_of_narrow(format, x, n);
 }
@@ -629,7 +638,7 @@ LANES chunk_sum sum_any_chunk(const storage_format *format, search *next, chunk 
 }
 
 /* Chunks are added in index order, relative to `row.ref`; `best` is the chunk that it comes from. */
-LANES void add_chunk(row_sum *row, chunk_sum s, reference ref, int in_sum)
+LANES_SELDOM void add_chunk(row_sum *row, chunk_sum s, reference ref, int in_sum)
 {
     const double factor = s.others != s.others ? 1.0 : chunk_factor(ref, row->ref);
     row->others += s.others * factor;
@@ -711,7 +720,7 @@ LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leavin
 }
 
 /* The rows that have not left yet, the oldest first; nothing is under way afterwards. */
-LANES_LARGE void close_pipe(row_pipe *p, const int leaving, const int streamed)
+LANES_SELDOM void close_pipe(row_pipe *p, const int leaving, const int streamed)
 {
     for (int64_t k = 0; k < p->slots; k++) {
         departing_row *row = &p->row[(p->turn + k) % p->slots];

@@ -11,6 +11,8 @@
 #define WIDEST_TILE 255
 #define WIDEST_STREAMED_TILE 160
 #define COMPUTE_STREAMED_TWICE 1
+#define STREAMS 1
+#define STREAMS_SIGMOIDS 1
 #define NARROW_PAIRS 1
 #define LOADS_LINES 1
 #define ROW_WIDTHS 0xeeec /* odd or twice odd, up to 15 */

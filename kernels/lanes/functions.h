@@ -176,7 +176,7 @@ LANES double power_of_two(double k)
 
 /* e^y for y <= 1, by Taylor's series to the 13th power on |r| <= ln 2 / 2: relative error 4e-16. Where
  * two chunks are relative to references that are no powers of two (logits beyond 65536). */
-LANES double exp_of_double(double y)
+LANES_SELDOM double exp_of_double(double y)
 {
     if (!(y > -700.0))
         return 0.0;

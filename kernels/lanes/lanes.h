@@ -97,6 +97,9 @@
  *   NARROW_PAIRS            0 or 1: the ISA has words of its own for pairs of blocks of 16 bits
  *   LOADS_LINES             0 or 1: a block is one load, so that rows are read by lines, and fetched into L1
  *                           where the CPU wants it: where a block is more, that takes longer than it gains
+ *   STREAMS                 0 or 1: outputs may go past the caches; in scalar, arithmetic takes ten times as long
+ *                           as memory, and the code of it would be a tenth of the library
+ *   STREAMS_SIGMOIDS        0 or 1: those of losses of sigmoids, too, if the CPU wants it
  *   COMPUTE_STREAMED_TWICE  0 or 1: long rows that are streamed compute their exponentials twice by default
  *
  * An ISA header may use an instruction of its own wherever its result is exactly the one above;
@@ -119,6 +122,10 @@
  * ISA that the machine lacks. */
 #define LANES static inline __attribute__((always_inline))
 
+/* For what is long and done once a row or chunk at most: inlined into every pass, it would be a quarter of the
+ * library. */
+#define LANES_SELDOM static __attribute__((noinline, unused))
+
 /* For functions of many words. In scalar a word is up to a hundred instructions, and a call costs
  * little beside them; inlined, a kernel would take the compiler minutes. */
 #ifdef BALLAST_ISA_scalar
@@ -130,9 +137,16 @@
 enum { BLOCK = 16 };
 
 #ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_ALWAYS _Pragma("clang loop unroll(full)")
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_ALWAYS _Pragma("GCC unroll 16")
+#endif
+
+/* Scalar words are long as they are: unrolled, kernels took 0.97 of the time and a third more code. */
+#ifdef BALLAST_ISA_scalar
+#define UNROLL
+#else
+#define UNROLL UNROLL_ALWAYS
 #endif
 
 /* p, of which compilers know nothing: what is loaded from there is loaded anew each time, and takes no
