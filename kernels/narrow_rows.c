@@ -175,7 +175,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
         if (leaving != COMPUTED) {
             if (leaving)
                 leave_narrow_group(&d, i, leaving, is_f16);
-            prefetch_narrow_group(ahead + i, fetch, narrow_place(&d) + i + PREFETCH_AHEAD, leaving);
+            prefetch_narrow_group(ahead + i, fetch, leaving ? narrow_place(&d) + i + PREFETCH_AHEAD : NULL, leaving);
             max = max_of_narrow_group(ahead, i, n, max);
         }
         narrow_exponentials(x + i, GROUP, scale, vset1(0.0f), 0, is_f16, c.kept + i);
@@ -258,7 +258,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
         total = add_exponentials(total, added + i);
         if (leaving)
             leave_narrow_group(&d, i, leaving, is_f16);
-        prefetch_narrow_group(ahead + i, fetch, place + i, leaving);
+        prefetch_narrow_group(ahead + i, fetch, leaving ? place + i : NULL, leaving);
         max = max_of_narrow_group(ahead, i, n, max);
         narrow_exponentials(x + i, GROUP, scale, vset1(ref.shift), shifted, is_f16, kept + i);
     }

@@ -335,7 +335,7 @@ typedef struct sigmoid_functions {
 enum {
     BATCH_ROWS = 8 * BLOCK,
     STEP = BLOCKS_IN_FLIGHT * BLOCK, /* tiles are whole steps */
-    WAITING = 4 * TILE,              /* terms: of short rows, all that a batch has */
+    WAITING = 3 * TILE,              /* terms: of short rows, all that a batch has */
     SHORT_CLASSES = 2 * BLOCK
 };
 
@@ -374,16 +374,26 @@ typedef struct batch {
     tile_scratch scratch;
 } batch;
 
-LANES int is_short(const batch *a) { return a->classes <= SHORT_CLASSES; }
+/* So many that they are whole steps, for what is left is gathered; sixteen at least. */
+LANES int64_t fewest_rows(int64_t classes)
+{
+    const int64_t whole = STEP / (classes & -classes);
+    return whole > BLOCK ? whole : BLOCK;
+}
 
-/* So many that they are whole steps, for what is left is gathered. Of short rows, whose sums wait for the
- * last of them, no more than fill a tile, or as few as can be. */
+/* Rows that are added sixteen at once, when all of a batch has been computed. Not 25, 27, 29 or 31 classes, whose
+ * terms would be too many to wait. */
+LANES int is_short(int64_t classes)
+{
+    return classes == 0 || (classes <= SHORT_CLASSES && fewest_rows(classes) * classes <= WAITING);
+}
+
+/* Of short rows no more than fill a tile, or as few as can be. */
 LANES int64_t rows_of_batch(int64_t classes)
 {
-    if (classes > SHORT_CLASSES)
+    if (!is_short(classes))
         return STEP;
-    const int64_t some = classes > 0 ? classes : 1, whole = STEP / (some & -some);
-    const int64_t fewest = whole > BLOCK ? whole : BLOCK, times = TILE / (fewest * some);
+    const int64_t some = classes > 0 ? classes : 1, fewest = fewest_rows(some), times = TILE / (fewest * some);
     return smaller((times > 1 ? times : 1) * fewest, BATCH_ROWS);
 }
 
@@ -591,7 +601,7 @@ static void add_terms(batch *a, int64_t end, int64_t n)
 {
     const float *const terms = a->terms + WAITING + n - (end - a->summed);
     const float *next = terms;
-    if (is_short(a)) {
+    if (is_short(a->classes)) {
         if (end == a->rows * a->classes) {
             sum_short_rows(a, terms);
             next += end;
@@ -843,7 +853,7 @@ static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_func
     a->summed = a->sum_column = a->column = 0;
     a->sum_row = a->row = 0;
     a->next_label = 0;
-    if (a->labels_as_targets && is_short(a))
+    if (a->labels_as_targets && is_short(a->classes))
         targets_of_short_rows(a);
     if (labelled)
         positive_elements(a, &t, f->positives);
@@ -854,9 +864,9 @@ static void compute_batch(batch *a, const sigmoid_loss *loss, const sigmoid_func
     for (int64_t from = 0, n; from < all; from += n, advance(a, n)) {
         n = next_tile(a, &t, all - from);
         if (a->labels_as_targets) {
-            if (!is_short(a))
+            if (!is_short(a->classes))
                 targets_of_tile(a, from, n);
-            t.targets_u8 = a->targets_u8 + (is_short(a) ? from : 0);
+            t.targets_u8 = a->targets_u8 + (is_short(a->classes) ? from : 0);
         }
         use_scales(a, &t, n);
         t.blocks = (int)((n + STEP - 1) / STEP * BLOCKS_IN_FLIGHT);
@@ -945,7 +955,7 @@ static void take_rows(batch *a, int64_t first, int64_t end)
      * them from memory takes as long as what it saves. */
     a->streams = STREAMS_SIGMOIDS && job->beyond_cache && a->is_contiguous && job->grad && job->grad != job->logits
               && !job->format;
-    a->labels_as_targets = labelled && (is_short(a) || a->streams || (job->beyond_cache && c <= TILE));
+    a->labels_as_targets = labelled && (is_short(a->classes) || a->streams || (job->beyond_cache && c <= TILE));
     if (!a->is_uniform)
         take_factors(a);
 }
