@@ -46,7 +46,7 @@ typedef struct one_chunk_rows {
     const storage_format *format; /* of 16 bits; NULL: f32 */
 } one_chunk_rows;
 
-/* scratch: 2 * CHUNK floats on a LINE. */
+/* scratch: 2 * CHUNK + BLOCK floats on a LINE, for what is streamed is read by groups that begin on lines. */
 LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetching chosen,
                      const storage_format *format)
 {
