@@ -99,18 +99,12 @@ float max_of_narrow(const storage_format *format, const void *x, int64_t n)
 
 LANES int64_t index_of_narrow(const uint16_t *x, int64_t n, float value, const int is_f16)
 {
-    const vf v = vset1(value);
     for (int64_t i = 0; i < n; i += GROUP) {
         vf t[GROUP_BLOCKS];
         load_narrow_some(t, x + i, n - i, LANE_NAN, is_f16);
-        const vm low = vmask_or(veq(t[0], v), veq(t[1], v));
-        const vm high = vmask_or(veq(t[2], v), veq(t[3], v));
-        if (vany(vmask_or(low, high)))
-            for (int k = 0; k < GROUP_BLOCKS; k++) {
-                const int lane = vfirst(veq(t[k], v));
-                if (lane < BLOCK)
-                    return i + BLOCK * k + lane;
-            }
+        const int at = first_in_group(t, value);
+        if (at < GROUP)
+            return i + at;
     }
     return LEAVE_NOTHING;
 }
@@ -175,7 +169,8 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
         if (leaving != COMPUTED) {
             if (leaving)
                 leave_narrow_group(&d, i, leaving, is_f16);
-            prefetch_narrow_group(ahead + i, fetch, leaving ? narrow_place(&d) + i + PREFETCH_AHEAD : NULL, leaving);
+            prefetch_narrow_group(ahead + i, fetch,
+                                  leaving ? narrow_place(&d) + i + PREFETCH_AHEAD : NULL, leaving);
             max = max_of_narrow_group(ahead, i, n, max);
         }
         narrow_exponentials(x + i, GROUP, scale, vset1(0.0f), 0, is_f16, c.kept + i);
@@ -190,17 +185,17 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     return (chunk_sum){vs_across(total), left_out};
 }
 
-#define DEFINE_CHUNK_PASS(name, leaving, is_f16, shifted)                                         \
+#define DEFINE_CHUNK_PASS(name, leaving, is_f16)                                                  \
     static __attribute__((noinline)) chunk_sum name(const chunk *c, search *next,                 \
                                                     const departure *d)                           \
     {                                                                                             \
-        return pass_narrow_chunk(*c, next, *d, leaving, is_f16, shifted);                         \
+        return pass_narrow_chunk(*c, next, *d, leaving, is_f16, 0);                               \
     }
 #define DEFINE_CHUNK_PASSES(type, is_f16)                                                         \
-    DEFINE_CHUNK_PASS(chunk_alone_##type, NOTHING_LEAVES, is_f16, 0)                              \
-    DEFINE_CHUNK_PASS(chunk_scaled_##type, SCALED, is_f16, 0)                                     \
-    DEFINE_CHUNK_PASS(chunk_subtracted_##type, SUBTRACTED, is_f16, 0)                             \
-    DEFINE_CHUNK_PASS(chunk_computed_##type, COMPUTED, is_f16, 0)                                 \
+    DEFINE_CHUNK_PASS(chunk_alone_##type, NOTHING_LEAVES, is_f16)                                 \
+    DEFINE_CHUNK_PASS(chunk_scaled_##type, SCALED, is_f16)                                        \
+    DEFINE_CHUNK_PASS(chunk_subtracted_##type, SUBTRACTED, is_f16)                                \
+    DEFINE_CHUNK_PASS(chunk_computed_##type, COMPUTED, is_f16)                                    \
     static chunk_pass *const chunk_pass_of_##type[] = {chunk_alone_##type, chunk_scaled_##type,   \
                                                        chunk_subtracted_##type,                   \
                                                        chunk_computed_##type};
@@ -272,16 +267,16 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     return vs_across(total);
 }
 
-#define DEFINE_PASS(name, leaving, is_f16, shifted)                                               \
+#define DEFINE_PASS(name, leaving, is_f16)                                                        \
     static __attribute__((noinline)) double name(one_chunk_rows *r, const uint16_t *x,            \
                                                  reference ref, void *out)                        \
     {                                                                                             \
-        return pass_narrow_rows(r, x, ref, out, leaving, is_f16, shifted);                        \
+        return pass_narrow_rows(r, x, ref, out, leaving, is_f16, 0);                              \
     }
 #define DEFINE_PASSES(type, is_f16)                                                               \
-    DEFINE_PASS(alone_##type, NOTHING_LEAVES, is_f16, 0)                                          \
-    DEFINE_PASS(scaled_##type, SCALED, is_f16, 0)                                                 \
-    DEFINE_PASS(subtracted_##type, SUBTRACTED, is_f16, 0)                                         \
+    DEFINE_PASS(alone_##type, NOTHING_LEAVES, is_f16)                                             \
+    DEFINE_PASS(scaled_##type, SCALED, is_f16)                                                    \
+    DEFINE_PASS(subtracted_##type, SUBTRACTED, is_f16)                                            \
     static rows_pass *const pass_of_##type[] = {alone_##type, scaled_##type, subtracted_##type};
 typedef double rows_pass(one_chunk_rows *, const uint16_t *, reference, void *);
 DEFINE_PASSES(bf16, 0)

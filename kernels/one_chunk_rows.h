@@ -194,7 +194,7 @@ LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const void *x, float ma
 LANES_SELDOM void close_rows(one_chunk_rows *r, const int leaving, const int streamed)
 {
     if (r->leaves.n > 0)
-        r->format ? leave_narrow_now(r->format, &r->leaves, leaving) : leave_now(&r->leaves, leaving, streamed);
+        leave_any_now(r->format, &r->leaves, leaving, streamed);
     if (streamed)
         end_streams(&r->line);
 }

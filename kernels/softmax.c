@@ -489,26 +489,16 @@ LANES void add_products(vd *sum, const storage *a, const storage *b, int64_t n)
 
 void KERNEL(add_products)(vd *sum, const storage *a, const storage *b, int64_t n) { add_products(sum, a, b, n); }
 
-/* A block, of which `left` elements are there: past the caches by way of `line`, unless that is NULL. */
-LANES void leave_block(open_line *line, storage *out, int64_t left, vf v)
-{
-    if (!line)
-        vstore_tail(out, left, v);
-    else if (left >= BLOCK)
-        vstore_stream(out, v);
-    else if (left > 0)
-        put_in_line(line, out, left, v);
-}
-
 LANES void softmax_gradient_of_block(const storage *y, const storage *g, vf mean, int64_t left, storage *out,
                                      open_line *line)
 {
     const vf gj = vload_tail(g, left, 0.0f);
     const vf yj = vload_tail(y, left, 0.0f);
-    leave_block(line, out, left, vcanonical(vmul(yj, vsub(gj, mean))));
+    leave_block(line, out, left, vcanonical(vmul(yj, vsub(gj, mean))), line != NULL);
 }
 
-/* out_c = y_c (g_c - mean), where mean = sum_k g_k y_k; out may be y or g. `line`: a constant, or NULL. */
+/* out_c = y_c (g_c - mean), where mean = sum_k g_k y_k; out may be y or g. Streamed
+ * by way of `line`, unless that is NULL. */
 LANES void softmax_gradient_to(const storage *y, const storage *g, float mean, int64_t n, storage *out,
                                open_line *line)
 {
@@ -530,7 +520,7 @@ LANES void log_softmax_gradient_of_group(const storage *y, const storage *g, vf 
     FOR_BLOCKS(k, GROUP_BLOCKS)
     {
         const vf gj = vload_tail(g + BLOCK * k, left - BLOCK * k, 0.0f);
-        leave_block(line, out + BLOCK * k, left - BLOCK * k, vcanonical(vfnma(p[k], sum, gj)));
+        leave_block(line, out + BLOCK * k, left - BLOCK * k, vcanonical(vfnma(p[k], sum, gj)), line != NULL);
     }
 }
 

@@ -29,14 +29,12 @@ chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d)
 void leave_now(const departure *d, int leaving, int streamed)
 {
     const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
-    if (leaving == SCALED && !d->e)
-        leave_ends(d, ahead, ahead, COMPUTED, streamed);
-    else if (leaving == SCALED && streamed)
-        leave_ends(d, ahead, ahead, SCALED, 1);
-    else if (leaving == SCALED)
-        leave_ends(d, 0, 0, SCALED, 0);
+    const int what = leaving == SCALED && !d->e ? COMPUTED : leaving;
+    if (what == SCALED && !streamed) /* long rows leave so whose exponentials were kept */
+        for (int64_t i = 0; i < d->n; i += GROUP)
+            leave_group(d, i, d->n - i, SCALED, 0);
     else
-        leave_ends(d, ahead, ahead, SUBTRACTED, streamed);
+        leave_ends(d, ahead, ahead, what, streamed);
     leave_label(d, leaving, streamed);
 }
 
@@ -99,10 +97,8 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
         set_scale(&d, narrowed(h * chunk_factor(c.ref, sum.ref)));
         before = d;
     }
-    if (before.n > 0 && p->format)
-        leave_narrow_now(p->format, &before, SCALED);
-    else if (before.n > 0)
-        leave_now(&before, SCALED, streamed);
+    if (before.n > 0)
+        leave_any_now(p->format, &before, SCALED, streamed);
     p->next = after;
     row->whole.n = 0;
 }
@@ -132,10 +128,8 @@ double pass_rows_apart(one_chunk_rows *r, const storage *x, reference ref, int l
 /* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
 row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed)
 {
-    if (r->leaves.n > 0 && r->format)
-        leave_narrow_now(r->format, &r->leaves, leaving);
-    else if (r->leaves.n > 0)
-        leave_now(&r->leaves, leaving, streamed);
+    if (r->leaves.n > 0)
+        leave_any_now(r->format, &r->leaves, leaving, streamed);
     r->leaves.n = 0;
     r->free_slot = r->kept.slot;
     return (row_sum){r->kept.ref, sum_of_slot(r->kept.slot, r->classes), (double)r->kept.left_out};

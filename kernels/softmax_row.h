@@ -231,6 +231,16 @@ LANES_SELDOM void put_in_line(open_line *l, storage *out, int64_t n, vf v)
         close_line(l);
 }
 
+/* A block, of which `there` elements are there; `streamed`, a constant: past the caches, the rest of a line by way
+ * of `line`. */
+LANES void leave_block(open_line *line, storage *out, int64_t there, vf v, const int streamed)
+{
+    if (streamed && there > 0 && there < BLOCK)
+        put_in_line(line, out, there, v);
+    else
+        store_block(out, there, v, streamed);
+}
+
 /* A chunk on its way out. */
 typedef struct departure {
     const float *e;   /* SCALED: out = e h, and exactly 0 where that is below the normal range */
@@ -283,14 +293,7 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vsub(vsub(v[k], max), rest);
     }
     FOR_BLOCKS(k, GROUP_BLOCKS)
-    {
-        storage *const out = d->out + at + BLOCK * k;
-        const int64_t there = left < GROUP ? left - BLOCK * k : BLOCK;
-        if (streamed && there > 0 && there < BLOCK)
-            put_in_line(d->line, out, there, v[k]);
-        else
-            store_block(out, there, v[k], streamed);
-    }
+    leave_block(d->line, d->out + at + BLOCK * k, left < GROUP ? left - BLOCK * k : BLOCK, v[k], streamed);
 }
 
 /* The label's, where it is not streamed: a line that is must not be touched again. */
@@ -315,6 +318,20 @@ LANES_SELDOM float max_of(const storage *x, int64_t n)
     return vmax_across(all) + 0.0f; /* no -0 */
 }
 
+/* The first element of a group that equals `value`; GROUP for none. */
+LANES int first_in_group(const vf *t, float value)
+{
+    vm equal[GROUP_BLOCKS];
+    FOR_BLOCKS(k, GROUP_BLOCKS) equal[k] = veq(t[k], vset1(value));
+    if (vany(vmask_or(vmask_or(equal[0], equal[1]), vmask_or(equal[2], equal[3]))))
+        for (int k = 0; k < GROUP_BLOCKS; k++) {
+            const int lane = vfirst(equal[k]);
+            if (lane < BLOCK)
+                return BLOCK * k + lane;
+        }
+    return GROUP;
+}
+
 /* The first column of the maximum, none of which is before `from`. */
 LANES int64_t column_of_maximum(const storage *x, int64_t n, float max, int64_t from)
 {
@@ -322,16 +339,10 @@ LANES int64_t column_of_maximum(const storage *x, int64_t n, float max, int64_t 
         return LEAVE_NOTHING;
     for (int64_t i = from; i < n; i += GROUP) {
         vf t[GROUP_BLOCKS];
-        vm is_max[GROUP_BLOCKS];
         load_blocks(t, GROUP_BLOCKS, x + i, n - i, LANE_NAN);
-        FOR_BLOCKS(k, GROUP_BLOCKS) is_max[k] = veq(t[k], vset1(max));
-        if (vany(vmask_or(vmask_or(is_max[0], is_max[1]), vmask_or(is_max[2], is_max[3])))) {
-            for (int k = 0; k < GROUP_BLOCKS; k++) {
-                const int lane = vfirst(is_max[k]);
-                if (lane < BLOCK)
-                    return i + BLOCK * k + lane;
-            }
-        }
+        const int at = first_in_group(t, max);
+        if (at < GROUP)
+            return i + at;
     }
     return LEAVE_NOTHING;
 }
@@ -374,7 +385,8 @@ LANES_SELDOM float exponentials_from(int64_t from, const chunk c, exp_scale scal
 }
 
 /* What leaves before `begin`, and from `from` on. */
-LANES_SELDOM void leave_ends(const departure *d, int64_t begin, int64_t from, const int leaving, const int streamed)
+LANES_SELDOM void leave_ends(const departure *d, int64_t begin, int64_t from, const int leaving,
+                             const int streamed)
 {
     if (begin > 0)
         leave_group(d, 0, begin, leaving, streamed);
@@ -707,15 +719,21 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
 #define leave_now KERNEL(leave_now)
 void leave_now(const departure *d, int leaving, int streamed);
 
+/* Of f32 or of 16 bits. */
+LANES void leave_any_now(const storage_format *format, const departure *d, int leaving, int streamed)
+{
+    if (format)
+        leave_narrow_now(format, d, leaving);
+    else
+        leave_now(d, leaving, streamed);
+}
+
 LANES void leave_row_now(row_pipe *p, const departing_row *row, const int leaving,
                          const int streamed)
 {
     for (int64_t at = 0; at < row->whole.n; at += CHUNK) {
         const departure d = departing_chunk(p, row, at, leaving);
-        if (p->format)
-            leave_narrow_now(p->format, &d, leaving);
-        else
-            leave_now(&d, leaving, streamed);
+        leave_any_now(p->format, &d, leaving, streamed);
     }
 }
 
