@@ -113,8 +113,7 @@ static const candidate tile_classes[] = {
     NUMBER(128),    NUMBER(160),   NUMBER(192), NUMBER(224), NUMBER(255), LAST,
 };
 
-/* No bit: an exponential computed again is the same. By default they wait where the output will be, as
- * far as can be, but where it is streamed and an ISA computes fast: it is written twice then. */
+/* No bit: an exponential computed again is the same. By default they wait in the output, as far as can be. */
 static const candidate kept_chunks[] = {
     {"default", 0}, {"none", 1}, NUMBER(8), NUMBER(16), NUMBER(32), NUMBER(64), NUMBER(128), LAST,
 };

@@ -79,6 +79,8 @@ LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int6
     void *grad = leaving ? grad_row(job, i) : NULL;
     if (label == job->rows.ignore_index) {
         set_ignored(pending, j);
+        if (leaving && is_lent(pipe, grad))
+            close_pipe(pipe, leaving, streamed);
         if (leaving)
             fill_elements(job->format, grad, classes, 0.0f);
         return;
@@ -86,7 +88,7 @@ LANES_LARGE void cross_entropy_row(const cross_entropy_job *job, int64_t i, int6
     const row_factors w = row_factors_of(&job->rows, i, label);
     /* read first: the gradient may be the logits */
     const float label_logit = read_element(job->format, x, label);
-    float *kept = leaving ? kept_in(job->format, grad, classes, job->kept_chunks, streamed) : NULL;
+    float *kept = leaving ? kept_in(pipe, grad, job->kept_chunks, streamed) : NULL;
     const row_sum row = sum_row(pipe, x, label, next, kept, leaving, streamed, 0);
     if (row_is_special(row)) {
         set_special(pending, j, w.loss);
@@ -165,6 +167,8 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     row_pipe pipe;
     open_pipe(&pipe, job->classes, scratch, job->fetch, job->format);
+    if (streams(job) || (job->format && job->grad && job->grad != job->logits))
+        lend_outputs(&pipe, grad_row(job, begin), end - begin, job->grad_stride);
     cross_entropy_rows_through(job, begin, end, &pipe);
 }
 

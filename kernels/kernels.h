@@ -53,8 +53,8 @@ typedef struct softmax_job {
     const storage_format *format;
     int beyond_cache;     /* the problem is too large for the caches: stream what is written */
     int64_t tile_classes; /* rows of at most so many classes go sixteen at once, if they can */
-    /* Long rows of so many chunks keep their exponentials where the output will be, those of more, and of
-     * more than MOST_KEPT_CHUNKS, compute them twice. 0: what suits the ISA. */
+    /* Long rows of so many chunks keep their exponentials in the output, those of more, and of more than
+     * MOST_KEPT_CHUNKS, compute them twice. 0: as many as can be. */
     int64_t kept_chunks;
     fetching fetch;
 } softmax_job;
@@ -184,7 +184,6 @@ typedef struct kernel_table {
     /* For the jobs, too, where nothing else was chosen: usually, where outputs are streamed, and of
      * log-sum-exp, of which no rows leave. */
     int64_t tile_classes, streamed_tile_classes, log_sum_exp_tile_classes;
-    int computes_streamed_twice; /* where kept_chunks is 0 */
     void (*softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_softmax)(const softmax_job *, int64_t begin, int64_t end);
     void (*log_sum_exp)(const softmax_job *, int64_t begin, int64_t end);

@@ -64,7 +64,7 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, r
     for (int64_t i = begin; i < end; i++) {
         const void *x = input_start(job, i);
         void *out = output_start(job, i);
-        float *kept = kept_in(job->format, out, classes, job->kept_chunks, streamed);
+        float *kept = kept_in(pipe, out, job->kept_chunks, streamed);
         const row_sum row = sum_row(pipe, x, LEAVE_NOTHING, row_after(job, i, end), kept, SCALED,
                                     streamed, 0);
         if (row_is_special(row))
@@ -80,6 +80,8 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, r
 static __attribute__((noinline)) void softmax_rows(const softmax_job *job, int64_t begin,
                                                    int64_t end, row_pipe *pipe)
 {
+    if (streams(job) || (job->format && job->output != job->input))
+        lend_outputs(pipe, output_start(job, begin), end - begin, job->output_stride);
     if (streams(job) && !job->format)
         softmax_rows_to(job, begin, end, pipe, 1);
     else
@@ -98,7 +100,7 @@ LANES void log_softmax_rows_to(const softmax_job *job, int64_t begin, int64_t en
         if (row_is_special(row))
             fill_elements(job->format, out, job->classes, LANE_NAN);
         else
-            leave_subtracted(pipe, x, row.ref.max, log_of_sum_over_max(row), out, streamed);
+            leave_subtracted(pipe, x, row.ref.max, log_of_sum_over_max(row), out);
     }
     close_pipe(pipe, SUBTRACTED, streamed);
 }

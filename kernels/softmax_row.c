@@ -20,48 +20,68 @@ chunk_sum pass_chunk_alone(chunk c, search *next, int seeking)
     return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 0);
 }
 
-chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d)
-{
-    return pass_chunk(*c, next, *d, COMPUTED, 1, 0, 0);
-}
-
 /* What leaves, leaves now, with nothing beside it. */
 void leave_now(const departure *d, int leaving, int streamed)
 {
     const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
-    const int what = leaving == SCALED && !d->e ? COMPUTED : leaving;
-    if (what == SCALED && !streamed) /* long rows leave so whose exponentials were kept */
+    if (leaving == SCALED && !streamed) /* long rows leave so whose exponentials were kept */
         for (int64_t i = 0; i < d->n; i += GROUP)
             leave_group(d, i, d->n - i, SCALED, 0);
     else
-        leave_ends(d, ahead, ahead, what, streamed);
+        leave_ends(d, ahead, ahead, leaving, streamed);
     leave_label(d, leaving, streamed);
+}
+
+void lend_outputs(row_pipe *p, void *out, int64_t rows, int64_t stride)
+{
+    const int64_t lent = p->format ? 2 : 1, last_chunk = p->classes - (chunks_of(p->classes) - 1) * CHUNK;
+    if (rows <= lent || (p->format && stride != p->classes))
+        return;
+    p->lent_from = output_address(p->format, out, (rows - lent) * stride);
+    if (last_chunk >= BLOCK) /* there is room, for the exponentials of that chunk are elsewhere */
+        p->lent = (float *)(((uintptr_t)p->lent_from + LINE - 1) & -(uintptr_t)LINE);
+    else if (!p->format)
+        p->lent = p->lent_from;
+}
+
+float *kept_in(const row_pipe *p, void *out, int64_t kept_chunks, int streamed)
+{
+    const int is_lent_to = p->lent && (uintptr_t)out <= (uintptr_t)p->lent_from;
+    const int64_t usual = streamed && !is_lent_to ? 0 : MOST_KEPT_CHUNKS;
+    const int64_t most = kept_chunks > 0 ? smaller(kept_chunks, MOST_KEPT_CHUNKS) : usual;
+    if (fits_scratch(p->classes) || p->classes > most * CHUNK)
+        return NULL;
+    return is_lent_to ? p->lent : exponentials_in(p->format, out);
 }
 
 /* Whether the row summed last may leave as COMPUTED, beside the next one: its references are known, and none
  * of its chunks is shifted. */
 static int leaves_computed(const row_pipe *p)
 {
-    const int64_t classes = p->classes;
-    if (classes > (int64_t)MOST_KEPT_CHUNKS * CHUNK)
+    if (p->classes > (int64_t)MOST_KEPT_CHUNKS * CHUNK)
         return 0;
-    for (int64_t k = 0; k * CHUNK < classes; k++)
+    for (int64_t k = 0; k < chunks_of(p->classes); k++)
         if (p->ref[k].shift != 0.0f)
             return 0;
     return 1;
 }
 
-/* A row too long for the scratch: its exponentials are in `kept`, or computed once more: now, or, where it
- * is streamed, beside the row after it. */
-void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, const float *kept, int streamed)
+/* It leaves beside the next row. */
+static void leave_later(const row_pipe *p, departing_row *row, reference ref, double h, float *kept)
+{
+    for (int64_t k = 0; k < chunks_of(p->classes); k++) {
+        row->h[k] = narrowed(h * chunk_factor(p->ref[k], ref));
+        row->exponent[k] = p->ref[k].n;
+    }
+    row->e = kept;
+}
+
+void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, float *kept, int streamed)
 {
     const int64_t classes = p->classes;
-    if ((streamed || p->format) && !kept && leaves_computed(p)) {
-        for (int64_t k = 0; k * CHUNK < classes; k++) {
-            row->h[k] = narrowed(h * chunk_factor(p->ref[k], sum.ref));
-            row->exponent[k] = p->ref[k].n;
-        }
-        row->whole.e = NULL;
+    const int waits = kept ? kept == p->lent && !is_lent(p, row->out) : p->format && leaves_computed(p);
+    if (waits) {
+        leave_later(p, row, sum.ref, h, kept);
         return;
     }
     const search after = p->next;
@@ -73,9 +93,9 @@ void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, cons
         d.out = output_address(p->format, row->out, at);
         d.label -= at;
         if (kept) {
-            d.e = at + n < classes ? kept + at : p->scratch;
+            d.e = place_of_chunk(p, kept, at);
             set_scale(&d, narrowed(h * chunk_factor(p->ref[k], sum.ref)));
-            leave_now(&d, SCALED, 0); /* its lines are in the caches */
+            leave_any_now(p->format, &d, SCALED, 0); /* its lines are in the caches */
             continue;
         }
         const void *x = input_address(p->format, row->x, at);

@@ -23,14 +23,15 @@
  * chunk after it is found, and the row before leaves, scaled: the exponential keeps the FMA pipes
  * busy, and what it leaves idle (loads, stores, additions) does the rest. No row waits for its own
  * maximum, sum or division. Until it leaves, a row's exponentials are in scratch memory on the stack;
- * of a row that is too long for it, in the output; of a row of more chunks than the job says, 128 at
- * most, nowhere: they are computed once more, and if they are streamed, beside the row after it. Its
- * logits are in L2 still, and memory reads one row and writes another all the time.
+ * of a row that is too long for it, in its output, or, past the caches, in that of the call's last row,
+ * which lends its memory to all the others: it stays in the caches, where a row of the output that is
+ * written twice would come from memory and go there twice. Of a row of more chunks than the job says,
+ * 128 at most, they are nowhere, and computed once more.
  *
  * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster.
  *
  * Logits and outputs of 16 bits go through the same passes in narrow_rows.c, which widens what a pass reads
- * and rounds what leaves. Their outputs cannot hold exponentials: those of long rows are computed once more. */
+ * and rounds what leaves. Their exponentials take two rows of the output. */
 #ifndef BALLAST_SOFTMAX_ROW_H
 #define BALLAST_SOFTMAX_ROW_H
 
@@ -84,7 +85,7 @@ enum leaving {
     NOTHING_LEAVES,
     SCALED,     /* e h */
     SUBTRACTED, /* (x - max) - rest */
-    COMPUTED    /* e h, where e is computed once more, from x */
+    COMPUTED    /* e h, where e is computed once more, from x: of 16 bits only */
 };
 
 /* ---- a group of 64 logits in each pass -------------------------------------------------------- */
@@ -274,12 +275,7 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
     vf v[GROUP_BLOCKS];
     if (leaving != SUBTRACTED) {
         const vf scale = vset1(d->h), least = vset1(d->least);
-        if (leaving == COMPUTED) {
-            load_blocks(v, GROUP_BLOCKS, d->x + at, left, -LANE_INFINITY);
-            vexp_scaled(v, v, GROUP_BLOCKS, exp_scale_of(d->exponent));
-        } else {
-            FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
-        }
+        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
         if (streamed && __builtin_expect((uint64_t)(d->label - at) < GROUP, 0)) {
             float group[GROUP];
@@ -467,10 +463,6 @@ chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, in
 #define pass_chunk_alone KERNEL(pass_chunk_alone)
 chunk_sum pass_chunk_alone(chunk c, search *next, int seeking);
 
-/* And pass_chunk() where what leaves is COMPUTED, and streamed. */
-#define pass_chunk_computed KERNEL(pass_chunk_computed)
-chunk_sum pass_chunk_computed(const chunk *c, search *next, const departure *d);
-
 /* In narrow_rows.c: what is here for chunks and rows of f32, of 16 bits. */
 #define max_of_narrow KERNEL(max_of_narrow)
 float max_of_narrow(const storage_format *format, const void *x, int64_t n);
@@ -513,6 +505,7 @@ typedef struct departing_row {
     departure whole; /* but for what it is made of and where it goes, which may be of 16 bits */
     const void *x;
     void *out;
+    float *e; /* SCALED: see place_of_chunk(); NULL: nowhere, and it is COMPUTED */
     float h[MOST_KEPT_CHUNKS], exponent[MOST_KEPT_CHUNKS]; /* of its chunks; the latter: COMPUTED */
 } departing_row;
 
@@ -525,6 +518,8 @@ typedef struct row_pipe {
     reference ref[MOST_KEPT_CHUNKS]; /* of the row summed last */
     chunk_sum sum[MOST_KEPT_CHUNKS];
     departing_row row[SCRATCH_ROWS];
+    float *lent; /* memory of output rows from lent_from on; NULL: none is */
+    void *lent_from;
     open_line line;
     fetching fetch;
     /* The caller's, on a LINE: SCRATCH_ROOM, or what SCRATCH_ROWS rows of whole groups and a block take. */
@@ -532,6 +527,7 @@ typedef struct row_pipe {
     const storage_format *format; /* of 16 bits; NULL: f32 */
 } row_pipe;
 
+LANES int64_t chunks_of(int64_t classes) { return (classes + CHUNK - 1) / CHUNK; }
 LANES int64_t chunk_length(int64_t classes, int64_t at) { return smaller(classes - at, CHUNK); }
 
 LANES int fits_scratch(int64_t classes) { return classes <= SCRATCH; }
@@ -550,6 +546,7 @@ LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chos
     p->slots = 2 * classes <= SCRATCH ? 2 : 1;
     p->turn = 0;
     p->next = (search){.n = 0};
+    p->lent = NULL;
     p->line = (open_line){.n = 0};
     p->sum[0] = (chunk_sum){0.0, 0.0f}; /* stays the sum of a row without classes */
     for (int k = 0; k < SCRATCH_ROWS; k++)
@@ -563,6 +560,14 @@ LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
     p->next = (search){.n = 0};
     if (source)
         p->next = (search){.x = source, .n = n, .fetch = p->fetch};
+}
+
+/* Where the exponentials of the chunk at `at` are, of a row for which there is room at `row`. Those of the last
+ * chunk of a row too long for the scratch are there all the same, for they end with a whole group. */
+LANES float *place_of_chunk(const row_pipe *p, float *row, int64_t at)
+{
+    const int apart = !fits_scratch(p->classes) && p->classes - at <= CHUNK;
+    return apart ? p->scratch : row + at;
 }
 
 /* The part of a row that begins at `at`. */
@@ -579,8 +584,8 @@ LANES departure departing_chunk(row_pipe *p, const departing_row *row, int64_t a
     }
     d.label -= at;
     set_scale(&d, row->h[at / CHUNK]);
-    if (d.e) {
-        d.e += at;
+    if (row->e) {
+        d.e = place_of_chunk(p, row->e, at);
     } else {
         d.x = input_address(p->format, row->x, at);
         d.exponent = row->exponent[at / CHUNK];
@@ -620,11 +625,6 @@ LANES chunk_sum sum_chunk(search *next, chunk c, departure d, const int leaving,
         return pass_chunk_shifted(c, next, d, leaving, streamed);
     if (leaving && d.n == 0)
         return pass_chunk_alone(c, next, seeking);
-    if (leaving == SCALED && streamed && !d.e) {
-        const chunk own = c; /* whose addresses are taken: c and d stay in registers */
-        const departure leaves = d;
-        return pass_chunk_computed(&own, next, &leaves);
-    }
     return pass_chunk(c, next, d, leaving, streamed, 0, seeking);
 }
 
@@ -684,10 +684,8 @@ LANES_LARGE row_sum sum_row(row_pipe *p, const void *x, int64_t left_out, const 
         if (seeking && !p->format)
             c.left_out = column_of_maximum(source, n, c.ref.max,
                                            is_found(&p->next, source) ? p->next.from : 0);
-        if (fits)
-            c.kept = slot + at;
-        else if (kept && !last)
-            c.kept = kept + at;
+        if (fits || kept)
+            c.kept = place_of_chunk(p, fits ? slot : kept, at);
         if (last)
             look_ahead(p, next, smaller(classes, CHUNK));
         else
@@ -751,25 +749,40 @@ LANES_SELDOM void close_pipe(row_pipe *p, const int leaving, const int streamed)
 
 LANES void take_turn(row_pipe *p) { p->turn = p->turn + 1 < p->slots ? p->turn + 1 : 0; }
 
-/* A row too long for the scratch: its exponentials are in `kept`, or computed once more: now, or, where it
- * is streamed, beside the row after it. */
+/* The outputs of the last rows of a call lend their memory to the exponentials of long rows, until their own
+ * turn comes: one row, or two of 16 bits. `out` is that of the first of `rows`; none of it may be read as
+ * logits by then. */
+#define lend_outputs KERNEL(lend_outputs)
+void lend_outputs(row_pipe *p, void *out, int64_t rows, int64_t stride);
+
+/* Whether exponentials of rows before it may wait in the row `out`. */
+LANES int is_lent(const row_pipe *p, const void *out)
+{
+    return p->lent && (uintptr_t)out >= (uintptr_t)p->lent_from;
+}
+
+/* Where a long row's exponentials are kept until its sum is known, if a job's kept_chunks allow it; NULL:
+ * nowhere, so that they are computed twice. What is kept in a row's own output is written twice, and past the
+ * caches once only if nothing is. */
+#define kept_in KERNEL(kept_in)
+float *kept_in(const row_pipe *p, void *out, int64_t kept_chunks, int streamed);
+
+/* A row too long for the scratch. If its exponentials are in another row's output, it leaves beside the row
+ * after it, else now, from its own or computed once more. */
 #define leave_long_row KERNEL(leave_long_row)
-void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h,
-                    const float *kept, int streamed);
+void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, float *kept, int streamed);
 
 /* The row just summed will leave as out_c = h e_c / (the row's reference), but for the column `label`,
  * which becomes label_value. `kept` as given to sum_row. The row must not be special. */
 LANES_LARGE void leave_scaled(row_pipe *p, const void *x, row_sum sum, double h, int64_t label,
-                        float label_value, const float *kept, void *out, const int streamed)
+                        float label_value, float *kept, void *out, const int streamed)
 {
     departing_row *row = &p->row[p->turn];
-    row->whole = (departure){.e = slot_of(p, p->turn),
-                             .n = p->classes,
-                             .label = label,
-                             .label_value = label_value,
-                             .line = &p->line};
+    row->whole = (departure){
+        .n = p->classes, .label = label, .label_value = label_value, .line = &p->line};
     row->x = x;
     row->out = out;
+    row->e = slot_of(p, p->turn);
     if (__builtin_expect(!fits_scratch(p->classes), 0)) {
         leave_long_row(p, row, sum, h, kept, streamed);
         return;
@@ -782,30 +795,13 @@ LANES_LARGE void leave_scaled(row_pipe *p, const void *x, row_sum sum, double h,
 }
 
 /* The row just summed will leave as out_c = (x_c - max) - rest. */
-LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float rest, void *out,
-                            const int streamed)
+LANES_LARGE void leave_subtracted(row_pipe *p, const void *x, float max, float rest, void *out)
 {
     departing_row *row = &p->row[p->turn];
     row->whole = (departure){.n = p->classes, .max = max, .rest = rest, .line = &p->line};
     row->x = x;
     row->out = out;
-    if (__builtin_expect(!fits_scratch(p->classes), 0)) {
-        leave_row_now(p, row, SUBTRACTED, streamed);
-        row->whole.n = 0;
-        return;
-    }
     take_turn(p);
-}
-
-/* Where a long row's exponentials are kept until its sum is known: in the row of the output, where a job's
- * kept_chunks allow it; NULL: nowhere, so that they are computed twice. What is kept there is written twice,
- * and past the caches once only if nothing is. */
-LANES float *kept_in(const storage_format *format, void *out, int64_t classes, int64_t kept_chunks,
-                     const int streamed)
-{
-    const int64_t usual = streamed && COMPUTE_STREAMED_TWICE ? 0 : MOST_KEPT_CHUNKS;
-    const int64_t most = kept_chunks > 0 ? smaller(kept_chunks, MOST_KEPT_CHUNKS) : usual;
-    return !fits_scratch(classes) && classes <= most * CHUNK ? exponentials_in(format, out) : NULL;
 }
 
 #endif

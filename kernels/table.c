@@ -6,7 +6,6 @@ const kernel_table KERNEL(kernels) = {
     .tile_classes = WIDEST_TILE,
     .streamed_tile_classes = WIDEST_STREAMED_TILE,
     .log_sum_exp_tile_classes = TILE_CLASSES,
-    .computes_streamed_twice = COMPUTE_STREAMED_TWICE,
     .softmax = KERNEL(softmax),
     .log_softmax = KERNEL(log_softmax),
     .log_sum_exp = KERNEL(log_sum_exp),

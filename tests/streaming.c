@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* What is written past the caches is what is written into them, rows that go one after the other are what
- * they are sixteen at once, and exponentials that are computed twice what they were: every kernel gives the
- * same bits either way for every width, alignment, stride and label, and nothing beside its rows is touched.
+ * they are sixteen at once, and exponentials that are computed twice what they were, or waited anywhere: every
+ * kernel gives the same bits either way for every width, alignment, stride and label, and nothing beside its
+ * rows is touched.
  * Problems of a test's size are never streamed by dispatch, so the kernels are called themselves. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -40,13 +41,15 @@ typedef struct shape {
 
 static shape any_shape(void)
 {
-    static const uint32_t most[] = {20, SHORT, SHORT, 2100, 4200, 8300, MOST_CLASSES};
-    shape s = {.classes = 1 + below(most[below(7)])};
+    static const uint32_t most[] = {20, SHORT, SHORT, 2100, 4200, 8300, MOST_CLASSES, MOST_CLASSES};
+    shape s = {.classes = 1 + below(most[below(8)])};
 
     s.rows = 1 + below(s.classes < SHORT ? ROWS : LONG_ROWS);
 
     if (below(4) == 0 && s.classes > 64)
         s.classes &= -64;
+    if (below(4) == 0 && s.classes > CHUNK) /* a few beyond whole chunks */
+        s.classes = (s.classes & -CHUNK) + below(20);
     s.stride = s.classes + (int64_t)(below(2) * below(PAD));
     s.out_stride = s.classes + (int64_t)(below(2) * below(PAD));
     s.offset = below(PAD);
@@ -60,8 +63,18 @@ static shape any_shape(void)
     return s;
 }
 
-static void fill(float *x)
+/* As the kernels store them. */
+static void put(const storage_format *format, const float *from, void *to)
 {
+    if (format)
+        format->narrow(from, ELEMENTS, to);
+    else
+        memcpy(to, from, BYTES);
+}
+
+static void fill(const storage_format *format, void *to)
+{
+    static float x[ELEMENTS];
     static const float special[] = {NAN, INFINITY, -INFINITY, 70000.0f, -70000.0f, -0.0f};
     const float offset = below(5) ? 0.0f : 70000.0f, range = below(3) ? 8.0f : 120.0f;
 
@@ -69,23 +82,33 @@ static void fill(float *x)
         x[i] = offset + range * ((float)below(1 << 24) * 0x1p-24f - 0.5f);
     for (uint32_t n = below(4); n > 0; n--)
         x[below(ELEMENTS)] = special[below(6)];
+    put(format, x, to);
 }
 
 /* Bytes and floats that are 0 or 1, a weight for each row. */
 static uint8_t target_bytes[ELEMENTS];
-static float target_floats[ELEMENTS], weights[ROWS];
+static float targets[ELEMENTS], weights[ROWS];
 
-static void fill_targets(void)
+static void fill_targets(const storage_format *format)
 {
+    static float x[ELEMENTS];
+
     for (int i = 0; i < ELEMENTS; i++)
-        target_floats[i] = target_bytes[i] = below(4) == 0;
+        x[i] = target_bytes[i] = below(4) == 0;
+    put(format, x, targets);
     for (int i = 0; i < ROWS; i++)
         weights[i] = 0.5f + (float)below(16) / 8.0f;
 }
 
 typedef struct results {
-    float *x, *out, row_loss[ROWS];
+    void *x, *out;
+    float row_loss[ROWS];
 } results;
+
+static void *element(const kernel_table *k, void *p, int64_t at)
+{
+    return (char *)p + at * (int64_t)(k->format ? sizeof(uint16_t) : sizeof(float));
+}
 
 /* How a job may be done. */
 typedef struct way {
@@ -103,17 +126,17 @@ static way any_way(int n)
 
 static void run_sigmoid(const kernel_table *k, int operation, const shape *s, const results *r, way w)
 {
-    float *x = r->x + s->offset, *out = s->in_place ? x : r->out + s->out_offset;
+    void *x = element(k, r->x, s->offset), *out = s->in_place ? x : element(k, r->out, s->out_offset);
     const sigmoid_job job = {
         .rows = {.labels = s->labels, .label_bytes = s->targets == TARGET_LABEL ? 8 : 0,
                  .ignore_index = -100, .grad_scale = 0.37,
                  .row_weight = s->is_weighted ? weights : NULL, .row_loss = (void *)r->row_loss},
         .logits = x, .logits_stride = s->stride, .target_kind = s->targets,
         .targets = s->targets == TARGET_U8 ? (const void *)(target_bytes + s->offset)
-                                           : target_floats + s->offset,
+                                           : element(k, targets, s->offset),
         .targets_stride = s->stride, .grad = out,
         .grad_stride = s->in_place ? s->stride : s->out_stride, .classes = s->classes,
-        .beyond_cache = w.beyond, .gamma = s->gamma,
+        .format = k->format, .beyond_cache = w.beyond, .gamma = s->gamma,
         .alpha_positive = operation == 3 ? 1.0 : 0.25,
         .alpha_negative = operation == 3 ? 1.0 : 0.75};
 
@@ -122,30 +145,31 @@ static void run_sigmoid(const kernel_table *k, int operation, const shape *s, co
 
 static void run_backward(const kernel_table *k, int operation, const shape *s, const results *r, way w)
 {
-    float *x = r->x + s->offset;
+    void *x = element(k, r->x, s->offset);
     const softmax_backward_job job = {
         .output = x, .output_stride = s->stride, .output_class_stride = 1,
-        .grad_output = target_floats + s->out_offset, .grad_output_stride = s->out_stride,
-        .grad_output_class_stride = 1, .grad_input = s->in_place ? x : r->out + s->out_offset,
+        .grad_output = element(k, targets, s->out_offset), .grad_output_stride = s->out_stride,
+        .grad_output_class_stride = 1,
+        .grad_input = s->in_place ? x : element(k, r->out, s->out_offset),
         .grad_input_stride = s->in_place ? s->stride : s->out_stride, .grad_input_class_stride = 1,
-        .classes = s->classes, .inner = 1, .beyond_cache = w.beyond};
+        .classes = s->classes, .inner = 1, .beyond_cache = w.beyond, .format = k->format};
 
     (operation == 5 ? k->softmax_backward : k->log_softmax_backward)(&job, 0, s->rows);
 }
 
 static void run(const kernel_table *k, int operation, const shape *s, const results *r, way w)
 {
-    float *x = r->x + s->offset, *out = s->in_place ? x : r->out + s->out_offset;
+    void *x = element(k, r->x, s->offset), *out = s->in_place ? x : element(k, r->out, s->out_offset);
     const int64_t out_stride = s->in_place ? s->stride : s->out_stride;
     const cross_entropy_job loss = {
         .rows = {.labels = s->labels, .label_bytes = 8, .ignore_index = -100, .grad_scale = 0.37,
                  .row_loss = (void *)r->row_loss},
         .logits = x, .logits_stride = s->stride, .grad = out, .grad_stride = out_stride,
-        .classes = s->classes, .beyond_cache = w.beyond, .tile_classes = w.tile_classes,
-        .kept_chunks = w.kept_chunks};
+        .classes = s->classes, .format = k->format, .beyond_cache = w.beyond,
+        .tile_classes = w.tile_classes, .kept_chunks = w.kept_chunks};
     const softmax_job softmax = {.input = x, .input_stride = s->stride, .output = out,
                                  .output_stride = out_stride, .classes = s->classes,
-                                 .beyond_cache = w.beyond, .tile_classes = w.tile_classes,
+                                 .format = k->format, .beyond_cache = w.beyond, .tile_classes = w.tile_classes,
                                  .kept_chunks = w.kept_chunks};
 
     if (operation > 4)
@@ -174,7 +198,7 @@ static void same_every_way(const kernel_table *k)
     enum { OPERATIONS = sizeof names / sizeof names[0] };
     results r[2];
 
-    fill_targets();
+    fill_targets(k->format);
 
     for (int i = 0; i < 2; i++) {
         r[i].x = aligned_alloc(64, (BYTES + 63) / 64 * 64);
@@ -186,7 +210,7 @@ static void same_every_way(const kernel_table *k)
         const int operation = n % OPERATIONS;
         const way first = any_way(0), second = any_way(1 + n / OPERATIONS % (WAYS - 1));
 
-        fill(r[0].x);
+        fill(k->format, r[0].x);
         memcpy(r[1].x, r[0].x, BYTES);
         for (int i = 0; i < 2; i++) {
             memset(r[i].out, FILL, BYTES);
@@ -207,10 +231,14 @@ static void same_every_way(const kernel_table *k)
     }
 }
 
+#define SAME_EVERY_WAY(isa)                                                                       \
+    (same_every_way(&ballast__kernels_f32_##isa), same_every_way(&ballast__kernels_bf16_##isa),  \
+     same_every_way(&ballast__kernels_f16_##isa))
+
 static void scalar(void **unused)
 {
     (void)unused;
-    same_every_way(&ballast__kernels_f32_scalar);
+    SAME_EVERY_WAY(scalar);
 }
 
 #if BALLAST_HAVE_AVX2 || BALLAST_HAVE_AVX512
@@ -229,7 +257,7 @@ static void avx2(void **unused)
     (void)unused;
     if (!runs(BALLAST__AVX2))
         skip();
-    same_every_way(&ballast__kernels_f32_avx2);
+    SAME_EVERY_WAY(avx2);
 }
 #endif
 
@@ -239,7 +267,7 @@ static void avx512(void **unused)
     (void)unused;
     if (!runs(BALLAST__AVX512))
         skip();
-    same_every_way(&ballast__kernels_f32_avx512);
+    SAME_EVERY_WAY(avx512);
 }
 #endif
 
@@ -247,7 +275,7 @@ static void avx512(void **unused)
 static void neon(void **unused)
 {
     (void)unused;
-    same_every_way(&ballast__kernels_f32_neon);
+    SAME_EVERY_WAY(neon);
 }
 #endif
 

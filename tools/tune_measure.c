@@ -161,12 +161,9 @@ static bool goes_in_tiles(const tuned_case *where, int index, int64_t rows, int6
     return classes <= (index ? ballast__candidate(CHOOSE_TILES, index)->value : by_default);
 }
 
-static bool keeps(int index, int64_t classes, bool streams)
+static bool keeps(int index, int64_t classes)
 {
-    const kernel_table *k = ballast_implementation_default(NULL, 0)->f32;
-    const int64_t by_default = streams && k->computes_streamed_twice ? 0 : MOST_KEPT_CHUNKS;
-
-    return classes <= CHUNK * (index ? ballast__candidate(CHOOSE_KEPT, index)->value : by_default);
+    return classes <= CHUNK * (index ? ballast__candidate(CHOOSE_KEPT, index)->value : MOST_KEPT_CHUNKS);
 }
 
 /* With what is in force; a number that is another where something else is done. */
@@ -186,7 +183,7 @@ static uint64_t effect_of(const places *all, place *p, const tuned_choice *c)
     case CHOOSE_TILES:
         return can && goes_in_tiles(where, c->candidate, rows, classes, streams);
     case CHOOSE_KEPT:
-        return can && keeps(c->candidate, classes, streams);
+        return can && keeps(c->candidate, classes);
     default:
         return tasks_of(p);
     }

@@ -100,7 +100,6 @@
  *   STREAMS                 0 or 1: outputs may go past the caches; in scalar, arithmetic takes ten times as long
  *                           as memory, and the code of it would be a tenth of the library
  *   STREAMS_SIGMOIDS        0 or 1: those of losses of sigmoids, too, if the CPU wants it
- *   COMPUTE_STREAMED_TWICE  0 or 1: long rows that are streamed compute their exponentials twice by default
  *
  * An ISA header may use an instruction of its own wherever its result is exactly the one above;
  * tests/lanes.c proves every word of every ISA, lane by lane, against the scalar definition. */
