@@ -260,6 +260,15 @@ static bool sharing_pays(const plan *p, double cycles, int64_t steps, int64_t th
     return shared < whole;
 }
 
+/* Rows that go whole lose half a task at the end, and half a row at the last row of each task, which has
+ * nothing beside it. Together that is least where a thread has as many tasks as a task has rows. */
+static int64_t most_tasks_of_whole_rows(const plan *p, int64_t tasks_per_thread, int64_t threads)
+{
+    while (tasks_per_thread > 1 && tasks_per_thread * tasks_per_thread > p->row_count / threads)
+        tasks_per_thread--;
+    return threads * tasks_per_thread;
+}
+
 static void plan_tasks(piece *w)
 {
     const plan *p = w->p;
@@ -278,7 +287,7 @@ static void plan_tasks(piece *w)
     w->shared = sharing_pays(p, cycles, steps, threads);
     w->tasks = threads * tasks_per_thread;
     if (!w->shared)
-        w->tasks = smaller(w->tasks, steps);
+        w->tasks = smaller(steps, most_tasks_of_whole_rows(p, tasks_per_thread, threads));
     if (worth < (double)w->tasks)
         w->tasks = (int64_t)worth;
     if (w->tasks > threads) /* three tasks take two threads as long as four */
