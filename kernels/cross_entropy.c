@@ -167,7 +167,7 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
     _Alignas(LINE) float scratch[SCRATCH_ROOM];
     row_pipe pipe;
     open_pipe(&pipe, job->classes, scratch, job->fetch, job->format);
-    if (streams(job) || (job->format && job->grad && job->grad != job->logits))
+    if (job->grad && job->grad != job->logits)
         lend_outputs(&pipe, grad_row(job, begin), end - begin, job->grad_stride);
     cross_entropy_rows_through(job, begin, end, &pipe);
 }

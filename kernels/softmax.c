@@ -80,7 +80,7 @@ LANES void softmax_rows_to(const softmax_job *job, int64_t begin, int64_t end, r
 static __attribute__((noinline)) void softmax_rows(const softmax_job *job, int64_t begin,
                                                    int64_t end, row_pipe *pipe)
 {
-    if (streams(job) || (job->format && job->output != job->input))
+    if (job->output != job->input)
         lend_outputs(pipe, output_start(job, begin), end - begin, job->output_stride);
     if (streams(job) && !job->format)
         softmax_rows_to(job, begin, end, pipe, 1);

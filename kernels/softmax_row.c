@@ -79,7 +79,7 @@ static void leave_later(const row_pipe *p, departing_row *row, reference ref, do
 void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, float *kept, int streamed)
 {
     const int64_t classes = p->classes;
-    const int waits = kept ? kept == p->lent && !is_lent(p, row->out) : p->format && leaves_computed(p);
+    const int waits = kept ? !is_lent(p, row->out) : p->format && leaves_computed(p);
     if (waits) {
         leave_later(p, row, sum.ref, h, kept);
         return;

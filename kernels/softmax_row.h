@@ -23,10 +23,10 @@
  * chunk after it is found, and the row before leaves, scaled: the exponential keeps the FMA pipes
  * busy, and what it leaves idle (loads, stores, additions) does the rest. No row waits for its own
  * maximum, sum or division. Until it leaves, a row's exponentials are in scratch memory on the stack;
- * of a row that is too long for it, in its output, or, past the caches, in that of the call's last row,
- * which lends its memory to all the others: it stays in the caches, where a row of the output that is
- * written twice would come from memory and go there twice. Of a row of more chunks than the job says,
- * 128 at most, they are nowhere, and computed once more.
+ * of a row that is too long for it, in the output of the call's last row, which lends its memory to all
+ * the others: it stays in the caches, where rows that are written twice come from memory and go there
+ * twice. In place, where the last row's logits are still wanted, they are in the row's own output. Of a
+ * row of more chunks than the job says, 128 at most, they are nowhere, and computed once more.
  *
  * Where a call has several rows of one chunk, one_chunk_rows.h takes them instead, faster.
  *
@@ -767,8 +767,8 @@ LANES int is_lent(const row_pipe *p, const void *out)
 #define kept_in KERNEL(kept_in)
 float *kept_in(const row_pipe *p, void *out, int64_t kept_chunks, int streamed);
 
-/* A row too long for the scratch. If its exponentials are in another row's output, it leaves beside the row
- * after it, else now, from its own or computed once more. */
+/* A row too long for the scratch. It leaves beside the row after it; now, if its output is lent, or if it has
+ * to be computed once more. */
 #define leave_long_row KERNEL(leave_long_row)
 void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, float *kept, int streamed);
 
