@@ -267,7 +267,7 @@ static __attribute__((noinline)) void cross_entropy_one_chunk_through(const cros
 static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entropy_job *job,
                                                               int64_t begin, int64_t end, vd total)
 {
-    _Alignas(LINE) float scratch[2 * CHUNK + BLOCK];
+    _Alignas(LINE) float scratch[ONE_CHUNK_ROOM];
     one_chunk_rows rows;
     open_rows(&rows, job->classes, scratch, job->fetch, job->format);
     cross_entropy_one_chunk_through(job, begin, end, &rows, total);

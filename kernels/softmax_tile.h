@@ -27,7 +27,7 @@ enum { TILE_FLOATS = (TILE_CLASSES + 1) * BLOCK };
 enum { SHORT_ROW = (TILE_CLASSES + GROUP - 1) / GROUP * GROUP };
 
 /* The scratch of rows that could go in tiles and go one after the other. */
-enum { SHORT_SCRATCH = SCRATCH_ROWS * SHORT_ROW + BLOCK };
+enum { SHORT_SCRATCH = SCRATCH_ROWS * (SHORT_ROW + SLOT_ROOM) + BLOCK };
 
 /* Whether rows go in tiles; `widest` is tile_classes of the job. */
 LANES int go_in_tiles(int64_t classes, int64_t widest)
