@@ -72,9 +72,13 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetchin
  * whole lines, and the outputs too, if these lie as the logits do. Loads of parts of two lines, and stores to
  * others a few pages away, wait for each other: on Zen 5, 1000 classes took 1.16 of the time, 2047 1.45. */
 enum { LEAST_IN_STEP = 8 * GROUP };
+LANES int can_go_in_step(const int leaving, const int streamed)
+{
+    return LOADS_LINES && leaving == SCALED && streamed; /* a constant after inlining */
+}
 LANES int go_in_step(int64_t n, const int leaving, const int streamed)
 {
-    return LOADS_LINES && leaving == SCALED && streamed && n >= LEAST_IN_STEP;
+    return can_go_in_step(leaving, streamed) && n >= LEAST_IN_STEP;
 }
 
 /* The slot of a row that was in step with other logits, in step with those at x. */
@@ -126,7 +130,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
                     streamed);
     for (int64_t i = 0; i < whole; i += GROUP) {
-        const int64_t at = leaving == SCALED && streamed ? smaller(i + first, last) : i;
+        const int64_t at = can_go_in_step(leaving, streamed) ? smaller(i + first, last) : i;
         total = add_exponentials(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
