@@ -269,7 +269,7 @@ static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entrop
 {
     _Alignas(LINE) float scratch[ONE_CHUNK_ROOM];
     one_chunk_rows rows;
-    open_rows(&rows, job->classes, scratch, job->fetch, job->format);
+    open_rows(&rows, job->classes, job->grad_stride, scratch, job->fetch, job->format);
     cross_entropy_one_chunk_through(job, begin, end, &rows, total);
 }
 
@@ -443,7 +443,7 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
         if (!tile[k].irregular)
             write_tile(tile + k, e + k * classes * BLOCK, classes, out + k * BLOCK * stride, stride);
     if (lines)
-        *leaving = open_stream(lines, rows * classes, grad);
+        *leaving = open_stream(lines, rows * classes, grad, leaving->line);
 }
 
 /* The lines that a tile's gradients go to, if rows are contiguous, are fetched before they are stored. */
@@ -465,7 +465,8 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
     _Alignas(LINE) float e[TILE_FLOATS];
     cross_entropy_tile tile[MAX_TILES];
     vf loss[MAX_TILES];
-    line_stream leaving = {.n = 0}; /* of the tiles before */
+    open_line line = {.n = 0};
+    line_stream leaving = {.n = 0, .line = &line}; /* of the tiles before */
     while (begin < tiles_end) {
         int64_t tiles = 0;
         for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
@@ -507,6 +508,7 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
             write_tiles(job, tile, tiles, e, lines, &leaving);
     }
     finish_stream(&leaving);
+    close_line(&line);
     return total;
 }
 
@@ -566,12 +568,12 @@ static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_
             total = end_tile(job, tile + (r.leaves - r.tile), end, total);
         turn_row_tiles(&r);
     }
-    leave_row_tile(r.leaves, classes, stride, out_stride, SCALED, 1);
+    leave_row_tile(r.leaves, &r.line, classes, stride, out_stride, SCALED, 1);
     if (tiles_end - begin > BLOCK)
         total = end_tile(job, tile + (r.leaves - r.tile), end, total);
     add_last_row_tile(&r, classes, 1);
     scale_row_tile(job, r.before, tile + (r.before - r.tile), lines);
-    leave_row_tile(r.before, classes, stride, out_stride, SCALED, 1);
+    leave_row_tile(r.before, &r.line, classes, stride, out_stride, SCALED, 1);
     return end_tile(job, tile + (r.before - r.tile), end, total);
 }
 

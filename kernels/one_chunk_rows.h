@@ -37,6 +37,7 @@ typedef struct kept_row {
 
 typedef struct one_chunk_rows {
     int64_t classes;
+    int64_t apart; /* outputs that are streamed: elements from one to the next, if there is a gap; else 0 */
     float *free_slot;
     kept_row kept;   /* the row taken in last */
     departure leaves; /* the row before it; n = 0: none does */
@@ -50,13 +51,14 @@ typedef struct one_chunk_rows {
  * them, too, and what is streamed is read by groups that begin on lines. */
 enum { ONE_CHUNK_ROOM = 2 * (CHUNK + SLOT_ROOM) + BLOCK };
 
-LANES void open_rows(one_chunk_rows *r, int64_t classes, float *scratch, fetching chosen,
+LANES void open_rows(one_chunk_rows *r, int64_t classes, int64_t out_stride, float *scratch, fetching chosen,
                      const storage_format *format)
 {
     const int64_t slot = ((classes + GROUP - 1) & -GROUP) + SLOT_ROOM;
     for (int64_t i = 0; i < 2 * slot; i += BLOCK)
         vstore_f32(scratch + i, vset1(0.0f));
     r->classes = classes;
+    r->apart = out_stride != classes ? out_stride : 0;
     r->free_slot = scratch + BLOCK;
     r->kept = (kept_row){.slot = scratch + slot + BLOCK};
     r->leaves.n = 0;
@@ -120,6 +122,10 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         max.max = vmax(vload(ahead), max.max);
     if (leaving && streamed)
         prefetch_pages(d.out, 2 * n, n);
+    if (leaving && streamed && r->apart) { /* parts of lines at the ends of the next row are stored the ordinary way */
+        vprefetch_write(d.out + r->apart);
+        vprefetch_write(d.out + r->apart + n - 1);
+    }
     /* The row that leaves is in the slot that is written: it is read first, and so far ahead of what is written
      * in the loop that it stays so. */
     if (leaving && before_out > 0)

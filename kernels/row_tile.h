@@ -68,6 +68,7 @@ enum { ROW_TILES = 3 };
 typedef struct row_tiles {
     row_tile tile[ROW_TILES], *leaves, *before, *now;
     const storage *last; /* the last tile of the call: nothing is fetched beyond it */
+    open_line line;      /* of what is streamed */
     int near;            /* of a fetching */
 } row_tiles;
 
@@ -81,6 +82,7 @@ LANES void open_row_tiles(row_tiles *r, float *e, int64_t classes, const storage
     for (int64_t i = size; i < 2 * size; i += BLOCK)
         vstore_f32(e + i, vset1(0.0f));
     r->last = last;
+    r->line = (open_line){.n = 0};
     r->near = fetch.near && classes <= WIDEST_NEAR;
     for (int k = 0; k < ROW_TILES; k++) {
         r->tile[k].e = k == 1 ? e + size : e;
@@ -200,7 +202,7 @@ LANES void leave_blocks(const row_tile *t, int64_t j, const float *e, const stor
 }
 
 /* A tile leaves beside nothing. */
-LANES void leave_row_tile(const row_tile *t, int64_t classes, int64_t stride, int64_t out_stride,
+LANES void leave_row_tile(const row_tile *t, open_line *line, int64_t classes, int64_t stride, int64_t out_stride,
                           const int leaving, const int labelled)
 {
     const int64_t width = width_of(classes), last = (classes - 1) & -BLOCK;
@@ -215,8 +217,9 @@ LANES void leave_row_tile(const row_tile *t, int64_t classes, int64_t stride, in
             leave_label_of_row(t, j, out_stride);
     }
     if (t->out && t->past) {
-        line_stream lines = open_stream(t->out, BLOCK * out_stride, t->past);
+        line_stream lines = open_stream(t->out, BLOCK * out_stride, t->past, line);
         finish_stream(&lines);
+        close_line(line);
     }
 }
 
@@ -279,7 +282,7 @@ LANES vf pass_rows_of_tile(row_tiles *r, const storage *next, int64_t classes, i
     line_stream lines = {.n = 0};
     _Alignas(LINE) float maximum[BLOCK * BLOCK];
     if (streamed) {
-        lines = open_stream(leaves->out, BLOCK * out_stride, leaves->past);
+        lines = open_stream(leaves->out, BLOCK * out_stride, leaves->past, &r->line);
         prefetch_pages(leaves->past, 2 * BLOCK * out_stride, BLOCK * out_stride);
     }
     for (int64_t j = 0; j < BLOCK; j += 2) {

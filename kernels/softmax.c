@@ -196,7 +196,7 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
     one_chunk_rows rows;
     pending_logs logs = {.begin = begin};
-    open_rows(&rows, job->classes, scratch, job->fetch, job->format);
+    open_rows(&rows, job->classes, job->output_stride, scratch, job->fetch, job->format);
     for (int64_t i = begin; i < end; i++) {
         const row_sum before = take_in_row(&rows, input_start(job, i), left_out, row_after(job, i, end),
                                            output_start(job, i), leaving, streamed, what != SOFTMAX);
@@ -346,10 +346,10 @@ LANES void forward_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
             end_row_tile(job, r.before, tile + before, i - BLOCK, lines, scratch, what, rows);
         turn_row_tiles(&r);
     }
-    leave_row_tile(r.leaves, classes, stride, out_stride, leaving, 0);
+    leave_row_tile(r.leaves, &r.line, classes, stride, out_stride, leaving, 0);
     add_last_row_tile(&r, classes, what == LOG_SOFTMAX);
     end_row_tile(job, r.before, tile + (r.before - r.tile), last, lines, scratch, what, rows);
-    leave_row_tile(r.before, classes, stride, out_stride, leaving, 0);
+    leave_row_tile(r.before, &r.line, classes, stride, out_stride, leaving, 0);
 }
 
 static __attribute__((noinline)) void softmax_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
@@ -377,6 +377,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     _Alignas(LINE) float scratch[SHORT_SCRATCH];
     float *const e = what == SOFTMAX ? x : fresh; /* the others need the logits once more */
     forward_tile tile[MAX_TILES];
+    open_line line = {.n = 0};
     line_stream leaving = {.n = 0}; /* of the tiles before */
     if (what != LOG_SUM_EXP && stay_rows(end - begin, classes, streamed, job->fetch)) {
         const int64_t whole = begin + ((end - begin) & -BLOCK);
@@ -417,13 +418,13 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
                                smaller(last - first - k * BLOCK, BLOCK), classes,
                                out + k * BLOCK * stride, stride, what);
         if (streamed)
-            leaving = open_stream(lines, (last - first) * stride, to);
+            leaving = open_stream(lines, (last - first) * stride, to, &line);
         if (what != SOFTMAX) /* `lines` are where exponentials will be */
             finish_stream(&leaving);
     }
     finish_stream(&leaving);
     if (streamed)
-        vstream_fence();
+        end_streams(&line);
     if (go_as_one_chunk_rows(end - begin, classes, NULL)) /* two of them fit SHORT_SCRATCH */
         of_one_chunk(job, begin, end, scratch);
     else if (begin < end)

@@ -200,49 +200,6 @@ LANES vs add_exponentials(vs total, const float *kept)
     return vs_add(total, kept + BLOCK, kept + 3 * BLOCK);
 }
 
-/* A line that is streamed, but whose rest leaves later: rows and chunks that follow one another may share
- * a line. By ordinary stores it would come from memory first, and all stores after it would wait. */
-typedef struct open_line {
-    storage element[2 * BLOCK];
-    storage *out; /* where they go, n of them; 0: none is open */
-    int64_t n;
-} open_line;
-
-LANES void close_line(open_line *l)
-{
-    store_block(l->out, l->n, vload(l->element), 1);
-    l->n = 0;
-}
-
-LANES void end_streams(open_line *l)
-{
-    close_line(l);
-    vstream_fence();
-}
-
-/* n elements of a line. */
-LANES_SELDOM void put_in_line(open_line *l, storage *out, int64_t n, vf v)
-{
-    if (l->out + l->n != out) {
-        close_line(l);
-        l->out = out;
-    }
-    vstore(l->element + l->n, v);
-    l->n += n;
-    if ((uintptr_t)(out + n) % LINE == 0)
-        close_line(l);
-}
-
-/* A block, of which `there` elements are there; `streamed`, a constant: past the caches, the rest of a line by way
- * of `line`. */
-LANES void leave_block(open_line *line, storage *out, int64_t there, vf v, const int streamed)
-{
-    if (streamed && there > 0 && there < BLOCK)
-        put_in_line(line, out, there, v);
-    else
-        store_block(out, there, v, streamed);
-}
-
 /* A chunk on its way out. */
 typedef struct departure {
     const float *e;   /* SCALED: out = e h, and exactly 0 where that is below the normal range */

@@ -124,6 +124,55 @@ LANES void store_block(storage *out, int64_t left, vf v, const int streamed)
         vstore_tail(out, left, v);
 }
 
+/* A line that is streamed, but whose rest leaves later: rows and chunks that follow one another may share
+ * a line. By ordinary stores it would come from memory first, and all stores after it would wait. */
+typedef struct open_line {
+    storage element[2 * BLOCK];
+    storage *out; /* where they go, n of them; 0: none is open */
+    int64_t n;
+} open_line;
+
+/* What begins within a line goes one by one: a block would reach into the next line, even with a mask, and have
+ * that come from memory. */
+LANES void close_line(open_line *l)
+{
+    if ((uintptr_t)l->out % LINE == 0)
+        store_block(l->out, l->n, vload(l->element), 1);
+    else
+        for (int64_t i = 0; i < l->n; i++)
+            store_one(l->out + i, l->element[i]);
+    l->n = 0;
+}
+
+LANES void end_streams(open_line *l)
+{
+    close_line(l);
+    vstream_fence();
+}
+
+/* n elements of a line. */
+LANES_SELDOM void put_in_line(open_line *l, storage *out, int64_t n, vf v)
+{
+    if (l->out + l->n != out) {
+        close_line(l);
+        l->out = out;
+    }
+    vstore(l->element + l->n, v);
+    l->n += n;
+    if ((uintptr_t)(out + n) % LINE == 0)
+        close_line(l);
+}
+
+/* A block, of which `there` elements are there; `streamed`, a constant: past the caches, the rest of a line by way
+ * of `line`. */
+LANES void leave_block(open_line *line, storage *out, int64_t there, vf v, const int streamed)
+{
+    if (streamed && there > 0 && there < BLOCK)
+        put_in_line(line, out, there, v);
+    else
+        store_block(out, there, v, streamed);
+}
+
 LANES void store_fill(storage *p, int64_t n, float x)
 {
     for (int64_t i = 0; i < n; i += BLOCK)

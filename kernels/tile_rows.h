@@ -223,11 +223,12 @@ typedef struct line_stream {
     const storage *rows;
     storage *out;
     int64_t gone, n; /* elements */
+    open_line *line; /* that streams share which follow one another */
 } line_stream;
 
-LANES line_stream open_stream(const storage *rows, int64_t n, storage *out)
+LANES line_stream open_stream(const storage *rows, int64_t n, storage *out, open_line *line)
 {
-    return (line_stream){rows, out, before_line(out, n), n};
+    return (line_stream){rows, out, before_line(out, n), n, line};
 }
 
 /* The whole lines before element `end`. */
@@ -242,8 +243,11 @@ LANES void finish_stream(line_stream *s)
 {
     const int64_t unaligned = before_line(s->out, s->n);
     stream_to(s, s->n);
-    vstore_tail(s->out, unaligned, vload_tail(s->rows, unaligned, 0.0f));
-    vstore_tail(s->out + s->gone, s->n - s->gone, vload_tail(s->rows + s->gone, s->n - s->gone, 0.0f));
+    if (unaligned > 0)
+        put_in_line(s->line, s->out, unaligned, vload_tail(s->rows, unaligned, 0.0f));
+    if (s->gone < s->n)
+        put_in_line(s->line, s->out + s->gone, s->n - s->gone,
+                    vload_tail(s->rows + s->gone, s->n - s->gone, 0.0f));
     s->n = s->gone = 0;
 }
 
