@@ -134,7 +134,7 @@ typedef struct open_line {
 
 /* What begins within a line goes one by one: a block would reach into the next line, even with a mask, and have
  * that come from memory. */
-LANES void close_line(open_line *l)
+LANES_SELDOM void close_line(open_line *l)
 {
     if ((uintptr_t)l->out % LINE == 0)
         store_block(l->out, l->n, vload(l->element), 1);
