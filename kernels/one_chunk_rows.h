@@ -122,9 +122,10 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         max.max = vmax(vload(ahead), max.max);
     if (leaving && streamed)
         prefetch_pages(d.out, 2 * n, n);
-    if (leaving && streamed && r->apart) { /* parts of lines at the ends of the next row are stored the ordinary way */
-        vprefetch_write(d.out + r->apart);
-        vprefetch_write(d.out + r->apart + n - 1);
+    if (leaving && streamed && r->apart > 0) { /* the next row's ends, if parts of lines, are stored the ordinary way */
+        const uintptr_t next = (uintptr_t)d.out + (uintptr_t)r->apart * sizeof *d.out;
+        vprefetch_write((void *)next);
+        vprefetch_write((void *)(next + (uintptr_t)(n - 1) * sizeof *d.out));
     }
     /* The row that leaves is in the slot that is written: it is read first, and so far ahead of what is written
      * in the loop that it stays so. */

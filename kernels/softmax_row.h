@@ -234,6 +234,8 @@ LANES_LARGE void leave_group(const departure *d, int64_t at, int64_t left, const
     if (leaving != SUBTRACTED) {
         const vf scale = vset1(d->h), least = vset1(d->least);
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
+        if (streamed)
+            FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vheld(v[k]);
         FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
         if (streamed && __builtin_expect((uint64_t)(d->label - at) < GROUP, 0)) {
             float group[GROUP];

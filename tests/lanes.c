@@ -212,6 +212,7 @@ static int32_t integer_of(uint32_t x)
 #define MASK(m) vselect(m, vset1(float_of_bits(0xffffffffu)), vset1(0))
 
 WORD(load_store, x, x)
+WORD(vheld, vheld(x), x)
 WORD(vadd, vadd(x, y), bits_of_float(a + b))
 WORD(vsub, vsub(x, y), bits_of_float(a - b))
 WORD(vmul, vmul(x, y), bits_of_float(a * b))
@@ -281,6 +282,7 @@ WORD(vcanonical, vcanonical(x), is_nan(x) ? 0x7fc00000u : x)
 #define ROW(id, how) {#id, run_##id, want_##id, how}
 static const word words[] = {
     ROW(load_store, 0),
+    ROW(vheld, 0),
     ROW(vadd, ANY_NAN),
     ROW(vsub, ANY_NAN),
     ROW(vmul, ANY_NAN),

@@ -437,6 +437,7 @@ LANES vh narrow_f16(vf x)
     return _mm256_setr_m128i(_mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT),
                              _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
 }
+LANES vf vheld(vf a) { return a; }
 
 #undef INT
 #undef FLOAT

@@ -27,6 +27,7 @@
  * The words ("m" is a mask, "p" sixteen targets, "w" powers of two, "d" sixteen double lanes)
  *   vf   vload_f32(p)   vload_n_f32(p, n, fill)       vset1(x)
  *   vf   vload_bf16(p)  vload_n_bf16(p, n, fill)      vload_f16(p)  vload_n_f16(p, n, fill)
+ *   vf   vheld(a) = a                 in a register, for two uses of what was loaded: compilers load it for each
  *   vf   vconstant(x)                 vset1 for a constant of a hot loop that several blocks share
  *   void vstore_f32(p, v)   vstore_n_f32(p, n, v)
  *   void vstore_bf16(p, v)  vstore_n_bf16(p, n, v)    vstore_f16(p, v)  vstore_n_f16(p, n, v)

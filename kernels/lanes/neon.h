@@ -41,6 +41,7 @@ LANES vf vload_f32(const float *p)
 {
     return (vf){vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12)};
 }
+LANES vf vheld(vf a) { return a; }
 LANES void vstore_f32(float *p, vf x)
 {
     vst1q_f32(p, x.a);

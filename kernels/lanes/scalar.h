@@ -42,6 +42,7 @@ LANES vf vload_f32(const float *p)
     memcpy(&v, p, sizeof v);
     return v;
 }
+LANES vf vheld(vf a) { return a; }
 LANES void vstore_f32(float *p, vf v) { memcpy(p, &v, sizeof v); }
 LANES void vstore_stream_f32(float *p, vf x) { vstore_f32(p, x); }
 LANES void vstream_fence(void) {}
