@@ -10,11 +10,14 @@
 static double sum(const plan *p, const double *partial) { return ballast__sum_leaves(p, partial, REDUCE_PARTS, 0); }
 
 /* Not left to the division, which makes an infinity of weights that cancel. */
+static double mean_of(double sum, double weights)
+{
+    return weights == 0.0 ? (double)NAN : sum / weights;
+}
+
 static double mean(const plan *p, const double *partial)
 {
-    const double weights = ballast__sum_leaves(p, partial, REDUCE_PARTS, 1);
-
-    return weights == 0.0 ? (double)NAN : sum(p, partial) / weights;
+    return mean_of(sum(p, partial), ballast__sum_leaves(p, partial, REDUCE_PARTS, 1));
 }
 
 static double log_sum_exp(const plan *p, const double *partial)
@@ -114,7 +117,7 @@ static bool is_apart_from(byte_range result, const ballast_vector *v, int64_t co
 }
 
 /* A sum of a short vector takes no longer than its plan would. */
-static bool sum_at_once(const void *args, const ballast_exec *exec)
+static bool at_once(const void *args, const ballast_exec *exec, int variant)
 {
     const ballast_reduce_args *a = args;
     const ballast_implementation *implementation = ballast__serial_implementation(exec);
@@ -124,7 +127,7 @@ static bool sum_at_once(const void *args, const ballast_exec *exec)
     const int64_t count = a->x.count;
     const byte_range result = ballast__bytes(a->result, sizeof *a->result);
     if (count < 1 || count > REDUCE_SPAN || !is_plain_vector(&a->x, count) ||
-        (a->weights.data && !is_plain_vector(&a->weights, count)) || !a->result ||
+        (a->weights.data ? !is_plain_vector(&a->weights, count) : variant == DOT) || !a->result ||
         !ballast__is_plain_range(result, sizeof *a->result) ||
         !is_apart_from(result, &a->x, count) || !is_apart_from(result, &a->weights, count))
         return false;
@@ -135,21 +138,24 @@ static bool sum_at_once(const void *args, const ballast_exec *exec)
                             .weights = a->weights.data,
                             .partial = parts,
                             .leaf_rows = REDUCE_SPAN};
-    implementation->f32->weighted_sum(&job, 0, count);
-    *a->result = canonical(parts[0]);
+    const kernel_table *kernels = implementation->f32;
+    (variant == WEIGHTED_MEAN             ? kernels->weighted_mean
+     : variant == WEIGHTED_SUM_OF_SQUARES ? kernels->weighted_sum_of_squares
+                                          : kernels->weighted_sum)(&job, 0, count);
+    *a->result = variant == WEIGHTED_MEAN ? canonical(mean_of(parts[0], parts[1])) : parts[0];
     return true;
 }
 
-static bool dot_at_once(const void *args, const ballast_exec *exec)
-{
-    const ballast_reduce_args *a = args;
-
-    return a && a->struct_size == sizeof *a && a->weights.data && sum_at_once(args, exec);
-}
+#define DEFINE_AT_ONCE(name, variant)                                                             \
+    static bool name(const void *args, const ballast_exec *exec) { return at_once(args, exec, variant); }
+DEFINE_AT_ONCE(sum_at_once, WEIGHTED_SUM)
+DEFINE_AT_ONCE(mean_at_once, WEIGHTED_MEAN)
+DEFINE_AT_ONCE(squares_at_once, WEIGHTED_SUM_OF_SQUARES)
+DEFINE_AT_ONCE(dot_at_once, DOT)
 
 DEFINE_OPERATION(weighted_sum, ballast_reduce_args, prepare, WEIGHTED_SUM, sum_at_once)
-DEFINE_OPERATION(weighted_mean, ballast_reduce_args, prepare, WEIGHTED_MEAN, NULL)
+DEFINE_OPERATION(weighted_mean, ballast_reduce_args, prepare, WEIGHTED_MEAN, mean_at_once)
 DEFINE_OPERATION(weighted_sum_of_squares, ballast_reduce_args, prepare, WEIGHTED_SUM_OF_SQUARES,
-                 NULL)
+                 squares_at_once)
 DEFINE_OPERATION(dot, ballast_reduce_args, prepare, DOT, dot_at_once)
 DEFINE_OPERATION(weighted_log_sum_exp, ballast_reduce_args, prepare, WEIGHTED_LOG_SUM_EXP, NULL)

@@ -127,12 +127,14 @@ typedef struct sigmoid_job {
 } sigmoid_job;
 
 /* Reductions of a vector. Its "rows" are elements; leaves are multiples of REDUCE_SPAN. A leaf's
- * partial results are `parts` doubles at partial[leaf * REDUCE_PARTS]. */
+ * partial results are `parts` doubles at partial[leaf * REDUCE_PARTS]. x and weights are no neighbours, or a
+ * compiler copies them from the arguments in one piece with half of each vector's next member, which the CPU
+ * cannot forward from the stores that filled them. */
 enum { REDUCE_SPAN = 4096, REDUCE_PARTS = 2 };
 typedef struct reduce_job {
     const void *x;
-    const void *weights; /* NULL: all ones */
     const storage_format *format;
+    const void *weights; /* NULL: all ones */
     double *partial;
     int64_t leaf_rows;
 } reduce_job;

@@ -144,7 +144,8 @@ LANES vd add_products(vd total, enum terms terms, const storage *x, const storag
 
 /* ---- leaves ---------------------------------------------------------------------------------- */
 
-/* The leaf that begins at element i: where its elements are and where its parts go. */
+/* The leaf that begins at element i: where its elements are and where its parts go. The first is found
+ * without a division: it is all that a short sum has. */
 typedef struct leaf {
     const storage_format *format;
     const char *x, *w;
@@ -157,13 +158,8 @@ LANES leaf leaf_at(const reduce_job *job, int64_t i, int64_t end)
     const char *x = job->x, *w = job->weights;
     const int64_t bytes = bytes_of(job->format, i);
     return (leaf){job->format, x + bytes, w ? w + bytes : NULL, smaller(end - i, job->leaf_rows),
-                  job->partial + i / job->leaf_rows * REDUCE_PARTS};
+                  job->partial + (i == 0 ? 0 : i / job->leaf_rows * REDUCE_PARTS)};
 }
-
-/* Elements that have a format are taken by pieces: whole spans, of which two fit L1. */
-enum { PIECE = CHUNK };
-
-LANES int64_t piece_of(const leaf *l) { return l->format ? PIECE : l->n; }
 
 /* Elements [i, i + n) of x or w. */
 LANES const storage *elements_of(const leaf *l, const char *vector, int64_t i, int64_t n,
@@ -172,41 +168,58 @@ LANES const storage *elements_of(const leaf *l, const char *vector, int64_t i, i
     return read_elements(l->format, vector + bytes_of(l->format, i), n, wide);
 }
 
-static double sum_of(const leaf *l)
+/* Adds the terms of n elements to `total`; where there is none, returns their sum. Out of line: a short sum
+ * then needs no more registers and stack than it uses, which is a tenth of its time, and formats have no loops
+ * of their own. */
+typedef double add_function(const storage *x, const storage *w, int64_t n, vd *total);
+
+#define DEFINE_ADD(name, add, ...)                                                                \
+    static double name(const storage *x, const storage *w, int64_t n, vd *total)                  \
+    {                                                                                             \
+        const vd sum = add(total ? *total : vd_zero(), __VA_ARGS__, n);                           \
+        (void)w;                                                                                  \
+        if (!total)                                                                               \
+            return canonical_double(vd_across(sum));                                              \
+        *total = sum;                                                                             \
+        return 0.0;                                                                               \
+    }
+DEFINE_ADD(add_x, add_spans, x)
+DEFINE_ADD(add_w_x, add_products, PRODUCTS, x, w)
+DEFINE_ADD(add_x_x, add_products, SQUARES, x, x)
+DEFINE_ADD(add_w_x_x, add_products, WEIGHTED_SQUARES, x, w)
+
+/* Elements that have a format are taken by pieces: whole spans, of which two fit L1. */
+enum { PIECE = CHUNK };
+
+LANES_SELDOM double add_pieces(const leaf *l, add_function *add)
 {
-    storage wide[PIECE];
+    storage wide[2 * PIECE];
     vd total = vd_zero();
-    for (int64_t i = 0, step = piece_of(l); i < l->n; i += step) {
+    for (int64_t i = 0, step = l->w ? PIECE : 2 * PIECE; i < l->n; i += step) {
         const int64_t n = smaller(step, l->n - i);
-        total = add_spans(total, elements_of(l, l->x, i, n, wide), n);
+        const storage *x = elements_of(l, l->x, i, n, wide);
+        add(x, l->w ? elements_of(l, l->w, i, n, wide + PIECE) : NULL, n, &total);
     }
     return canonical_double(vd_across(total));
 }
 
-LANES double sum_of_terms(enum terms terms, const leaf *l)
+LANES double sum_of(const leaf *l, add_function *add)
 {
-    storage wide_x[PIECE], wide_w[PIECE];
-    vd total = vd_zero();
-    for (int64_t i = 0, step = piece_of(l); i < l->n; i += step) {
-        const int64_t n = smaller(step, l->n - i);
-        const storage *x = elements_of(l, l->x, i, n, wide_x);
-        const storage *w = terms == SQUARES ? x : elements_of(l, l->w, i, n, wide_w);
-        total = add_products(total, terms, x, w, n);
-    }
-    return canonical_double(vd_across(total));
+    return l->format ? add_pieces(l, add)
+                     : add((const storage *)l->x, (const storage *)l->w, l->n, NULL);
 }
 
 void KERNEL(weighted_sum)(const reduce_job *job, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i += job->leaf_rows) {
         const leaf l = leaf_at(job, i, end);
-        l.parts[0] = l.w ? sum_of_terms(PRODUCTS, &l) : sum_of(&l);
+        l.parts[0] = sum_of(&l, l.w ? add_w_x : add_x);
     }
 }
 
 /* The two sums are taken one after the other over spans that stay in L1: together their
  * accumulators would not fit the registers. */
-LANES void weighted_mean_of_leaf(const leaf *l)
+LANES_SELDOM void weighted_mean_of_leaf(const leaf *l)
 {
     storage wide_x[SUM_SPAN], wide_w[SUM_SPAN];
     vd products = vd_zero(), weights = vd_zero();
@@ -224,11 +237,12 @@ void KERNEL(weighted_mean)(const reduce_job *job, int64_t begin, int64_t end)
 {
     for (int64_t i = begin; i < end; i += job->leaf_rows) {
         const leaf l = leaf_at(job, i, end);
-        if (l.w) {
+        const int is_short = end - begin <= REDUCE_SPAN && !l.format;
+        if (l.w && !is_short) {
             weighted_mean_of_leaf(&l);
         } else {
-            l.parts[0] = sum_of(&l);
-            l.parts[1] = (double)l.n;
+            l.parts[0] = sum_of(&l, l.w ? add_w_x : add_x);
+            l.parts[1] = l.w ? add_x((const storage *)l.w, NULL, l.n, NULL) : (double)l.n;
         }
     }
 }
@@ -237,7 +251,7 @@ void KERNEL(weighted_sum_of_squares)(const reduce_job *job, int64_t begin, int64
 {
     for (int64_t i = begin; i < end; i += job->leaf_rows) {
         const leaf l = leaf_at(job, i, end);
-        l.parts[0] = l.w ? sum_of_terms(WEIGHTED_SQUARES, &l) : sum_of_terms(SQUARES, &l);
+        l.parts[0] = sum_of(&l, l.w ? add_w_x_x : add_x_x);
     }
 }
 
