@@ -49,12 +49,12 @@ typedef struct one_chunk_rows {
 
 /* Of what open_rows() is given, on a LINE. Exponentials begin up to a block into a slot, which has a block after
  * them, too, and what is streamed is read by groups that begin on lines. */
-enum { ONE_CHUNK_ROOM = 2 * (CHUNK + SLOT_ROOM) + BLOCK };
+enum { ONE_CHUNK_ROOM = SCRATCH_ROWS * (CHUNK + SLOT_ROOM) + BLOCK };
 
 LANES void open_rows(one_chunk_rows *r, int64_t classes, int64_t out_stride, float *scratch, fetching chosen,
                      const storage_format *format)
 {
-    const int64_t slot = ((classes + GROUP - 1) & -GROUP) + SLOT_ROOM;
+    const int64_t slot = width_of(classes) + SLOT_ROOM;
     for (int64_t i = 0; i < 2 * slot; i += BLOCK)
         vstore_f32(scratch + i, vset1(0.0f));
     r->classes = classes;
@@ -83,7 +83,8 @@ LANES int go_in_step(int64_t n, const int leaving, const int streamed)
     return can_go_in_step(leaving, streamed) && n >= LEAST_IN_STEP;
 }
 
-/* The slot of a row that was in step with other logits, in step with those at x. */
+/* The slot of a row that was in step with other logits, in step with those at x. Where it begins is found anew:
+ * kept beside it, compilers copy both in one piece, which waits for two stores: 25 cycles a row. */
 LANES float *in_step(float *slot, const storage *x)
 {
     float *const begin = slot - 1 - (uintptr_t)(slot - 1) % LINE / sizeof *slot;
@@ -158,7 +159,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         leave_label(&d, leaving, streamed);
     r->ahead.max = vmax_across(max.max) + 0.0f; /* no -0 */
     if (seeking && NOTE_PLACE)
-        r->ahead.from = place_of_max(&max, r->ahead.max, (n + GROUP - 1) & -GROUP, line, last);
+        r->ahead.from = place_of_max(&max, r->ahead.max, width_of(n), line, last);
     return vs_across(total);
 }
 

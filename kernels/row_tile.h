@@ -45,8 +45,6 @@ LANES int stay_rows(int64_t rows, int64_t classes, int streamed, fetching fetch)
     return LEAST_ROW_TILE && classes >= LEAST_ROW_TILE && rows >= LEAST_ROW_TILES * BLOCK && !crowded;
 }
 
-LANES int64_t width_of(int64_t classes) { return (classes + GROUP - 1) & -GROUP; }
-
 /* The last block ends where its row does, and overlaps the one before. */
 LANES int64_t block_at(int64_t c, int64_t classes) { return smaller(c, classes - BLOCK); }
 

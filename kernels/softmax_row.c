@@ -35,7 +35,7 @@ void leave_now(const departure *d, int leaving, int streamed)
 void lend_outputs(row_pipe *p, void *out, int64_t rows, int64_t stride)
 {
     const int64_t lent = p->format ? 2 : 1, last_chunk = p->classes - (chunks_of(p->classes) - 1) * CHUNK;
-    if (rows <= lent || (p->format && stride != p->classes))
+    if (fits_scratch(p->classes) || rows <= lent || (p->format && stride != p->classes))
         return;
     p->lent_from = output_address(p->format, out, (rows - lent) * stride);
     if (last_chunk >= BLOCK) /* there is room, for the exponentials of that chunk are elsewhere */
@@ -46,6 +46,7 @@ void lend_outputs(row_pipe *p, void *out, int64_t rows, int64_t stride)
 
 float *kept_in(const row_pipe *p, void *out, int64_t kept_chunks, int streamed)
 {
+    /* The first row that lends waits there, too, for it is done before the one after it, of 16 bits, begins. */
     const int is_lent_to = p->lent && (uintptr_t)out <= (uintptr_t)p->lent_from;
     const int64_t usual = streamed && !is_lent_to ? 0 : MOST_KEPT_CHUNKS;
     const int64_t most = kept_chunks > 0 ? smaller(kept_chunks, MOST_KEPT_CHUNKS) : usual;

@@ -89,6 +89,9 @@ enum leaving {
     COMPUTED    /* e h, where e is computed once more, from x: of 16 bits only */
 };
 
+/* What a row takes in whole groups. */
+LANES int64_t width_of(int64_t classes) { return (classes + GROUP - 1) & -GROUP; }
+
 /* ---- a group of 64 logits in each pass -------------------------------------------------------- */
 
 /* `blocks` blocks, of which `left` elements are there; the other lanes are `fill`. */
@@ -494,7 +497,7 @@ LANES int fits_scratch(int64_t classes) { return classes <= SCRATCH; }
 
 LANES float *slot_of(row_pipe *p, int64_t slot)
 {
-    return p->scratch + slot * ((p->classes + GROUP - 1) & ~(int64_t)(GROUP - 1));
+    return p->scratch + slot * width_of(p->classes);
 }
 
 LANES void open_pipe(row_pipe *p, int64_t classes, float *scratch, fetching chosen,
@@ -727,8 +730,8 @@ LANES int is_lent(const row_pipe *p, const void *out)
 #define kept_in KERNEL(kept_in)
 float *kept_in(const row_pipe *p, void *out, int64_t kept_chunks, int streamed);
 
-/* A row too long for the scratch. It leaves beside the row after it; now, if its output is lent, or if it has
- * to be computed once more. */
+/* A row too long for the scratch. It leaves beside the row after it; now, if its output is lent, or if it is of
+ * f32 and has to be computed once more. */
 #define leave_long_row KERNEL(leave_long_row)
 void leave_long_row(row_pipe *p, departing_row *row, row_sum sum, double h, float *kept, int streamed);
 

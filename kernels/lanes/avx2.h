@@ -59,6 +59,7 @@ LANES vf vconstant(float x)
     return (vf){v, v};
 }
 LANES vf vload_f32(const float *p) { return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+LANES vf vheld(vf a) { return a; }
 LANES void vstore_f32(float *p, vf x)
 {
     _mm256_storeu_ps(p, x.a);
@@ -437,7 +438,6 @@ LANES vh narrow_f16(vf x)
     return _mm256_setr_m128i(_mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT),
                              _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
 }
-LANES vf vheld(vf a) { return a; }
 
 #undef INT
 #undef FLOAT
