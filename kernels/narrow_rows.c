@@ -7,32 +7,48 @@
 LANES const uint16_t *narrow_source(const departure *d) { return (const uint16_t *)(const void *)d->x; }
 LANES uint16_t *narrow_place(const departure *d) { return (uint16_t *)(void *)d->out; }
 
+/* `blocks` blocks of e, or of x, become what leaves. */
+LANES void depart(vf *v, const departure *d, const int blocks, const int leaving)
+{
+    if (leaving == SUBTRACTED) {
+        const vf max = vset1(d->max), rest = vset1(d->rest);
+        FOR_BLOCKS(k, blocks) v[k] = vsub(vsub(v[k], max), rest);
+    } else {
+        const vf scale = vset1(d->h), least = vset1(d->least);
+        FOR_BLOCKS(k, blocks) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
+    }
+}
+
 /* A group on its way out, of which `left` elements are there. */
 LANES_LARGE void departing_group(vf *v, const departure *d, int64_t at, int64_t left, const int leaving,
                            const int is_f16)
 {
-    if (leaving == SUBTRACTED) {
-        const vf max = vset1(d->max), rest = vset1(d->rest);
-        load_narrow_some(v, narrow_source(d) + at, left, 0.0f, is_f16);
-        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vsub(vsub(v[k], max), rest);
-    } else {
-        const vf scale = vset1(d->h), least = vset1(d->least);
-        if (leaving == COMPUTED) {
-            load_narrow_some(v, narrow_source(d) + at, left, -LANE_INFINITY, is_f16);
-            vexp_scaled(v, v, GROUP_BLOCKS, exp_scale_of(d->exponent));
-        } else {
-            FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
-        }
-        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vkeep(vle(least, v[k]), vmul(v[k], scale));
-    }
+    if (leaving != SCALED)
+        load_narrow_some(v, narrow_source(d) + at, left, leaving == COMPUTED ? -LANE_INFINITY : 0.0f, is_f16);
+    else
+        FOR_BLOCKS(k, GROUP_BLOCKS) v[k] = vload_f32(d->e + at + BLOCK * k);
+    if (leaving == COMPUTED)
+        vexp_scaled(v, v, GROUP_BLOCKS, exp_scale_of(d->exponent));
+    depart(v, d, GROUP_BLOCKS, leaving);
 }
 
-/* A whole group, without a NaN. */
+/* A whole group, without a NaN: a pair after the other, but for exponentials, for registers are full. */
 LANES void leave_narrow_group(const departure *d, int64_t at, const int leaving, const int is_f16)
 {
     vf v[GROUP_BLOCKS];
-    departing_group(v, d, at, GROUP, leaving, is_f16);
-    store_narrow_group(narrow_place(d) + at, v, is_f16);
+    if (leaving == COMPUTED)
+        departing_group(v, d, at, GROUP, leaving, is_f16);
+    UNROLL for (int k = 0; k < GROUP_BLOCKS; k += 2)
+    {
+        const int64_t i = at + BLOCK * k;
+        if (leaving == SCALED)
+            FOR_BLOCKS(j, 2) v[k + j] = vload_f32(d->e + i + BLOCK * j);
+        else if (leaving == SUBTRACTED)
+            load_narrow_pair(v + k, narrow_source(d) + i, is_f16);
+        if (leaving != COMPUTED)
+            depart(v + k, d, 2, leaving);
+        store_narrow_pair(narrow_place(d) + i, v + k, is_f16);
+    }
 }
 
 /* Elements [at, end), block by block, with NaN if there is one. */
@@ -165,6 +181,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
         left_out = narrow_exponentials_from(together, &ends, scale, shifted, is_f16);
     }
     for (int64_t i = 0; i < together; i += GROUP) {
+        const narrow_group group = begin_narrow_exponentials(x + i, scale, vset1(0.0f), 0, is_f16);
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving != COMPUTED) {
             if (leaving)
@@ -173,7 +190,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
                                   leaving ? narrow_place(&d) + i + PREFETCH_AHEAD : NULL, leaving);
             max = max_of_narrow_group(ahead, i, n, max);
         }
-        narrow_exponentials(x + i, GROUP, scale, vset1(0.0f), 0, is_f16, c.kept + i);
+        end_narrow_exponentials(&group, scale, vset1(0.0f), 0, is_f16, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
             left_out = take_out(c.kept, c.left_out);
     }
@@ -241,6 +258,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     const fetching fetch = r->fetch;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
+    const vf shift = vset1(ref.shift);
     vf max = max_of_ends(ahead, n);
     vs total = vs_zero();
 
@@ -250,16 +268,17 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     else if (leaving)
         leave_narrow_some(&r->leaves, whole, n, leaving, is_f16);
     for (int64_t i = 0; i < whole; i += GROUP) {
-        total = add_exponentials(total, added + i);
+        const narrow_group group = begin_narrow_exponentials(x + i, scale, shift, shifted, is_f16);
         if (leaving)
             leave_narrow_group(&d, i, leaving, is_f16);
+        total = add_exponentials(total, added + i);
         prefetch_narrow_group(ahead + i, fetch, leaving ? place + i : NULL, leaving);
         max = max_of_narrow_group(ahead, i, n, max);
-        narrow_exponentials(x + i, GROUP, scale, vset1(ref.shift), shifted, is_f16, kept + i);
+        end_narrow_exponentials(&group, scale, shift, shifted, is_f16, kept + i);
     }
     if (whole < n) {
         total = add_exponentials(total, added + whole);
-        narrow_exponentials(x + last, GROUP, scale, vset1(ref.shift), shifted, is_f16, kept + last);
+        narrow_exponentials(x + last, GROUP, scale, shift, shifted, is_f16, kept + last);
     }
     if (leaving)
         leave_narrow_label(&d, leaving, is_f16);

@@ -48,6 +48,41 @@ LANES exp_scale exp_scale_of(float n)
 static const float exp_coefficient[EXP_DEGREE + 1] = {
     0x1p+1f, 0x1p+1f, 0x1.fffffcp-1f, 0x1.55548ep-2f, 0x1.5559p-4f, 0x1.123c32p-6f, 0x1.6a205ep-9f};
 
+/* Of at most BLOCKS_IN_FLIGHT blocks: r and t of vexp_scaled(), of which it is the first half. */
+typedef struct exp_reduced {
+    vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT];
+} exp_reduced;
+
+LANES exp_reduced vexp_reduced(const vf *x, const int blocks, exp_scale s)
+{
+    exp_reduced d;
+    vf m[BLOCKS_IN_FLIGHT];
+    vf c = vconstant(LOG2_E);
+    FOR_BLOCKS(k, blocks) d.r[k] = vmax(s.floor, x[k]);
+    FOR_BLOCKS(k, blocks) d.t[k] = vfma(d.r[k], c, s.rounder);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(d.t[k], s.rounder);
+    c = vconstant(LN2_HIGH);
+    FOR_BLOCKS(k, blocks) d.r[k] = vfnma(m[k], c, d.r[k]);
+    c = vconstant(LN2_LOW);
+    FOR_BLOCKS(k, blocks) d.r[k] = vfnma(m[k], c, d.r[k]);
+    return d;
+}
+
+/* The second half. */
+LANES void vexp_of_reduced(const exp_reduced *d, vf *e, const int blocks)
+{
+    vf p[BLOCKS_IN_FLIGHT];
+    const vf leading = vconstant(exp_coefficient[EXP_DEGREE]);
+    vf c = vconstant(exp_coefficient[EXP_DEGREE - 1]);
+    FOR_BLOCKS(k, blocks) p[k] = vfma(leading, d->r[k], c);
+    UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
+    {
+        c = vconstant(exp_coefficient[j]);
+        FOR_BLOCKS(k, blocks) p[k] = vfma(p[k], d->r[k], c);
+    }
+    FOR_BLOCKS(k, blocks) e[k] = vmul(p[k], vshl_bits(d->t[k], 23));
+}
+
 /* e[k] = e^x[k] / 2^n, for 0 to 4 blocks; exactly 0 where that is below about 2^-125.5, never
  * subnormal. x is reduced itself, never x - max, so nothing is rounded before the reduction:
  *
@@ -62,25 +97,9 @@ static const float exp_coefficient[EXP_DEGREE + 1] = {
 LANES_LARGE void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
 {
     UNROLL for (int first = 0; first < blocks; first += BLOCKS_IN_FLIGHT) {
-        vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], p[BLOCKS_IN_FLIGHT];
         const int some = blocks - first < BLOCKS_IN_FLIGHT ? blocks - first : BLOCKS_IN_FLIGHT;
-        vf c = vconstant(LOG2_E);
-        FOR_BLOCKS(k, some) r[k] = vmax(s.floor, x[first + k]);
-        FOR_BLOCKS(k, some) t[k] = vfma(r[k], c, s.rounder);
-        FOR_BLOCKS(k, some) m[k] = vsub(t[k], s.rounder);
-        c = vconstant(LN2_HIGH);
-        FOR_BLOCKS(k, some) r[k] = vfnma(m[k], c, r[k]);
-        c = vconstant(LN2_LOW);
-        FOR_BLOCKS(k, some) r[k] = vfnma(m[k], c, r[k]);
-        const vf leading = vconstant(exp_coefficient[EXP_DEGREE]);
-        c = vconstant(exp_coefficient[EXP_DEGREE - 1]);
-        FOR_BLOCKS(k, some) p[k] = vfma(leading, r[k], c);
-        UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
-        {
-            c = vconstant(exp_coefficient[j]);
-            FOR_BLOCKS(k, some) p[k] = vfma(p[k], r[k], c);
-        }
-        FOR_BLOCKS(k, some) e[first + k] = vmul(p[k], vshl_bits(t[k], 23));
+        const exp_reduced reduced = vexp_reduced(x + first, some, s);
+        vexp_of_reduced(&reduced, e + first, some);
     }
 }
 
