@@ -105,12 +105,13 @@ LANES void prefetch_narrow_group(const uint16_t *x, fetching f, uint16_t *place,
     }
 }
 
-float max_of_narrow(const storage_format *format, const void *x, int64_t n)
+float max_of_narrow(const storage_format *format, const void *elements, int64_t n)
 {
-    vf max = max_of_ends(x, n);
+    const uint16_t *const x = elements;
+    vn max = max_of_end_groups(x, n);
     for (int64_t i = 0; i + GROUP < n; i += GROUP)
         max = max_of_narrow_group(x, i, n, max);
-    return format->is_f16 ? max_of_lanes(max, 1) : max_of_lanes(max, 0);
+    return format->is_f16 ? max_of_lanes(max, x, n, 1) : max_of_lanes(max, x, n, 0);
 }
 
 LANES int64_t index_of_narrow(const uint16_t *x, int64_t n, float value, const int is_f16)
@@ -160,7 +161,8 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     int64_t together = shifted || n <= GROUP ? 0 : smaller(c.n & -GROUP, n & -GROUP);
     if (leaving)
         together = smaller(together, d.n & -GROUP);
-    vf max = max_of_ends(ahead, n);
+    const int64_t line = before_narrow_line(ahead);
+    vn max = max_of_end_groups(ahead, n);
     vs total = vs_zero();
 
     if (leaving && together < d.n) {
@@ -171,10 +173,10 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
         for (int64_t i = 0; i < together; i += GROUP) {
             leave_narrow_group(&d, i, COMPUTED, is_f16);
             prefetch_narrow_group(ahead + i, fetch, narrow_place(&d) + i + PREFETCH_AHEAD, COMPUTED);
-            max = max_of_narrow_group(ahead, i, n, max);
+            max = max_of_narrow_group(ahead, i + line, n, max);
         }
     for (int64_t i = together; i + GROUP < n; i += GROUP)
-        max = max_of_narrow_group(ahead, i, n, max);
+        max = max_of_narrow_group(ahead, i + line, n, max);
     float left_out = 0.0f;
     if (together < c.n) {
         const chunk ends = c;
@@ -188,7 +190,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
                 leave_narrow_group(&d, i, leaving, is_f16);
             prefetch_narrow_group(ahead + i, fetch,
                                   leaving ? narrow_place(&d) + i + PREFETCH_AHEAD : NULL, leaving);
-            max = max_of_narrow_group(ahead, i, n, max);
+            max = max_of_narrow_group(ahead, i + line, n, max);
         }
         end_narrow_exponentials(&group, scale, vset1(0.0f), 0, is_f16, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
@@ -196,7 +198,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     }
     if (leaving)
         leave_narrow_label(&d, leaving, is_f16);
-    next->max = max_of_lanes(max, is_f16);
+    next->max = max_of_lanes(max, ahead, n, is_f16);
     for (int64_t i = together > SUM_LAG ? together - SUM_LAG : 0; i < c.n; i += GROUP)
         total = add_exponentials(total, c.kept + i);
     return (chunk_sum){vs_across(total), left_out};
@@ -259,7 +261,8 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
     const vf shift = vset1(ref.shift);
-    vf max = max_of_ends(ahead, n);
+    const int64_t line = before_narrow_line(ahead);
+    vn max = max_of_end_groups(ahead, n);
     vs total = vs_zero();
 
     /* The row that leaves is in the slot that is written: it is read first. */
@@ -273,7 +276,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
             leave_narrow_group(&d, i, leaving, is_f16);
         total = add_exponentials(total, added + i);
         prefetch_narrow_group(ahead + i, fetch, leaving ? place + i : NULL, leaving);
-        max = max_of_narrow_group(ahead, i, n, max);
+        max = max_of_narrow_group(ahead, i + line, n, max);
         end_narrow_exponentials(&group, scale, shift, shifted, is_f16, kept + i);
     }
     if (whole < n) {
@@ -282,7 +285,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     }
     if (leaving)
         leave_narrow_label(&d, leaving, is_f16);
-    r->ahead.max = max_of_lanes(max, is_f16);
+    r->ahead.max = max_of_lanes(max, ahead, n, is_f16);
     return vs_across(total);
 }
 

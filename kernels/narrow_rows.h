@@ -98,38 +98,44 @@ LANES void store_narrow_pair(uint16_t *x, const vf *v, const int is_f16)
         vstore_pair_bf16(x, v[0], v[1]);
 }
 
-/* Of sixteen bits the larger of two has the larger upper half as f32, too, whatever the lower one is: of
- * both types, for the sign comes first, then the exponent. So pairs need not be parted to find the upper
- * ones' maximum: those of x[1 ... 64] here. A NaN of the type may be taken for a number, or infinity for a NaN;
- * rows that hold either are special whatever their maximum. */
-LANES_LARGE vf max_of_uppers(const uint16_t *x, vf max)
+/* The maxima of x[0 ... 64), or of x[1 ... 65), or of both; see vn_max(). A NaN of the type may be taken for a number,
+ * or infinity for a NaN; rows that hold either are special whatever their maximum. */
+LANES vn max_of_words(const uint16_t *x, vn max)
 {
-    UNROLL for (int k = 0; k < GROUP; k += PAIR)
-    {
-        max = vmax(vload_uppers(x + k), max);
-        max = vmax(vload_uppers(x + k + 1), max);
+    UNROLL for (int k = 0; k < GROUP; k += PAIR) max = vn_max(max, x + k);
+    return max;
+}
+
+/* Groups from the first line on, where loads of parts of two lines wait for both. What is before it, and a last
+ * group, which overlaps others, come first, and the first and the last element last. */
+LANES int64_t before_narrow_line(const uint16_t *x)
+{
+    return LOADS_LINES ? (int64_t)((0 - (uintptr_t)x) % LINE / sizeof *x) : 0;
+}
+LANES vn max_of_end_groups(const uint16_t *x, int64_t n)
+{
+    vn max = vn_none();
+    if (n > GROUP) {
+        max = max_of_words(x + n - GROUP - 1, max);
+        if (LOADS_LINES)
+            max = max_of_words(x, max);
     }
     return max;
 }
 
-/* Of what groups at 0, GROUP, ... leave out: the first element, and a last group, which overlaps others. */
-LANES vf max_of_ends(const uint16_t *x, int64_t n)
+/* The group at i < n - GROUP, or the last one. */
+LANES vn max_of_narrow_group(const uint16_t *x, int64_t i, int64_t n, vn max)
+{
+    return max_of_words(x + smaller(i, n - GROUP - 1), max);
+}
+
+LANES float max_of_lanes(vn words, const uint16_t *x, int64_t n, const int is_f16)
 {
     vf max = vset1(-LANE_INFINITY);
-    for (int64_t i = 0; i < (n > GROUP ? 1 : n); i++)
+    for (int64_t i = 0; i < n; i += n > GROUP ? n - 1 : 1)
         max = vmax(vset1(float_of_bits((uint32_t)x[i] << 16)), max);
-    return n > GROUP ? max_of_uppers(x + n - GROUP - 1, max) : max;
-}
-
-/* The group at i < n - GROUP, or the last one. */
-LANES vf max_of_narrow_group(const uint16_t *x, int64_t i, int64_t n, vf max)
-{
-    return max_of_uppers(x + smaller(i, n - GROUP - 1), max);
-}
-
-LANES float max_of_lanes(vf uppers, const int is_f16)
-{
-    return vmax_across(is_f16 ? vuppers_f16(uppers) : vuppers_bf16(uppers)) + 0.0f; /* no -0 */
+    max = vn_uppers(words, max);
+    return vmax_across(is_f16 ? vuppers_f16(max) : vuppers_bf16(max)) + 0.0f; /* no -0 */
 }
 
 #endif

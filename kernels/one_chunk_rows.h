@@ -22,7 +22,7 @@
 
 _Static_assert((int)LEAST_ONE_CHUNK == (int)GROUP, "a row has a group at least");
 
-/* With fewer rows softmax_row.h is faster. Of 16 bits, max_of_uppers() takes an element more than a group. */
+/* With fewer rows softmax_row.h is faster. Of 16 bits, vn_max() takes an element more than a group. */
 LANES int go_as_one_chunk_rows(int64_t rows, int64_t classes, const storage_format *format)
 {
     return rows >= LEAST_ONE_CHUNK_ROWS && classes >= LEAST_ONE_CHUNK + (format != NULL) && classes <= CHUNK;

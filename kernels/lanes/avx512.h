@@ -462,6 +462,23 @@ LANES void vstore_pair_f16(uint16_t *p, vf x, vf y)
     _mm512_storeu_si512(p, _mm512_inserti64x4(low, narrow_f16(y), 1));
 }
 LANES vf vload_uppers(const uint16_t *p) { return _mm512_loadu_ps(p); }
+/* Of numbers of 16 bits of one sign the bits order them, so that two operations and one load do for two blocks: the
+ * largest of signed words is the maximum where one is positive, else the least of unsigned ones is. */
+typedef struct { __m512i signed_max, unsigned_min; } vn;
+LANES vn vn_none(void) { return (vn){_mm512_set1_epi16(-0x8000), _mm512_set1_epi16(-1)}; }
+LANES vn vn_max(vn n, const uint16_t *p)
+{
+    const __m512i x = INT(vheld(FLOAT(_mm512_loadu_si512(p))));
+    return (vn){_mm512_max_epi16(n.signed_max, x), _mm512_min_epu16(n.unsigned_min, x)};
+}
+/* What would be a NaN as f32 is made infinity: the row is special, and no other maximum of the lane is left. */
+LANES vf vn_uppers(vn n, vf v)
+{
+    const __m512i all = _mm512_mask_mov_epi16(n.signed_max, _mm512_movepi16_mask(n.signed_max), n.unsigned_min);
+    const __m512i numbers = _mm512_min_epi16(all, _mm512_set1_epi16(0x7f80));
+    const vf uppers = FLOAT(_mm512_and_si512(numbers, _mm512_set1_epi32(-0x10000)));
+    return vmax(FLOAT(_mm512_slli_epi32(numbers, 16)), vmax(uppers, v));
+}
 LANES vf vuppers_bf16(vf x) { return vand(x, vset1(float_of_bits(0xffff0000u))); }
 LANES vf vuppers_f16(vf x)
 {

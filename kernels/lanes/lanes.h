@@ -36,6 +36,8 @@
  *   void vstore_pair_bf16(p, a, b)  vstore_pair_f16(p, a, b)    the inverse, where no lane is NaN
  *   vf   vload_uppers(p)              lane j has p[2 j] for its lower 16 bits and p[2 j + 1] for its upper ones
  *   vf   vuppers_bf16(a)  vuppers_f16(a)        the upper 16 bits of each lane, widened
+ *   vn   vn_none()  vn_max(n, p)      running maxima of 2 BLOCK elements of 16 bits from p, or from p + 1 on
+ *   vf   vn_uppers(n, v)              the maximum of v and of those in the upper halves of lanes
  *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
  *   void vprefetch(p)                 p will be read; it may be no address at all
  *   void vprefetch_near(p)            the same, and soon: into L1
@@ -294,6 +296,12 @@ LANES vf unpack_bf16(const uint16_t *p) { return widen_bf16(vh_load(p)); }
 DEFINE_PAIR_WORDS(bf16, unpack_bf16)
 DEFINE_PAIR_WORDS(f16, vload_f16)
 #undef DEFINE_PAIR_WORDS
+/* Of sixteen bits the larger of two has the larger upper half as f32, too, whatever the lower one is: of
+ * both types, for the sign comes first, then the exponent. So pairs need not be parted to find the maximum. */
+typedef vf vn;
+LANES vn vn_none(void) { return vset1(-LANE_INFINITY); }
+LANES vn vn_max(vn n, const uint16_t *p) { return vmax(vload_uppers(p + 1), vmax(vload_uppers(p), n)); }
+LANES vf vn_uppers(vn n, vf v) { return vmax(n, v); }
 LANES vf vuppers_bf16(vf x) { return vand(x, vset1(float_of_bits(0xffff0000u))); }
 LANES vf vuppers_f16(vf x)
 {
