@@ -84,7 +84,7 @@ static reader reader_of(const ballast__cpu_source *source)
 
 /* ---- Features -------------------------------------------------------------------------------- */
 
-enum { LEAF1_ECX, LEAF7_EBX, EXTENDED1_ECX, WORDS };
+enum { LEAF1_ECX, LEAF7_EBX, LEAF7_1_EAX, EXTENDED1_ECX, WORDS };
 
 /* In the order in which a reason names them. */
 static const struct {
@@ -113,6 +113,7 @@ static const struct {
     {BALLAST__CPU_AVX512CD, "AVX512CD", LEAF7_EBX, 28},
     {BALLAST__CPU_AVX512DQ, "AVX512DQ", LEAF7_EBX, 17},
     {BALLAST__CPU_AVX512VL, "AVX512VL", LEAF7_EBX, 31},
+    {BALLAST__CPU_AVX512_BF16, "AVX512_BF16", LEAF7_1_EAX, 5},
 };
 
 enum { FEATURES = sizeof feature_table / sizeof feature_table[0] };
@@ -245,7 +246,7 @@ static void read_caches(const reader *r, uint64_t cache[BALLAST__CPU_CACHE_LEVEL
 static void read_x86(const ballast__cpu_source *source, ballast__cpu *cpu)
 {
     const reader r = reader_of(source);
-    const registers id = ask(&r, 0, 0), leaf1 = ask(&r, 1, 0);
+    const registers id = ask(&r, 0, 0), leaf1 = ask(&r, 1, 0), leaf7 = ask(&r, 7, 0);
     uint32_t words[WORDS];
 
     decode_text((const uint32_t[3]){id.b, id.d, id.c}, 3, cpu->vendor);
@@ -253,7 +254,8 @@ static void read_x86(const ballast__cpu_source *source, ballast__cpu *cpu)
     decode_signature(leaf1.a, cpu);
 
     words[LEAF1_ECX] = leaf1.c;
-    words[LEAF7_EBX] = ask(&r, 7, 0).b;
+    words[LEAF7_EBX] = leaf7.b;
+    words[LEAF7_1_EAX] = leaf7.a >= 1 ? ask(&r, 7, 1).a : 0; /* the highest subleaf */
     words[EXTENDED1_ECX] = ask(&r, EXTENDED + 1, 0).c;
     cpu->features = features_of(words);
     cpu->xcr0 = xcr0_of(source, cpu->features);

@@ -56,6 +56,7 @@ typedef struct ballast__cpu_source {
 #define BALLAST__CPU_AVX512DQ (UINT64_C(1) << 18)
 #define BALLAST__CPU_AVX512VL (UINT64_C(1) << 19)
 #define BALLAST__CPU_OSXSAVE (UINT64_C(1) << 20)
+#define BALLAST__CPU_AVX512_BF16 (UINT64_C(1) << 21)
 
 enum { BALLAST__CPU_CACHE_LEVELS = 4 };
 

@@ -126,7 +126,7 @@ static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss
     job->grad = l->grad->data;
     job->grad_stride = l->grad->outer_stride;
     job->classes = l->logits->classes;
-    job->format = kernels->format;
+    job->format = ballast__format(kernels);
     job->beyond_cache = tuned.streams;
     job->tile_classes =
         ballast__matrix_tile_classes(tuned, l->logits->outer, l->logits->classes, true, kernels);

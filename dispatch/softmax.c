@@ -24,7 +24,7 @@ static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
     job->output = output->data;
     job->output_stride = output->outer_stride;
     job->classes = input->classes;
-    job->format = kernels->format;
+    job->format = ballast__format(kernels);
     job->beyond_cache = tuned.streams;
     job->tile_classes =
         ballast__matrix_tile_classes(tuned, input->outer, input->classes, is_scaled, kernels);

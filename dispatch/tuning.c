@@ -207,6 +207,7 @@ const candidate *ballast__candidate(int which, int index)
  * 0, a matter of speed only. */
 static _Atomic uint64_t l2_bytes, counted_bytes;
 static _Atomic(const cpu_habits *) habits = &cpus[0];
+static atomic_bool rounds_bf16;
 
 static atomic_bool any; /* word other than 0 */
 static _Atomic uint32_t words[TUNED_OPERATIONS][DTYPES][SHAPE_CLASSES]; /* 0: the defaults */
@@ -226,6 +227,7 @@ void ballast__tuning_begin(const ballast__cpu *cpu)
     for (int i = 1; i < (int)COUNT(cpus); i++)
         if (cpu->family == cpus[i].family && strcmp(cpu->vendor, cpus[i].vendor) == 0)
             atomic_store_explicit(&habits, &cpus[i], memory_order_relaxed);
+    atomic_store_explicit(&rounds_bf16, (cpu->features & BALLAST__CPU_AVX512_BF16) != 0, memory_order_relaxed);
     atomic_store_explicit(&l2_bytes, l2, memory_order_relaxed);
     atomic_store_explicit(&counted_bytes, last, memory_order_relaxed);
 }
@@ -241,6 +243,11 @@ static bool streams_by_default(tuned_operation operation, bool beyond_cache)
 fetching ballast__fetching(void)
 {
     return atomic_load_explicit(&habits, memory_order_relaxed)->fetch;
+}
+
+const storage_format *ballast__format(const kernel_table *kernels)
+{
+    return atomic_load_explicit(&rounds_bf16, memory_order_relaxed) ? kernels->cpu_format : kernels->format;
 }
 
 int64_t ballast__split_tile_classes(void)

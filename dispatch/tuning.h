@@ -101,6 +101,7 @@ static inline int64_t ballast__kept_chunks(tuning t)
 
 /* For jobs, too: what suits the CPU, whatever is computed. */
 fetching ballast__fetching(void);
+const storage_format *ballast__format(const kernel_table *kernels);
 
 /* At first use, before anything else here: the sizes of the caches decide. */
 void ballast__tuning_begin(const ballast__cpu *cpu);

@@ -28,6 +28,7 @@ typedef struct storage_format {
     void (*widen)(const uint16_t *from, int64_t n, float *to);
     void (*narrow)(const float *from, int64_t n, uint16_t *to);
     int is_f16; /* else bf16 */
+    int cpu_rounds; /* whether the CPU has what vstore_pair_by_cpu_bf16() takes */
 } storage_format;
 
 /* A chunk: what is summed of a long row at once. Of so many, a row's references have room on the stack. */
@@ -183,6 +184,7 @@ typedef struct shared_kernel { /* all NULL: rows are not shared */
 
 typedef struct kernel_table {
     const storage_format *format; /* for the jobs */
+    const storage_format *cpu_format; /* the same where the CPU rounds */
     /* For the jobs, too, where nothing else was chosen: usually, where outputs are streamed, and of
      * log-sum-exp, of which no rows leave. */
     int64_t tile_classes, streamed_tile_classes, log_sum_exp_tile_classes;

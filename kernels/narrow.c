@@ -416,9 +416,12 @@ DEFINE_BACKWARD(log_softmax_backward_planes, tensors_of_planes, 1)
 #define DEFINE_STORAGE(type, is_f16)                                                              \
     DEFINE_WIDENING(f32_of_##type, type)                                                          \
     DEFINE_NARROWING(f32_to_##type, type)                                                         \
-    static const storage_format format_##type = {f32_of_##type, f32_to_##type, is_f16};           \
+    static const storage_format format_##type = {f32_of_##type, f32_to_##type, is_f16, 0};        \
+    static const storage_format cpu_format_##type = {f32_of_##type, f32_to_##type, is_f16,        \
+                                                     CPU_ROUNDS && !is_f16};                      \
     const kernel_table PASTE(ballast__kernels_##type, ISA_SUFFIX) = {                             \
         .format = &format_##type,                                                                 \
+        .cpu_format = &cpu_format_##type,                                                         \
         .tile_classes = WIDEST_TILE,                                                              \
         .streamed_tile_classes = WIDEST_TILE, /* they are not streamed */                         \
         .log_sum_exp_tile_classes = TILE_CLASSES,                                                 \

@@ -33,7 +33,7 @@ LANES_LARGE void departing_group(vf *v, const departure *d, int64_t at, int64_t 
 }
 
 /* A whole group, without a NaN: a pair after the other, but for exponentials, for registers are full. */
-LANES void leave_narrow_group(const departure *d, int64_t at, const int leaving, const int is_f16)
+LANES void leave_narrow_group(const departure *d, int64_t at, const int leaving, const int is_f16, int cpu_rounds)
 {
     vf v[GROUP_BLOCKS];
     if (leaving == COMPUTED)
@@ -47,7 +47,7 @@ LANES void leave_narrow_group(const departure *d, int64_t at, const int leaving,
             load_narrow_pair(v + k, narrow_source(d) + i, is_f16);
         if (leaving != COMPUTED)
             depart(v + k, d, 2, leaving);
-        store_narrow_pair(narrow_place(d) + i, v + k, is_f16);
+        store_narrow_pair(narrow_place(d) + i, v + k, is_f16, leaving != SUBTRACTED && cpu_rounds);
     }
 }
 
@@ -150,7 +150,7 @@ LANES_SELDOM float narrow_exponentials_from(int64_t from, const chunk *c, exp_sc
 /* As pass_chunk(); but what is COMPUTED leaves beside the search alone: there are not registers enough for the
  * constants and the blocks of two exponentials. */
 LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const departure d, const int leaving,
-                                        const int is_f16, const int shifted)
+                                        const int is_f16, const int shifted, int cpu_rounds)
 {
     static const float nothing[GROUP] = {0.0f};
     const uint16_t *const x = (const uint16_t *)(const void *)c.x;
@@ -171,7 +171,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     }
     if (leaving == COMPUTED)
         for (int64_t i = 0; i < together; i += GROUP) {
-            leave_narrow_group(&d, i, COMPUTED, is_f16);
+            leave_narrow_group(&d, i, COMPUTED, is_f16, cpu_rounds);
             prefetch_narrow_group(ahead + i, fetch, narrow_place(&d) + i + PREFETCH_AHEAD, COMPUTED);
             max = max_of_narrow_group(ahead, i + line, n, max);
         }
@@ -187,7 +187,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving != COMPUTED) {
             if (leaving)
-                leave_narrow_group(&d, i, leaving, is_f16);
+                leave_narrow_group(&d, i, leaving, is_f16, cpu_rounds);
             prefetch_narrow_group(ahead + i, fetch,
                                   leaving ? narrow_place(&d) + i + PREFETCH_AHEAD : NULL, leaving);
             max = max_of_narrow_group(ahead, i + line, n, max);
@@ -206,9 +206,9 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
 
 #define DEFINE_CHUNK_PASS(name, leaving, is_f16)                                                  \
     static __attribute__((noinline)) chunk_sum name(const chunk *c, search *next,                 \
-                                                    const departure *d)                           \
+                                                    const departure *d, int cpu_rounds)           \
     {                                                                                             \
-        return pass_narrow_chunk(*c, next, *d, leaving, is_f16, 0);                               \
+        return pass_narrow_chunk(*c, next, *d, leaving, is_f16, 0, cpu_rounds);                   \
     }
 #define DEFINE_CHUNK_PASSES(type, is_f16)                                                         \
     DEFINE_CHUNK_PASS(chunk_alone_##type, NOTHING_LEAVES, is_f16)                                 \
@@ -218,7 +218,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     static chunk_pass *const chunk_pass_of_##type[] = {chunk_alone_##type, chunk_scaled_##type,   \
                                                        chunk_subtracted_##type,                   \
                                                        chunk_computed_##type};
-typedef chunk_sum chunk_pass(const chunk *, search *, const departure *);
+typedef chunk_sum chunk_pass(const chunk *, search *, const departure *, int cpu_rounds);
 DEFINE_CHUNK_PASSES(bf16, 0)
 DEFINE_CHUNK_PASSES(f16, 1)
 
@@ -226,7 +226,7 @@ DEFINE_CHUNK_PASSES(f16, 1)
 static __attribute__((noinline)) chunk_sum shifted_chunk(const chunk *c, search *next, const departure *d,
                                                          int is_f16)
 {
-    return pass_narrow_chunk(*c, next, *d, NOTHING_LEAVES, is_f16, 1);
+    return pass_narrow_chunk(*c, next, *d, NOTHING_LEAVES, is_f16, 1, 0);
 }
 
 /* What leaves, leaves first where the logits are shifted, or where NaN leaves. */
@@ -243,7 +243,7 @@ chunk_sum sum_narrow_chunk(const storage_format *format, const chunk *c, int64_t
     }
     if (c->ref.shift != 0.0f)
         return shifted_chunk(&own, next, d, format->is_f16);
-    return (format->is_f16 ? chunk_pass_of_f16 : chunk_pass_of_bf16)[what](&own, next, d);
+    return (format->is_f16 ? chunk_pass_of_f16 : chunk_pass_of_bf16)[what](&own, next, d, format->cpu_rounds);
 }
 
 /* ---- four rows, a group of each in turn ---------------------------------------------------------- */
@@ -258,6 +258,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     const exp_scale scale = exp_scale_of(ref.n);
     const int64_t n = r->classes, last = n - GROUP, whole = n & -GROUP;
     const fetching fetch = r->fetch;
+    const int cpu_rounds = r->format->cpu_rounds;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
     const vf shift = vset1(ref.shift);
@@ -267,13 +268,13 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
 
     /* The row that leaves is in the slot that is written: it is read first. */
     if (leaving == SCALED && whole < n)
-        leave_narrow_group(&d, last, SCALED, is_f16); /* comes to the same twice */
+        leave_narrow_group(&d, last, SCALED, is_f16, cpu_rounds); /* comes to the same twice */
     else if (leaving)
         leave_narrow_some(&r->leaves, whole, n, leaving, is_f16);
     for (int64_t i = 0; i < whole; i += GROUP) {
         const narrow_group group = begin_narrow_exponentials(x + i, scale, shift, shifted, is_f16);
         if (leaving)
-            leave_narrow_group(&d, i, leaving, is_f16);
+            leave_narrow_group(&d, i, leaving, is_f16, cpu_rounds);
         total = add_exponentials(total, added + i);
         prefetch_narrow_group(ahead + i, fetch, leaving ? place + i : NULL, leaving);
         max = max_of_narrow_group(ahead, i + line, n, max);

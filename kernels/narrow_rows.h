@@ -89,11 +89,13 @@ LANES_LARGE void store_narrow_tail(uint16_t *x, int64_t left, vf v, const int is
         vstore_tail_bf16(x, left, v);
 }
 
-/* No NaN. */
-LANES void store_narrow_pair(uint16_t *x, const vf *v, const int is_f16)
+/* No NaN; cpu_rounds: nothing subnormal, and the CPU can. One loop asks, for a second one would be 2 KB. */
+LANES void store_narrow_pair(uint16_t *x, const vf *v, const int is_f16, int cpu_rounds)
 {
     if (is_f16)
         vstore_pair_f16(x, v[0], v[1]);
+    else if (CPU_ROUNDS && cpu_rounds)
+        vstore_pair_by_cpu_bf16(x, v[0], v[1]);
     else
         vstore_pair_bf16(x, v[0], v[1]);
 }

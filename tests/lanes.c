@@ -1052,6 +1052,29 @@ static void check_widening(const half_type *t)
 }
 
 /* Each of count floats in every lane. */
+static int cpu_rounds(void)
+{
+#if CPU_ROUNDS
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return 0;
+#endif
+}
+
+static void check_rounding_by_cpu(const float *x)
+{
+    uint16_t pair[2 * BLOCK];
+
+    vstore_pair_by_cpu_bf16(pair, vload_f32(x), vneg(vload_f32(x)));
+    for (int i = 0; i < BLOCK; i++)
+        if (!isnan(x[i]) && (x[i] == 0.0f || fabsf(x[i]) >= 0x1p-126f)) {
+            const uint16_t right = (uint16_t)half_nearest(&half_bf16, x[i]);
+            check_half(&half_bf16, "vstore_pair_by_cpu", i, bits_of_float(x[i]), pair[i], right);
+            check_half(&half_bf16, "vstore_pair_by_cpu", BLOCK + i, bits_of_float(x[i]), pair[BLOCK + i],
+                       right ^ 0x8000u);
+        }
+}
+
 static void check_narrowing(const half_type *t, const uint32_t *bits, uint32_t count)
 {
     for (uint32_t start = 0; start < count; start++) {
@@ -1064,6 +1087,8 @@ static void check_narrowing(const half_type *t, const uint32_t *bits, uint32_t c
         t->store_numbers(numbers, vload_f32(x));
         t->store_pair(pair, vload_f32(x), vset1(1.0f));
         t->store_pair(swapped, vset1(1.0f), vload_f32(x));
+        if (CPU_ROUNDS && t == &half_bf16 && cpu_rounds())
+            check_rounding_by_cpu(x);
         for (int i = 0; i < BLOCK; i++) {
             if (!is_left_out(t, x[i]))
                 check_half(t, "vstore", i, bits_of_float(x[i]), h[i], half_nearest(t, x[i]));

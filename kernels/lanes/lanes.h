@@ -34,6 +34,7 @@
  *   void vstore_numbers_bf16(p, v)  vstore_numbers_f16(p, v)    the same where no lane is NaN
  *   void vload_pair_bf16(p, v)  vload_pair_f16(p, v)            v[0] and v[1] are the blocks at p and p + BLOCK
  *   void vstore_pair_bf16(p, a, b)  vstore_pair_f16(p, a, b)    the inverse, where no lane is NaN
+ *   void vstore_pair_by_cpu_bf16(p, a, b)       the same of zeros and normal numbers, on CPUs that have AVX512_BF16
  *   vf   vload_uppers(p)              lane j has p[2 j] for its lower 16 bits and p[2 j + 1] for its upper ones
  *   vf   vuppers_bf16(a)  vuppers_f16(a)        the upper 16 bits of each lane, widened
  *   vn   vn_none()  vn_max(n, p)      running maxima of 2 BLOCK elements of 16 bits from p, or from p + 1 on
@@ -98,6 +99,7 @@
  *   WIDEST_STREAMED_TILE    and where outputs are streamed
  *   ROW_WIDTHS              bit n: vload_rows_f32 and vstore_rows_f32 of n are faster than columns
  *   NARROW_PAIRS            0 or 1: the ISA has words of its own for pairs of blocks of 16 bits
+ *   CPU_ROUNDS              0 or 1: some of its CPUs have what vstore_pair_by_cpu_bf16() takes
  *   LOADS_LINES             0 or 1: a block is one load, so that rows are read by lines, and fetched into L1
  *                           where the CPU wants it: where a block is more, that takes longer than it gains
  *   STREAMS                 0 or 1: outputs may go past the caches; in scalar, arithmetic takes ten times as long
@@ -302,6 +304,7 @@ typedef vf vn;
 LANES vn vn_none(void) { return vset1(-LANE_INFINITY); }
 LANES vn vn_max(vn n, const uint16_t *p) { return vmax(vload_uppers(p + 1), vmax(vload_uppers(p), n)); }
 LANES vf vn_uppers(vn n, vf v) { return vmax(n, v); }
+LANES void vstore_pair_by_cpu_bf16(uint16_t *p, vf a, vf b) { vstore_pair_bf16(p, a, b); }
 LANES vf vuppers_bf16(vf x) { return vand(x, vset1(float_of_bits(0xffff0000u))); }
 LANES vf vuppers_f16(vf x)
 {

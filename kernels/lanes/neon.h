@@ -13,6 +13,7 @@
 #define STREAMS 1
 #define STREAMS_SIGMOIDS 0
 #define NARROW_PAIRS 0
+#define CPU_ROUNDS 0
 #define LOADS_LINES 0
 #define ROW_WIDTHS 0
 
