@@ -387,7 +387,8 @@ DEFINE_BACKWARD(log_softmax_backward_planes, tensors_of_planes, 1)
 
 /* ---- the storage types ------------------------------------------------------------------------ */
 
-/* Four blocks a step: a conversion is as short as the end of a loop. */
+/* Four blocks a step: a conversion is as short as the end of a loop. One element is read again at once, and what a
+ * mask stores is not forwarded. */
 #define DEFINE_WIDENING(name, type)                                                               \
     static void name(const uint16_t *from, int64_t n, float *to)                                  \
     {                                                                                             \
@@ -397,7 +398,9 @@ DEFINE_BACKWARD(log_softmax_backward_planes, tensors_of_planes, 1)
         vstore_f32(to + i + BLOCK * k, vload_##type(from + i + BLOCK * k));                       \
         for (; i + BLOCK <= n; i += BLOCK)                                                        \
             vstore_f32(to + i, vload_##type(from + i));                                           \
-        if (i < n)                                                                                \
+        if (n - i == 1)                                                                           \
+            to[i] = vlane0(vload_n_##type(from + i, 1, 0.0f));                                    \
+        else if (i < n)                                                                           \
             vstore_n_f32(to + i, (int)(n - i), vload_n_##type(from + i, (int)(n - i), 0.0f));     \
     }
 #define DEFINE_NARROWING(name, type)                                                              \
