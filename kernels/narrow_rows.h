@@ -100,16 +100,17 @@ LANES void store_narrow_pair(uint16_t *x, const vf *v, const int is_f16, int cpu
         vstore_pair_bf16(x, v[0], v[1]);
 }
 
-/* The maxima of x[0 ... 64), or of x[1 ... 65), or of both; see vn_max(). A NaN of the type may be taken for a number,
- * or infinity for a NaN; rows that hold either are special whatever their maximum. */
+/* The maxima of x[WORDS_FROM ... WORDS_FROM + 64). A NaN of the type may be taken for a number, or infinity for a NaN;
+ * rows that hold either are special whatever their maximum. */
 LANES vn max_of_words(const uint16_t *x, vn max)
 {
     UNROLL for (int k = 0; k < GROUP; k += PAIR) max = vn_max(max, x + k);
     return max;
 }
 
-/* Groups from the first line on, where loads of parts of two lines wait for both. What is before it, and a last
- * group, which overlaps others, come first, and the first and the last element last. */
+/* Groups begin on lines, where loads of parts of two lines wait for both. What is before the first line, and a last
+ * group, which overlaps others, come first. */
+_Static_assert(!LOADS_LINES || LINE <= (int)PAIR * (int)sizeof(uint16_t), "a pair reaches to the first line");
 LANES int64_t before_narrow_line(const uint16_t *x)
 {
     return LOADS_LINES ? (int64_t)((0 - (uintptr_t)x) % LINE / sizeof *x) : 0;
@@ -118,23 +119,23 @@ LANES vn max_of_end_groups(const uint16_t *x, int64_t n)
 {
     vn max = vn_none();
     if (n > GROUP) {
-        max = max_of_words(x + n - GROUP - 1, max);
+        max = max_of_words(x + n - GROUP - WORDS_FROM, max);
         if (LOADS_LINES)
-            max = max_of_words(x, max);
+            max = vn_max(max, x);
     }
     return max;
 }
 
-/* The group at i < n - GROUP, or the last one. */
+/* The group at i, or the last one. */
 LANES vn max_of_narrow_group(const uint16_t *x, int64_t i, int64_t n, vn max)
 {
-    return max_of_words(x + smaller(i, n - GROUP - 1), max);
+    return max_of_words(x + smaller(i, n - GROUP - WORDS_FROM), max);
 }
 
 LANES float max_of_lanes(vn words, const uint16_t *x, int64_t n, const int is_f16)
 {
     vf max = vset1(-LANE_INFINITY);
-    for (int64_t i = 0; i < n; i += n > GROUP ? n - 1 : 1)
+    for (int64_t i = 0; i < (n > GROUP ? WORDS_FROM : n); i++)
         max = vmax(vset1(float_of_bits((uint32_t)x[i] << 16)), max);
     max = vn_uppers(words, max);
     return vmax_across(is_f16 ? vuppers_f16(max) : vuppers_bf16(max)) + 0.0f; /* no -0 */

@@ -37,7 +37,7 @@
  *   void vstore_pair_by_cpu_bf16(p, a, b)       the same of zeros and normal numbers, on CPUs that have AVX512_BF16
  *   vf   vload_uppers(p)              lane j has p[2 j] for its lower 16 bits and p[2 j + 1] for its upper ones
  *   vf   vuppers_bf16(a)  vuppers_f16(a)        the upper 16 bits of each lane, widened
- *   vn   vn_none()  vn_max(n, p)      running maxima of 2 BLOCK elements of 16 bits from p, or from p + 1 on
+ *   vn   vn_none()  vn_max(n, p)      running maxima of 2 BLOCK elements of 16 bits from p + WORDS_FROM on
  *   vf   vn_uppers(n, v)              the maximum of v and of those in the upper halves of lanes
  *   void vstore_stream_f32(p, v)      past the caches, p on a 64-byte line; vstream_fence() ends them
  *   void vprefetch(p)                 p will be read; it may be no address at all
@@ -280,6 +280,8 @@ LANES void vstore_rows_f32(float *p, const int n, const vf *column)
 DEFINE_HALF_WORDS(bf16)
 DEFINE_HALF_WORDS(f16)
 #undef DEFINE_HALF_WORDS
+
+enum { WORDS_FROM = !NARROW_PAIRS };
 
 #if !NARROW_PAIRS /* one block after the other */
 #define DEFINE_PAIR_WORDS(type, load)                                                             \
