@@ -172,7 +172,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
     if (leaving == COMPUTED)
         for (int64_t i = 0; i < together; i += GROUP) {
             leave_narrow_group(&d, i, COMPUTED, is_f16, cpu_rounds);
-            prefetch_narrow_group(ahead + i, fetch, narrow_place(&d) + i + PREFETCH_AHEAD, COMPUTED);
+            prefetch_narrow_group(ahead + i, fetch, narrow_place(&d) + i + fetch.ahead, COMPUTED);
             max = max_of_narrow_group(ahead, i + line, n, max);
         }
     for (int64_t i = together; i + GROUP < n; i += GROUP)
@@ -189,7 +189,7 @@ LANES_LARGE chunk_sum pass_narrow_chunk(const chunk c, search *next, const depar
             if (leaving)
                 leave_narrow_group(&d, i, leaving, is_f16, cpu_rounds);
             prefetch_narrow_group(ahead + i, fetch,
-                                  leaving ? narrow_place(&d) + i + PREFETCH_AHEAD : NULL, leaving);
+                                  leaving ? narrow_place(&d) + i + fetch.ahead : NULL, leaving);
             max = max_of_narrow_group(ahead, i + line, n, max);
         }
         end_narrow_exponentials(&group, scale, vset1(0.0f), 0, is_f16, c.kept + i);
