@@ -42,7 +42,7 @@ LANES void leave_narrow_group(const departure *d, int64_t at, const int leaving,
     {
         const int64_t i = at + BLOCK * k;
         if (leaving == SCALED)
-            FOR_BLOCKS(j, 2) v[k + j] = vload_f32(d->e + i + BLOCK * j);
+            FOR_BLOCKS(j, 2) v[k + j] = vheld(vload_f32(d->e + i + BLOCK * j));
         else if (leaving == SUBTRACTED)
             load_narrow_pair(v + k, narrow_source(d) + i, is_f16);
         if (leaving != COMPUTED)

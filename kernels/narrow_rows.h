@@ -73,8 +73,8 @@ LANES void end_narrow_exponentials(const narrow_group *g, exp_scale scale, vf sh
                                    const int is_f16, float *kept)
 {
     if (REDUCES_FIRST) {
-        vf e[BLOCKS_IN_FLIGHT];
-        vexp_of_reduced(&g->reduced, e, BLOCKS_IN_FLIGHT);
+        vf e[BLOCKS_IN_FLIGHT]; /* two registers less, or the maximum would be kept in memory */
+        vexp_of_reduced(&g->reduced, e, BLOCKS_IN_FLIGHT, anew(exp_coefficient));
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(kept + BLOCK * k, e[k]);
     } else {
         narrow_exponentials(g->x, GROUP, scale, shift, shifted, is_f16, kept);

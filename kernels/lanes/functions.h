@@ -68,12 +68,12 @@ LANES exp_reduced vexp_reduced(const vf *x, const int blocks, exp_scale s)
     return d;
 }
 
-/* The second half. */
-LANES void vexp_of_reduced(const exp_reduced *d, vf *e, const int blocks)
+/* The second half; first: exp_coefficient, whose first two in use are loaded from there each time, if it is anew(). */
+LANES void vexp_of_reduced(const exp_reduced *d, vf *e, const int blocks, const float *first)
 {
     vf p[BLOCKS_IN_FLIGHT];
-    const vf leading = vconstant(exp_coefficient[EXP_DEGREE]);
-    vf c = vconstant(exp_coefficient[EXP_DEGREE - 1]);
+    const vf leading = vconstant(first[EXP_DEGREE]);
+    vf c = vconstant(first[EXP_DEGREE - 1]);
     FOR_BLOCKS(k, blocks) p[k] = vfma(leading, d->r[k], c);
     UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
     {
@@ -99,7 +99,7 @@ LANES_LARGE void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
     UNROLL for (int first = 0; first < blocks; first += BLOCKS_IN_FLIGHT) {
         const int some = blocks - first < BLOCKS_IN_FLIGHT ? blocks - first : BLOCKS_IN_FLIGHT;
         const exp_reduced reduced = vexp_reduced(x + first, some, s);
-        vexp_of_reduced(&reduced, e + first, some);
+        vexp_of_reduced(&reduced, e + first, some, exp_coefficient);
     }
 }
 
