@@ -8,7 +8,7 @@ LANES const uint16_t *narrow_source(const departure *d) { return (const uint16_t
 LANES uint16_t *narrow_place(const departure *d) { return (uint16_t *)(void *)d->out; }
 
 /* `blocks` blocks of e, or of x, become what leaves. */
-LANES void depart(vf *v, const departure *d, const int blocks, const int leaving)
+LANES_LARGE void depart(vf *v, const departure *d, const int blocks, const int leaving)
 {
     if (leaving == SUBTRACTED) {
         const vf max = vset1(d->max), rest = vset1(d->rest);
@@ -32,22 +32,28 @@ LANES_LARGE void departing_group(vf *v, const departure *d, int64_t at, int64_t 
     depart(v, d, GROUP_BLOCKS, leaving);
 }
 
-/* A whole group, without a NaN: a pair after the other, but for exponentials, for registers are full. */
+LANES void departing_pair(vf *v, const departure *d, int64_t at, const int leaving, const int is_f16)
+{
+    if (leaving == SUBTRACTED)
+        load_narrow_pair(v, narrow_source(d) + at, is_f16);
+    else
+        FOR_BLOCKS(k, 2) v[k] = vheld(vload_f32(d->e + at + BLOCK * k));
+    depart(v, d, 2, leaving);
+}
+
+/* A whole group, without a NaN. Where a pair is more than two blocks, it leaves before the next one is loaded, for
+ * registers are full beside what begin_narrow_exponentials() leaves there. */
 LANES void leave_narrow_group(const departure *d, int64_t at, const int leaving, const int is_f16, int cpu_rounds)
 {
+    const int together = !NARROW_PAIRS || leaving == COMPUTED;
     vf v[GROUP_BLOCKS];
-    if (leaving == COMPUTED)
+    if (together)
         departing_group(v, d, at, GROUP, leaving, is_f16);
     UNROLL for (int k = 0; k < GROUP_BLOCKS; k += 2)
     {
-        const int64_t i = at + BLOCK * k;
-        if (leaving == SCALED)
-            FOR_BLOCKS(j, 2) v[k + j] = vheld(vload_f32(d->e + i + BLOCK * j));
-        else if (leaving == SUBTRACTED)
-            load_narrow_pair(v + k, narrow_source(d) + i, is_f16);
-        if (leaving != COMPUTED)
-            depart(v + k, d, 2, leaving);
-        store_narrow_pair(narrow_place(d) + i, v + k, is_f16, leaving != SUBTRACTED && cpu_rounds);
+        if (!together)
+            departing_pair(v + k, d, at + BLOCK * k, leaving, is_f16);
+        store_narrow_pair(narrow_place(d) + at + BLOCK * k, v + k, is_f16, leaving != SUBTRACTED && cpu_rounds);
     }
 }
 
@@ -273,9 +279,9 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
         leave_narrow_some(&r->leaves, whole, n, leaving, is_f16);
     for (int64_t i = 0; i < whole; i += GROUP) {
         const narrow_group group = begin_narrow_exponentials(x + i, scale, shift, shifted, is_f16);
+        total = add_exponentials(total, added + i);
         if (leaving)
             leave_narrow_group(&d, i, leaving, is_f16, cpu_rounds);
-        total = add_exponentials(total, added + i);
         prefetch_narrow_group(ahead + i, fetch, leaving ? place + i : NULL, leaving);
         max = max_of_narrow_group(ahead, i + line, n, max);
         end_narrow_exponentials(&group, scale, shift, shifted, is_f16, kept + i);

@@ -90,7 +90,7 @@ LANES_LARGE void store_narrow_tail(uint16_t *x, int64_t left, vf v, const int is
 }
 
 /* No NaN; cpu_rounds: nothing subnormal, and the CPU can. One loop asks, for a second one would be 2 KB. */
-LANES void store_narrow_pair(uint16_t *x, const vf *v, const int is_f16, int cpu_rounds)
+LANES_LARGE void store_narrow_pair(uint16_t *x, const vf *v, const int is_f16, int cpu_rounds)
 {
     if (is_f16)
         vstore_pair_f16(x, v[0], v[1]);
@@ -102,7 +102,7 @@ LANES void store_narrow_pair(uint16_t *x, const vf *v, const int is_f16, int cpu
 
 /* The maxima of x[WORDS_FROM ... WORDS_FROM + 64). A NaN of the type may be taken for a number, or infinity for a NaN;
  * rows that hold either are special whatever their maximum. */
-LANES vn max_of_words(const uint16_t *x, vn max)
+LANES_LARGE vn max_of_words(const uint16_t *x, vn max)
 {
     UNROLL for (int k = 0; k < GROUP; k += PAIR) max = vn_max(max, x + k);
     return max;
@@ -115,7 +115,7 @@ LANES int64_t before_narrow_line(const uint16_t *x)
 {
     return LOADS_LINES ? (int64_t)((0 - (uintptr_t)x) % LINE / sizeof *x) : 0;
 }
-LANES vn max_of_end_groups(const uint16_t *x, int64_t n)
+LANES_LARGE vn max_of_end_groups(const uint16_t *x, int64_t n)
 {
     vn max = vn_none();
     if (n > GROUP) {
