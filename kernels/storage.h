@@ -205,12 +205,17 @@ LANES const float *read_elements(const storage_format *f, const void *p, int64_t
     return scratch;
 }
 
+/* Every row asks for its label's: bf16 without a conversion of blocks. */
+LANES_SELDOM float read_narrow_element(const storage_format *f, const uint16_t *p)
+{
+    float x = float_of_bits((uint32_t)*p << 16);
+    if (f->is_f16)
+        f->widen(p, 1, &x);
+    return x;
+}
 LANES float read_element(const storage_format *f, const void *p, int64_t at)
 {
-    float x;
-    if (f && !f->is_f16) /* without a call, for every row asks for its label's */
-        return float_of_bits((uint32_t)((const uint16_t *)p)[at] << 16);
-    return *read_elements(f, input_address(f, p, at), 1, &x);
+    return f ? read_narrow_element(f, (const uint16_t *)p + at) : ((const float *)p)[at];
 }
 
 /* Where elements are written in f32: in their place, or in `scratch`; from there they are narrowed. */
