@@ -25,6 +25,7 @@ typedef struct machine {
     uint32_t last_basic, last_extended;
     const char *vendor, *name; /* as CPUID gives them: padded, of up to 12 and 48 characters */
     uint32_t signature, leaf1_ecx, leaf7_ebx, extended1_ecx;
+    uint32_t leaf7_1_eax; /* 0: leaf 7 has no subleaf 1 */
     uint64_t xcr0;
     uint32_t cache_leaf;
     uint32_t caches[6][3]; /* eax, ebx, ecx */
@@ -88,7 +89,9 @@ static void fake_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t 
         regs[0] = m->signature;
         regs[2] = m->leaf1_ecx;
     } else if (leaf == 7) {
+        regs[0] = subleaf == 1 ? m->leaf7_1_eax : subleaf == 0 && m->leaf7_1_eax != 0;
         regs[1] = subleaf == 0 ? m->leaf7_ebx : 0;
+        f->beyond_last |= subleaf > 1 || (subleaf == 1 && m->leaf7_1_eax == 0);
     } else if (leaf == UINT32_C(0x80000000)) {
         regs[0] = m->last_extended;
     } else if (leaf == UINT32_C(0x80000001)) {
@@ -224,7 +227,7 @@ static const machine zen4 = {
     .last_basic = 0x10, .last_extended = 0x80000028,
     .vendor = "AuthenticAMD", .name = "AMD Ryzen 9 7900X 12-Core Processor            ",
     .signature = 0x00a60f12, .leaf1_ecx = 0x7ef8320b, .leaf7_ebx = 0xf1bf97a9,
-    .extended1_ecx = 0x75c237ff,
+    .extended1_ecx = 0x75c237ff, .leaf7_1_eax = 0x00000020,
     .xcr0 = 0x2e7,
     .cache_leaf = 0x8000001d,
     .caches = {{0x00004121, 0x01c0003f, 0x3f}, {0x00004122, 0x01c0003f, 0x3f},
@@ -343,6 +346,8 @@ static ballast__cpu read_machine(const char *label, const machine *m)
     check_number(label, "asked beyond the last leaf", 0, f.beyond_last);
     check_number(label, "xgetbv calls", osxsave, (uint64_t)f.xgetbv_calls);
     check_number(label, "xcr0", osxsave ? m->xcr0 : 0, cpu.xcr0);
+    check_number(label, "AVX512_BF16", m->last_basic >= 7 && (m->leaf7_1_eax >> 5 & 1),
+                 (cpu.features & BALLAST__CPU_AVX512_BF16) != 0);
     return cpu;
 }
 
@@ -786,7 +791,7 @@ static uint64_t usable_features(const ballast__cpu *cpu)
         features &= ~(BALLAST__CPU_AVX | BALLAST__CPU_AVX2 | BALLAST__CPU_FMA | BALLAST__CPU_F16C);
     if ((cpu->xcr0 & 0xe6) != 0xe6)
         features &= ~(BALLAST__CPU_AVX512F | BALLAST__CPU_AVX512BW | BALLAST__CPU_AVX512CD |
-                      BALLAST__CPU_AVX512DQ | BALLAST__CPU_AVX512VL);
+                      BALLAST__CPU_AVX512DQ | BALLAST__CPU_AVX512VL | BALLAST__CPU_AVX512_BF16);
     return features;
 }
 

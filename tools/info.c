@@ -59,7 +59,7 @@ static const struct {
     {BALLAST__CPU_MOVBE, "movbe"},       {BALLAST__CPU_OSXSAVE, "osxsave"},
     {BALLAST__CPU_AVX512F, "avx512f"},   {BALLAST__CPU_AVX512BW, "avx512bw"},
     {BALLAST__CPU_AVX512CD, "avx512cd"}, {BALLAST__CPU_AVX512DQ, "avx512dq"},
-    {BALLAST__CPU_AVX512VL, "avx512vl"},
+    {BALLAST__CPU_AVX512VL, "avx512vl"}, {BALLAST__CPU_AVX512_BF16, "avx512_bf16"},
 };
 
 enum { FEATURES = sizeof features / sizeof features[0], REASON_SIZE = 256 };
