@@ -59,13 +59,19 @@ LANES row_gradient gradient_of(row_sum row, row_factors w)
     return (row_gradient){h, narrowed(-(row.others * h)) + 0.0f}; /* never -0 */
 }
 
-/* From a row's sum to its loss, which is left pending, and to its gradient. */
+/* Whether a row's loss needs its label's logit. */
+LANES int needs_logit(row_sum row) { return row.left_out < (double)SMALLEST_LABEL_TERM; }
+
+/* From a row's sum to its loss, which is left pending, and to its gradient. `label_logit` is of no matter unless
+ * it is needed. */
 LANES row_gradient end_row(row_sum row, row_factors w, float label_logit, pending_losses *pending,
                            int64_t j)
 {
     set_pending(pending, j, (float)row.others, (float)row.left_out, w.loss);
-    pending->n[j] = row.ref.n;
-    pending->shift_minus_logit[j] = row.ref.shift - label_logit;
+    if (__builtin_expect(needs_logit(row), 0)) {
+        pending->n[j] = row.ref.n;
+        pending->shift_minus_logit[j] = row.ref.shift - label_logit;
+    }
     return gradient_of(row, w);
 }
 
@@ -178,8 +184,6 @@ static __attribute__((noinline)) void cross_entropy_rows(const cross_entropy_job
 typedef struct waiting_row {
     int64_t i; /* -1: there is none */
     int64_t label;
-    row_factors w;
-    float label_logit;
 } waiting_row;
 
 /* Losses in the order of the rows: those of block [begin, begin + BLOCK) are pending. */
@@ -207,14 +211,18 @@ LANES void end_waiting_row(const cross_entropy_job *job, waiting_row waiting, ro
     while (waiting.i - sums->begin >= BLOCK)
         end_block(job, sums);
     const int64_t j = waiting.i - sums->begin;
+    const row_factors w = row_factors_of(&job->rows, waiting.i, waiting.label);
     void *grad = leaving ? grad_row(job, waiting.i) : NULL;
     if (row_is_special(row)) {
-        set_special(&sums->pending, j, waiting.w.loss);
+        set_special(&sums->pending, j, w.loss);
         if (leaving)
             fill_elements(job->format, grad, job->classes, LANE_NAN);
         return;
     }
-    const row_gradient g = end_row(row, waiting.w, waiting.label_logit, &sums->pending, j);
+    float label_logit = 0.0f;
+    if (__builtin_expect(needs_logit(row), 0)) /* still there: the row has not left yet */
+        label_logit = read_element(job->format, logits_row(job, waiting.i), waiting.label);
+    const row_gradient g = end_row(row, w, label_logit, &sums->pending, j);
     if (leaving)
         leave_row_scaled(rows, g.h, waiting.label, g.label, grad);
 }
@@ -237,12 +245,10 @@ LANES void cross_entropy_one_chunk_to(const cross_entropy_job *job, int64_t begi
                 fill_elements(job->format, grad, job->classes, 0.0f);
             continue;
         }
-        const waiting_row taken_in = {i, label, row_factors_of(&job->rows, i, label),
-                                      read_element(job->format, x, label)};
         const row_sum before = take_in_row(rows, x, label, next, grad, leaving, streamed, 0);
         if (waiting.i >= 0)
             end_waiting_row(job, waiting, before, rows, &sums, leaving);
-        waiting = taken_in;
+        waiting = (waiting_row){i, label};
     }
     if (waiting.i >= 0)
         end_waiting_row(job, waiting, end_of_rows(rows, leaving, streamed), rows, &sums, leaving);
