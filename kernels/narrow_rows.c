@@ -268,7 +268,7 @@ LANES_LARGE double pass_narrow_rows(one_chunk_rows *r, const uint16_t *x, refere
     const uint16_t *const ahead = (const uint16_t *)(const void *)r->ahead.x;
     const exp_scale scale = exp_scale_of(ref.n);
     const int64_t n = r->classes, last = n - GROUP, whole = n & -GROUP;
-    const fetching fetch = r->fetch;
+    const fetching fetch = r->ahead.fetch;
     const int cpu_rounds = r->format->cpu_rounds;
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
@@ -331,7 +331,7 @@ row_sum take_in_narrow_row(one_chunk_rows *r, const void *x, int64_t left_out, c
     const reference ref = reference_of(is_known ? r->ahead.max : max_of_narrow(format, x, r->classes));
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
     int what = r->leaves.n > 0 ? leaving : NOTHING_LEAVES;
-    r->ahead = (search){.x = next ? next : x, .n = r->classes, .fetch = r->fetch};
+    r->ahead = (search){.x = next ? next : x, .n = r->classes, .fetch = r->ahead.fetch};
     if (left_out == LEAVE_MAXIMUM)
         left_out = first_maximum(format, x, r->classes, ref.max);
     if (what && (ref.shift != 0.0f || !leaves_numbers(&r->leaves, leaving))) {

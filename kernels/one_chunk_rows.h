@@ -43,7 +43,6 @@ typedef struct one_chunk_rows {
     departure leaves; /* the row before it; n = 0: none does */
     search ahead; /* of the row there, n > 0, the maximum is known */
     open_line line;
-    fetching fetch;
     const storage_format *format; /* of 16 bits; NULL: f32 */
 } one_chunk_rows;
 
@@ -61,10 +60,9 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, int64_t out_stride, flo
     r->apart = out_stride != classes ? out_stride : 0;
     r->free_slot = scratch + BLOCK;
     r->kept = (kept_row){.slot = scratch + slot + BLOCK};
-    r->leaves.n = 0;
-    r->ahead.n = 0;
+    r->leaves = (departure){.n = 0};
+    r->ahead = (search){.fetch = fetching_of(chosen)};
     r->line = (open_line){.n = 0};
-    r->fetch = fetching_of(chosen);
     r->format = format;
 }
 
@@ -113,7 +111,7 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     const float *const added = r->kept.slot;
     float *const kept = r->free_slot;
     const int64_t line = LOADS_LINES ? before_line(ahead, n) : 0;
-    const fetching fetch = r->fetch;
+    const fetching fetch = r->ahead.fetch;
     running_max max = {vset1(-LANE_INFINITY), vset1(0.0f)};
     if (!(seeking && NOTE_PLACE)) /* first, so that it is not waited for */
         add_to_max(&max, ahead + last, 0);
@@ -198,7 +196,10 @@ LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_o
     const reference ref = reference_of(is_known ? r->ahead.max : max_of(x, n));
     const int64_t from = is_known ? r->ahead.from : 0;
     row_sum before = {r->kept.ref, 0.0, (double)r->kept.left_out};
-    r->ahead = (search){.x = next ? next : x, .n = n, .fetch = r->fetch};
+    r->ahead.x = next ? next : x;
+    r->ahead.n = n;
+    if (seeking)
+        r->ahead.from = 0;
     if (go_in_step(n, leaving, streamed))
         r->free_slot = in_step(r->free_slot, x);
     if (seeking && !NOTE_PLACE)
@@ -229,13 +230,14 @@ row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed);
 LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, float label_value,
                                   void *out)
 {
-    r->leaves = (departure){.e = r->free_slot,
-                            .out = out,
-                            .n = r->classes,
-                            .label = label,
-                            .label_value = label_value,
-                            .line = &r->line};
-    set_scale(&r->leaves, narrowed(h));
+    departure *const d = &r->leaves;
+    d->e = r->free_slot;
+    d->out = out;
+    d->n = r->classes;
+    d->label = label;
+    d->label_value = label_value;
+    d->line = &r->line;
+    set_scale(d, narrowed(h));
 }
 
 /* The same as out_c = (x_c - max) - rest. */
