@@ -58,11 +58,11 @@ typedef struct reference {
 
 LANES reference reference_of(float max)
 {
+    if (__builtin_expect(!(__builtin_fabsf(max) > DIRECT_BOUND), 1))
+        return (reference){max, exponent_of(max), 0.0f};
     if (max == -LANE_INFINITY) /* nothing but -inf (or NaN): every exponential is 0 (or NaN) */
         return (reference){max, 0.0f, 0.0f};
-    if (max > DIRECT_BOUND || max < -DIRECT_BOUND)
-        return (reference){max, 0.0f, max};
-    return (reference){max, exponent_of(max), 0.0f};
+    return (reference){max, 0.0f, max};
 }
 
 /* exp(chunk's reference - row's reference): what a chunk's exponentials are worth in the row. */
@@ -220,7 +220,7 @@ typedef struct departure {
 /* Below this e, e h is not normal. */
 LANES float least_of(float h)
 {
-    const float size = h < 0.0f ? -h : h;
+    const float size = __builtin_fabsf(h);
     return size > 1.0f ? SMALLEST_NORMAL : SMALLEST_NORMAL / size;
 }
 
@@ -459,8 +459,7 @@ LANES float log_of_sum_over_max(row_sum row) { return vlane0(vlog1p(vset1(others
 /* To f32, rounded once; 0 below the normal range. No branch: loops over rows are vectorised. */
 LANES float narrowed(double h)
 {
-    const double least = (double)SMALLEST_NORMAL;
-    return (float)(((h < least) & (h > -least)) ? 0.0 : h);
+    return (float)(__builtin_fabs(h) < (double)SMALLEST_NORMAL ? 0.0 : h);
 }
 
 /* A row on its way out, chunk by chunk. */
