@@ -93,6 +93,8 @@ LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int 
     vf h[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT];
     vf n[BLOCKS_IN_FLIGHT], y[BLOCKS_IN_FLIGHT];
     vw power[BLOCKS_IN_FLIGHT];
+    vm kept[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) kept[k] = vle(vset1(f->cut), z[k]);
     FOR_BLOCKS(k, blocks) {
         const vf u = vmin(z[k], zero);
         h[k] = vmul(gamma, u);
@@ -113,8 +115,7 @@ LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int 
                     vset1(factor * exp_coefficient[EXP_DEGREE - 1]));
     UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
         FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], h[k], vset1(factor * exp_coefficient[j]));
-    FOR_BLOCKS(k, blocks)
-        w[k] = vpower_times_where(vle(vset1(f->cut), z[k]), power[k], w[k]);
+    FOR_BLOCKS(k, blocks) w[k] = vpower_times_where(kept[k], power[k], w[k]);
 }
 
 /* Takes e and low to log(1 + e + low) = log(1 + e) + low / (1 + e), where 1 / (1 + e) is 1 - e / 2,
@@ -216,18 +217,26 @@ LANES_LARGE void focal_logarithms(const tile *t, int path, int width)
     }
 }
 
-/* Last pass for any gamma: w, f and f', so that the divider works beside the polynomial. */
+/* Last pass for any gamma: w, f and f', so that the divider works beside the polynomial. z and l are loaded
+ * again behind it: kept, they take registers that it needs. */
 LANES_LARGE void any_terms(const tile *t, enum tile_targets targets, int out, int width)
 {
     FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT], e;
+        vf z[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
         vp target[BLOCKS_IN_FLIGHT];
         load_elements(t, targets, b, width, z, target);
         load_blocks(t->scratch->l, b, width, l);
         modulator(t->loss, z, l, width, w);
+        tile again = *t;
+        again.x = anew(t->x);
+        const float *const logarithms = anew(t->scratch->l);
         FOR_BLOCKS(k, width) {
+            vf own_z, own_l, e;
+            vp own_target;
+            load_elements(&again, targets, b + k, 1, &own_z, &own_target);
+            load_blocks(logarithms, b + k, 1, &own_l);
             load_blocks(t->scratch->e, b + k, 1, &e);
-            focal_products(t, GAMMA_ANY, targets, out, b + k, z[k], target[k], e, l[k], w[k]);
+            focal_products(t, GAMMA_ANY, targets, out, b + k, own_z, own_target, e, own_l, w[k]);
         }
     }
 }

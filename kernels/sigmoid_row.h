@@ -302,18 +302,22 @@ typedef struct sigmoid_functions {
     tile_function *positives;
 } sigmoid_functions;
 
-/* The copy is for the compiler: what is stored cannot change it. */
+/* The copies are for the compiler: what is stored cannot change them. */
 #define TILE_FUNCTION(name, path, targets, out, width)                                            \
     static void name(const tile *given)                                                           \
     {                                                                                             \
-        const tile t = *given;                                                                    \
+        const sigmoid_loss loss = *given->loss;                                                   \
+        tile t = *given;                                                                          \
+        t.loss = &loss;                                                                           \
         tile_terms(&t, path, targets, out, width);                                                \
     }
 /* Not called without a gradient, nor where nothing is streamed. */
 #define STREAMED_FUNCTION(name, path, targets, out, width)                                        \
     static void name(const tile *given)                                                           \
     {                                                                                             \
-        const tile t = *given;                                                                    \
+        const sigmoid_loss loss = *given->loss;                                                   \
+        tile t = *given;                                                                          \
+        t.loss = &loss;                                                                           \
         if (STREAMS_SIGMOIDS && (out) & OUT_GRAD)                                                 \
             tile_terms(&t, path, targets, (out) | OUT_STREAMED, width);                           \
     }
