@@ -82,19 +82,14 @@ LANES_LARGE void exp_of_minus_abs_two_words(const vf *z, vf *e, vf *low, int blo
  *
  *   y = m ln 2 + r     r = (h - n ln 2) - (gamma l + (m - n) ln 2) + low
  *
- * gamma is two words, for y magnifies the rounding of gamma itself. w is 0 below about 2^-125, and
- * where z < cut: there the gradient is below 2^-125, and w F might be subnormal.
- * What is left is the error of gamma l and of the exponential.  Cost 20 FMA-class operations. */
-LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int blocks, vf *w)
+ * gamma is two words, for y magnifies the rounding of gamma itself. t holds m as vexp_scaled() has it.
+ * What is left is the error of gamma l and of the exponential.  Cost 20 FMA-class operations, 13 of them here. */
+LANES_LARGE void reduce_modulator(const sigmoid_loss *f, const vf *z, const vf *l, int blocks, vf *r, vf *t)
 {
     const vf zero = vset1(0.0f), rounder = vset1(ROUNDER), biased = vset1(ROUNDER + 126.0f);
     const vf gamma = vset1(f->gamma), log2_e = vset1(LOG2_E), ln2_high = vset1(LN2_HIGH);
-    const float factor = POWER_UNIT(1.0f);
-    vf h[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT];
-    vf n[BLOCKS_IN_FLIGHT], y[BLOCKS_IN_FLIGHT];
-    vw power[BLOCKS_IN_FLIGHT];
-    vm kept[BLOCKS_IN_FLIGHT];
-    FOR_BLOCKS(k, blocks) kept[k] = vle(vset1(f->cut), z[k]);
+    vf h[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], m[BLOCKS_IN_FLIGHT], n[BLOCKS_IN_FLIGHT];
+    vf y[BLOCKS_IN_FLIGHT];
     FOR_BLOCKS(k, blocks) {
         const vf u = vmin(z[k], zero);
         h[k] = vmul(gamma, u);
@@ -103,18 +98,28 @@ LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *l, int 
     FOR_BLOCKS(k, blocks) y[k] = vpower_clamp(vset1(-126.0f * LN2), vfnma(gamma, l[k], h[k]));
     FOR_BLOCKS(k, blocks) t[k] = vfma(y[k], log2_e, biased);
     FOR_BLOCKS(k, blocks) m[k] = vsub(t[k], biased);
-    FOR_BLOCKS(k, blocks) power[k] = vpower(t[k], m[k]);
     FOR_BLOCKS(k, blocks) n[k] = vsub(vfma(h[k], log2_e, rounder), rounder);
     FOR_BLOCKS(k, blocks) low[k] = vfnma(m[k], vset1(LN2_LOW), low[k]);
     FOR_BLOCKS(k, blocks) y[k] = vmul(vsub(m[k], n[k]), ln2_high);
     FOR_BLOCKS(k, blocks) h[k] = vfnma(n[k], ln2_high, h[k]);
-    FOR_BLOCKS(k, blocks) h[k] = vadd(vsub(h[k], vfma(gamma, l[k], y[k])), low[k]);
-    FOR_BLOCKS(k, blocks) h[k] = vpower_clamp(vset1(-1.0f), h[k]); /* finite, where y was clamped */
+    FOR_BLOCKS(k, blocks) r[k] = vadd(vsub(h[k], vfma(gamma, l[k], y[k])), low[k]);
+    FOR_BLOCKS(k, blocks) r[k] = vpower_clamp(vset1(-1.0f), r[k]); /* finite, where y was clamped */
+}
+
+/* w from r and t, 0 below about 2^-125, and where z < cut: there the gradient is below 2^-125, and w F might be
+ * subnormal. */
+LANES_LARGE void modulator(const sigmoid_loss *f, const vf *z, const vf *r, const vf *t, int blocks, vf *w)
+{
+    const float factor = POWER_UNIT(1.0f);
+    vw power[BLOCKS_IN_FLIGHT];
+    vm kept[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) kept[k] = vle(vset1(f->cut), z[k]);
+    FOR_BLOCKS(k, blocks) power[k] = vpower(t[k], vsub(t[k], vset1(ROUNDER + 126.0f)));
     FOR_BLOCKS(k, blocks)
-        w[k] = vfma(vset1(factor * exp_coefficient[EXP_DEGREE]), h[k],
+        w[k] = vfma(vset1(factor * exp_coefficient[EXP_DEGREE]), r[k],
                     vset1(factor * exp_coefficient[EXP_DEGREE - 1]));
     UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
-        FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], h[k], vset1(factor * exp_coefficient[j]));
+        FOR_BLOCKS(k, blocks) w[k] = vfma(w[k], r[k], vset1(factor * exp_coefficient[j]));
     FOR_BLOCKS(k, blocks) w[k] = vpower_times_where(kept[k], power[k], w[k]);
 }
 
@@ -199,11 +204,14 @@ LANES void focal_products(const tile *t, int path, enum tile_targets targets, in
     store_terms(t, out, b, 1, &loss, &grad);
 }
 
-/* Second pass: l = log(1 + e); and for gamma 2 the square of e, which is w for z < 0. */
-LANES_LARGE void focal_logarithms(const tile *t, int path, int width)
+/* Second pass: l = log(1 + e); for gamma 2 also the square of e, which is w for z < 0, and for any gamma what w is
+ * computed from. */
+LANES_LARGE void focal_logarithms(const tile *t, int path, enum tile_targets targets, int width)
 {
     FOR_TILE(b, t, width) {
-        vf e[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        vf z[BLOCKS_IN_FLIGHT], e[BLOCKS_IN_FLIGHT], low[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT];
+        vf w[BLOCKS_IN_FLIGHT];
+        vp target[BLOCKS_IN_FLIGHT];
         load_blocks(t->scratch->e, b, width, e);
         if (path == GAMMA_1 || path == GAMMA_2) {
             load_blocks(t->scratch->low, b, width, low);
@@ -212,31 +220,31 @@ LANES_LARGE void focal_logarithms(const tile *t, int path, int width)
             log1p_of_fraction(e, l, width);
         }
         store_blocks(t->scratch->l, b, width, l);
-        if (path == GAMMA_2)
+        if (path == GAMMA_ANY) {
+            load_elements(t, targets, b, width, z, target);
+            reduce_modulator(t->loss, z, l, width, low, w);
+            store_blocks(t->scratch->low, b, width, low);
+        }
+        if (path == GAMMA_2 || path == GAMMA_ANY)
             store_blocks(t->scratch->w, b, width, w);
     }
 }
 
-/* Last pass for any gamma: w, f and f', so that the divider works beside the polynomial. z and l are loaded
- * again behind it: kept, they take registers that it needs. */
+/* Last pass for any gamma: w, f and f', so that the divider works beside the polynomial, of half as many blocks
+ * as elsewhere: of more, registers do not hold the constants. */
 LANES_LARGE void any_terms(const tile *t, enum tile_targets targets, int out, int width)
 {
     FOR_TILE(b, t, width) {
-        vf z[BLOCKS_IN_FLIGHT], l[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT];
+        vf z[BLOCKS_IN_FLIGHT], r[BLOCKS_IN_FLIGHT], power[BLOCKS_IN_FLIGHT], w[BLOCKS_IN_FLIGHT], e, l;
         vp target[BLOCKS_IN_FLIGHT];
         load_elements(t, targets, b, width, z, target);
-        load_blocks(t->scratch->l, b, width, l);
-        modulator(t->loss, z, l, width, w);
-        tile again = *t;
-        again.x = anew(t->x);
-        const float *const logarithms = anew(t->scratch->l);
+        load_blocks(t->scratch->low, b, width, r);
+        load_blocks(t->scratch->w, b, width, power);
+        modulator(t->loss, z, r, power, width, w);
         FOR_BLOCKS(k, width) {
-            vf own_z, own_l, e;
-            vp own_target;
-            load_elements(&again, targets, b + k, 1, &own_z, &own_target);
-            load_blocks(logarithms, b + k, 1, &own_l);
             load_blocks(t->scratch->e, b + k, 1, &e);
-            focal_products(t, GAMMA_ANY, targets, out, b + k, own_z, own_target, e, own_l, w[k]);
+            load_blocks(t->scratch->l, b + k, 1, &l);
+            focal_products(t, GAMMA_ANY, targets, out, b + k, z[k], target[k], e, l, w[k]);
         }
     }
 }
@@ -282,9 +290,9 @@ LANES void tile_terms(const tile *t, int path, enum tile_targets targets, int ou
         half_terms(t, targets, out, width);
         return;
     }
-    focal_logarithms(t, path, width);
+    focal_logarithms(t, path, targets, width);
     if (path == GAMMA_ANY)
-        any_terms(t, targets, out, width);
+        any_terms(t, targets, out, width > 1 ? width / 2 : 1);
     else
         focal_terms(t, path, targets, out);
 }
