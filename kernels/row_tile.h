@@ -247,17 +247,18 @@ LANES void pass_blocks(const row_tile *leaves, const row_tile *now, int64_t j, r
     float *const e = (float *)anew(p.e);
     storage *const out = (storage *)anew(p.out);
     vf v[2 * GROUP_BLOCKS];
+    UNROLL for (int i = 0; i < 2; i++)
+        FOR_BLOCKS(k, blocks)
+        v[i * blocks + k] = load_some(x + i * stride + k * BLOCK, at_end && k == blocks - 1, n);
+    const exp_reduced_rows begun = vexp_reduced_rows(v, blocks, even, odd);
+    UNROLL for (int i = 0; i < 2; i++)
+        max[i] = max_of_blocks(next + i * stride, next + i * stride + ahead, near, blocks, at_end, n,
+                               max[i]);
     UNROLL for (int i = 0; i < 2; i++) add_group(&total[i], added + i * width);
     UNROLL for (int i = 0; leaving && i < 2; i++)
         leave_blocks(leaves, j + i, e + i * width, old_x + i * stride, blocks, at_end, n, leaving,
                      out + i * out_stride);
-    UNROLL for (int i = 0; i < 2; i++)
-        max[i] = max_of_blocks(next + i * stride, next + i * stride + ahead, near, blocks, at_end, n,
-                               max[i]);
-    UNROLL for (int i = 0; i < 2; i++)
-        FOR_BLOCKS(k, blocks)
-        v[i * blocks + k] = load_some(x + i * stride + k * BLOCK, at_end && k == blocks - 1, n);
-    vexp_scaled_rows(v, v, blocks, even, odd);
+    vexp_of_reduced_rows(&begun, v, blocks);
     UNROLL for (int i = 0; i < 2; i++)
         FOR_BLOCKS(k, blocks) vstore_f32(e + i * width + k * BLOCK, v[i * blocks + k]);
 }

@@ -48,7 +48,9 @@ LANES exp_scale exp_scale_of(float n)
 static const float exp_coefficient[EXP_DEGREE + 1] = {
     0x1p+1f, 0x1p+1f, 0x1.fffffcp-1f, 0x1.55548ep-2f, 0x1.5559p-4f, 0x1.123c32p-6f, 0x1.6a205ep-9f};
 
-/* Of at most BLOCKS_IN_FLIGHT blocks: r and t of vexp_scaled(), of which it is the first half. */
+/* Of at most BLOCKS_IN_FLIGHT blocks: r and t of vexp_scaled(), of which it is the first half. A loop that does other
+ * work besides has it between the halves: a CPU looks ahead only so far, and its FMA pipes find work on either
+ * side. */
 typedef struct exp_reduced {
     vf r[BLOCKS_IN_FLIGHT], t[BLOCKS_IN_FLIGHT];
 } exp_reduced;
@@ -103,24 +105,37 @@ LANES_LARGE void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
     }
 }
 
-/* The same of two rows, `blocks` blocks of each, at most four; e is x, or has nothing of it. All are side by
- * side, so that two FMA a cycle wait for none before, however little a CPU looks ahead: no register is left
- * then that could hold a constant from one step to the next but one. */
-LANES_LARGE void vexp_scaled_rows(const vf *x, vf *e, const int blocks, exp_scale even, exp_scale odd)
+/* The halves for two rows, `blocks` blocks of each, at most four. All are side by side, so that two FMA a cycle
+ * wait for none before, however little a CPU looks ahead: no register is left then that could hold a constant from
+ * one step to the next but one. */
+typedef struct exp_reduced_rows {
+    vf r[8], t[8];
+} exp_reduced_rows;
+
+LANES_LARGE exp_reduced_rows vexp_reduced_rows(const vf *x, const int blocks, exp_scale even, exp_scale odd)
 {
     static const float reduction[] = {LOG2_E, LN2_HIGH, LN2_LOW};
-    const float *const to_m = anew(reduction), *const c = anew(exp_coefficient);
+    const float *const c = anew(reduction);
     const int all = 2 * blocks;
-    vf r[8], t[8], m[8], p[8];
-    FOR_BLOCKS(k, all) r[k] = vmax(k < blocks ? even.floor : odd.floor, x[k]);
-    FOR_BLOCKS(k, all) t[k] = vfma(r[k], vset1(to_m[0]), k < blocks ? even.rounder : odd.rounder);
-    FOR_BLOCKS(k, all) m[k] = vsub(t[k], k < blocks ? even.rounder : odd.rounder);
-    FOR_BLOCKS(k, all) r[k] = vfnma(m[k], vset1(to_m[1]), r[k]);
-    FOR_BLOCKS(k, all) r[k] = vfnma(m[k], vset1(to_m[2]), r[k]);
-    FOR_BLOCKS(k, all) p[k] = vfma(vset1(c[EXP_DEGREE]), r[k], vset1(c[EXP_DEGREE - 1]));
+    exp_reduced_rows d;
+    vf m[8];
+    FOR_BLOCKS(k, all) d.r[k] = vmax(k < blocks ? even.floor : odd.floor, x[k]);
+    FOR_BLOCKS(k, all) d.t[k] = vfma(d.r[k], vset1(c[0]), k < blocks ? even.rounder : odd.rounder);
+    FOR_BLOCKS(k, all) m[k] = vsub(d.t[k], k < blocks ? even.rounder : odd.rounder);
+    FOR_BLOCKS(k, all) d.r[k] = vfnma(m[k], vset1(c[1]), d.r[k]);
+    FOR_BLOCKS(k, all) d.r[k] = vfnma(m[k], vset1(c[2]), d.r[k]);
+    return d;
+}
+
+LANES_LARGE void vexp_of_reduced_rows(const exp_reduced_rows *d, vf *e, const int blocks)
+{
+    const float *const c = anew(exp_coefficient);
+    const int all = 2 * blocks;
+    vf p[8];
+    FOR_BLOCKS(k, all) p[k] = vfma(vset1(c[EXP_DEGREE]), d->r[k], vset1(c[EXP_DEGREE - 1]));
     UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
-        FOR_BLOCKS(k, all) p[k] = vfma(p[k], r[k], vset1(c[j]));
-    FOR_BLOCKS(k, all) e[k] = vmul(p[k], vshl_bits(t[k], 23));
+        FOR_BLOCKS(k, all) p[k] = vfma(p[k], d->r[k], vset1(c[j]));
+    FOR_BLOCKS(k, all) e[k] = vmul(p[k], vshl_bits(d->t[k], 23));
 }
 
 /* e^x in two factors, for one block: 2^m and p, which is 2 p(r) above. Where a row is one block,
