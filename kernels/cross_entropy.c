@@ -283,7 +283,7 @@ static __attribute__((noinline)) void cross_entropy_one_chunk(const cross_entrop
 
 /* What a tile's rows come to, between the steps. */
 typedef struct cross_entropy_tile {
-    vf max, n, weight, others, factor, minus_logit;
+    vf max, n, weight, others, factor, minus_logit, column;
     vd gradient;
     float label_term[BLOCK], label_gradient[BLOCK];
     double sum[BLOCK];
@@ -324,6 +324,7 @@ LANES void weigh_rows(const row_terms *rows, cross_entropy_tile *t)
     const vf label = vload_i64(labels_at(rows, t->begin, t->count, room));
     const vm ignored = veq(vfloat_of_bits(label), vfloat_of_bits(lane_of_label(rows->ignore_index)));
     store_numbers(t->label, vselect(ignored, zero, label));
+    t->column = vselect(ignored, zero, vfloat_of_bits(label));
     if (rows->class_weight || rows->row_weight || rows->grad_rows) {
         load_weights(rows, t);
         return;
@@ -423,6 +424,12 @@ LANES vf losses_of_tile(const cross_entropy_job *job, cross_entropy_tile *t)
 static __attribute__((noinline)) void write_tile(const cross_entropy_tile *t, float *e,
                                                  int64_t classes, storage *grad, int64_t stride)
 {
+    if (are_compared(classes) && t->count == BLOCK) {
+        const vf label_gradient = vload_f32(t->label_gradient);
+        store_rows(e, product_but_one(t->factor, t->column, label_gradient), BLOCK, classes, grad,
+                   stride);
+        return;
+    }
     store_rows(e, product_with(t->factor), t->count, classes, grad, stride);
     if (__builtin_expect(t->count == BLOCK, 1)) { /* the same without a test for each row */
         UNROLL for (int j = 0; j < BLOCK; j++, grad += stride)
@@ -468,6 +475,7 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
                              storage *lines, vd total)
 {
     const int64_t classes = job->classes, most = tiles_of(classes), size = classes * BLOCK;
+    const int compared = are_compared(classes);
     _Alignas(LINE) float e[TILE_FLOATS];
     cross_entropy_tile tile[MAX_TILES];
     vf loss[MAX_TILES];
@@ -485,13 +493,19 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
             t->n = exponents_of(t->max);
         }
         for (int64_t k = 0; k <= tiles; k++) {
-            if (k < tiles)
-                exp_tile(e + k * size, e + k * size, classes, tile[k].n,
-                         tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most),
-                         lines ? &leaving : NULL);
+            if (k < tiles) {
+                const void *ahead = tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most);
+                float *x = e + k * size;
+                if (compared)
+                    vstore_f32(tile[k].label_term, exp_tile_but_one(x, x, classes, tile[k].n, ahead,
+                                                                    lines ? &leaving : NULL,
+                                                                    tile[k].column));
+                else
+                    exp_tile(x, x, classes, tile[k].n, ahead, lines ? &leaving : NULL, NULL);
+            }
             if (k < tiles && job->grad && !lines)
                 fetch_gradients(grad_of(job, tile[k].begin), classes);
-            if (k > 0)
+            if (k > 0 && !compared)
                 leave_out(e + (k - 1) * size, tile[k - 1].label, tile[k - 1].label_term);
         }
         for (int64_t k = 0; k <= tiles; k++) {

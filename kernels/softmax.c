@@ -240,18 +240,32 @@ typedef struct forward_tile {
     double others[BLOCK];
 } forward_tile;
 
-/* Sums without the maximum, and with it as a second term, but for softmax. */
-LANES void sum_forward_tile(const float *x, float *e, int64_t classes, const enum forward what,
-                            forward_tile *t)
+/* All but softmax keep the maximum out of the sum: it is a second term. Where it is moved in memory, that is a
+ * tile behind, so that no store is waited for. */
+LANES int maxima_are_moved(int64_t classes, const enum forward what)
 {
-    if (what == SOFTMAX) {
+    return what != SOFTMAX && !are_compared(classes);
+}
+
+static __attribute__((noinline)) void move_maxima(const float *x, float *e, int64_t classes,
+                                                  forward_tile *t)
+{
+    int32_t first[BLOCK];
+    store_numbers(first, first_maxima(x, classes, t->max));
+    leave_out(e, first, t->left_out);
+}
+
+/* Exponentials of a tile, those of the maxima apart where they are compared. */
+LANES void exp_forward_tile(const float *x, float *e, int64_t classes, forward_tile *t, const void *ahead,
+                            line_stream *lines, const enum forward what)
+{
+    if (what == SOFTMAX || !are_compared(classes)) {
         vstore_f32(t->left_out, vset1(0.0f));
-    } else {
-        int32_t first[BLOCK];
-        first_maxima(x, classes, t->max, first);
-        leave_out(e, first, t->left_out);
+        exp_tile(x, e, classes, t->n, ahead, lines, NULL);
+        return;
     }
-    sum_exponentials(e, classes, t->others);
+    const vf greatest = vfloat_of_bits(first_maxima(x, classes, t->max));
+    vstore_f32(t->left_out, exp_tile_but_one(x, e, classes, t->n, ahead, lines, greatest));
 }
 
 LANES int forward_is_irregular(const forward_tile *t)
@@ -372,6 +386,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     const int64_t tiles_end = end_of_tiles(begin, end, classes);
     const int64_t stride = what == LOG_SUM_EXP ? 1 : job->output_stride;
     const int streamed = what != LOG_SUM_EXP && streams(job) && stride == classes;
+    const int moved = maxima_are_moved(classes, what);
     _Alignas(LINE) float x[TILE_FLOATS], fresh[TILE_FLOATS];
     storage *const lines = fresh; /* free once the sums are known */
     _Alignas(LINE) float scratch[SHORT_SCRATCH];
@@ -397,13 +412,17 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
                                         x + tiles * size);
             tile[tiles].n = exponents_of(tile[tiles].max);
         }
-        for (int64_t k = 0; k < tiles; k++)
-            exp_tile(x + k * size, e + k * size, classes, tile[k].n,
-                     tile_ahead(input_row(job, first + k * BLOCK), job->input_stride, most),
-                     streamed && what == SOFTMAX ? &leaving : NULL);
+        for (int64_t k = 0; k < tiles + moved; k++) {
+            if (k < tiles)
+                exp_forward_tile(x + k * size, e + k * size, classes, tile + k,
+                                 tile_ahead(input_row(job, first + k * BLOCK), job->input_stride, most),
+                                 streamed && what == SOFTMAX ? &leaving : NULL, what);
+            if (k > 0 && moved)
+                move_maxima(x + (k - 1) * size, e + (k - 1) * size, classes, tile + k - 1);
+        }
         finish_stream(&leaving);
         for (int64_t k = 0; k < tiles; k++) {
-            sum_forward_tile(x + k * size, e + k * size, classes, what, tile + k);
+            sum_exponentials(e + k * size, classes, tile[k].others);
             irregular |= forward_is_irregular(tile + k);
         }
         const int64_t last = smaller(begin, end);

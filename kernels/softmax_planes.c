@@ -62,7 +62,7 @@ LANES void exponentials_of_tile(const float *x, float *e, int64_t n, const tile_
             vstore_f32(e + c * BLOCK, vsub(vload_f32(x + c * BLOCK), ref->shift));
         x = e;
     }
-    exp_tile(x, e, n, ref->n, x, NULL);
+    exp_tile(x, e, n, ref->n, x, NULL, NULL);
 }
 
 /* ---- sums ------------------------------------------------------------------------------------- */
@@ -79,7 +79,7 @@ void sum_kept_pack(pack *p)
         tile_sum *s = &p->sum[t];
         s->ref = tile_reference_of(max_of_tile(x, n));
         if (p->leave == LEAVE_MAXIMUM)
-            first_maxima(x, n, s->ref.max, column);
+            store_numbers(column, first_maxima(x, n, s->ref.max));
         else if (p->leave == LEAVE_COLUMN)
             for (int j = 0; j < BLOCK; j++)
                 column[j] = (int32_t)p->column[t * BLOCK + j];

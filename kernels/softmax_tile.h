@@ -89,11 +89,29 @@ LANES const void *block_ahead(const void *ahead, int64_t block)
     return (const void *)((uintptr_t)ahead + (size_t)(block * BLOCK) * sizeof(storage));
 }
 
-/* e = exp(x) / 2^n; e may be x. Meanwhile, for each class, a block is fetched of what will be read at
- * `ahead`, and one goes on of what leaves past the caches, if `lines` are given. */
-LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const void *ahead,
-                          line_stream *lines)
+/* Whether a class of each row is told by comparison with every class. In memory it would be taken from
+ * whole blocks, and those loaded again while parts of them are being stored. */
+LANES int are_compared(int64_t classes) { return MASK_REGISTERS && classes <= BLOCK; }
+
+/* A class of each row, as a number, and its exponential, which is kept out of the sum. */
+typedef struct class_apart {
+    vf column, e;
+} class_apart;
+
+/* e, which is of the class `class`: 0 where that is kept apart. */
+LANES vf keep_apart(class_apart *apart, float class, vf e)
 {
+    const vm own = veq(apart->column, vset1(class));
+    apart->e = vselect(own, e, apart->e);
+    return vselect(own, vset1(0.0f), e);
+}
+
+/* e = exp(x) / 2^n; e may be x. Meanwhile, for each class, a block is fetched of what will be read at
+ * `ahead`, and one goes on of what leaves past the caches, if `lines` are given. `apart` may be NULL. */
+LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const void *ahead,
+                          line_stream *lines, class_apart *apart)
+{
+    class_apart from_c = apart ? *apart : (class_apart){vset1(0.0f), vset1(0.0f)}; /* columns less c */
     const exp_scale scale = {vsub(vset1(ROUNDER + 126.0f), n),
                              vmul(vsub(n, vset1(126.0f)), vset1(LN2))};
     vf v[BLOCKS_IN_FLIGHT];
@@ -104,15 +122,31 @@ LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const
             stream_to(lines, lines->gone + BLOCKS_IN_FLIGHT * BLOCK);
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) v[k] = vload_f32(x + (c + k) * BLOCK);
         vexp_scaled(v, v, BLOCKS_IN_FLIGHT, scale);
+        if (apart) {
+            FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) v[k] = keep_apart(&from_c, (float)k, v[k]);
+            from_c.column = vsub(from_c.column, vset1((float)BLOCKS_IN_FLIGHT));
+        }
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(e + (c + k) * BLOCK, v[k]);
     }
     for (; c < classes; c++) {
         vprefetch(block_ahead(ahead, c));
         v[0] = vload_f32(x + c * BLOCK);
         vexp_scaled(v, v, 1, scale);
+        if (apart) {
+            v[0] = keep_apart(&from_c, 0.0f, v[0]);
+            from_c.column = vsub(from_c.column, vset1(1.0f));
+        }
         vstore_f32(e + c * BLOCK, v[0]);
     }
+    if (apart)
+        apart->e = from_c.e;
 }
+
+/* The same, but for the class of each row that is told by comparison: its exponential is returned, and 0 in
+ * its place. In softmax_tile.c, for several files need it. */
+#define exp_tile_but_one KERNEL(exp_tile_but_one)
+vf exp_tile_but_one(const float *x, float *e, int64_t classes, vf n, const void *ahead, line_stream *lines,
+                    vf column);
 
 /* The column of each row, from where it stands in a block as an integer. */
 LANES void store_numbers(int32_t *column, vf at)
@@ -122,13 +156,13 @@ LANES void store_numbers(int32_t *column, vf at)
     memcpy(column, bits, sizeof bits);
 }
 
-/* The first class of each row whose logit is the maximum; 0 for none. */
-LANES void first_maxima(const float *x, int64_t classes, vf max, int32_t *first)
+/* The first class of each row whose logit is the maximum, as an integer; 0 for none. */
+LANES vf first_maxima(const float *x, int64_t classes, vf max)
 {
     vf at = vset1(0.0f);
     for (int64_t c = classes - 1; c >= 0; c--)
         at = vselect(veq(vload_f32(x + c * BLOCK), max), vset1(float_of_bits((uint32_t)c)), at);
-    store_numbers(first, at);
+    return at;
 }
 
 /* Takes one class of each row out of the sum: it is moved from the tile, which has 0 there then. */

@@ -53,14 +53,12 @@ vf load_filled_blocks(const storage *x, int64_t classes, float *tile)
 LANES void store_blocks(const float *tile, tile_output o, const int classes, storage *out)
 {
     vf v[BLOCK];
-    FOR_BLOCKS(c, classes) v[c] = output_of(vload_f32(tile + c * BLOCK), o);
+    FOR_BLOCKS(c, classes) v[c] = output_of_class(c, tile, o);
     vstore_rows(out, classes, v);
 }
 
-LANES void store_blocks_of_kind(const float *tile, tile_output o, const enum output_kind kind,
-                                int64_t classes, storage *out)
+LANES void store_blocks_of(const float *tile, tile_output o, int64_t classes, storage *out)
 {
-    o.kind = kind;
 #define WIDTH(n)                                                                                  \
     case n:                                                                                       \
         if (ROW_WIDTHS >> n & 1)                                                                  \
@@ -72,12 +70,20 @@ LANES void store_blocks_of_kind(const float *tile, tile_output o, const enum out
 #undef WIDTH
 }
 
-void store_filled_blocks(const float *tile, const tile_output *o, int64_t classes, storage *out)
+void store_filled_blocks(const float *tile, int64_t classes, storage *out)
 {
-    if (o->kind == PRODUCT)
-        store_blocks_of_kind(tile, *o, PRODUCT, classes, out);
-    else if (o->kind == DIFFERENCES)
-        store_blocks_of_kind(tile, *o, DIFFERENCES, classes, out);
-    else
-        store_blocks_of_kind(tile, *o, ITSELF, classes, out);
+    store_blocks_of(tile, unchanged(), classes, out);
+}
+
+void store_products(const float *tile, vf factor, vf least, int64_t classes, storage *out)
+{
+    const tile_output o = {.kind = PRODUCT, .factor = factor, .least = least};
+    store_blocks_of(tile, o, classes, out);
+}
+
+void store_products_but_one(const float *tile, vf factor, vf least, vf column, vf instead,
+                            int64_t classes, storage *out)
+{
+    const tile_output o = {PRODUCT_BUT_ONE, factor, least, .column = column, .instead = instead};
+    store_blocks_of(tile, o, classes, out);
 }

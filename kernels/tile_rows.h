@@ -64,11 +64,13 @@ void sum_tile(const float *e, int64_t classes, double *sum);
 void sum_exponentials(const float *e, int64_t classes, double *sum);
 
 /* What becomes of an element of a tile when it leaves: itself, or a product or two differences with
- * terms of its row. `kind` is a constant after inlining. */
-enum output_kind { ITSELF, PRODUCT, DIFFERENCES };
+ * terms of its row, or a product but for one class of the row. `kind` is a constant after inlining. What is
+ * not inlined takes the terms one by one: a structure would be stored in parts and wait to be loaded whole. */
+enum output_kind { ITSELF, PRODUCT, DIFFERENCES, PRODUCT_BUT_ONE };
 typedef struct tile_output {
     enum output_kind kind;
     vf factor, least; /* below `least` the product would be subnormal */
+    vf column, instead; /* the one class, as a number, and what leaves there */
     vf max, rest;
 } tile_output;
 
@@ -83,6 +85,16 @@ LANES tile_output product_with(vf factor)
     return (tile_output){.kind = PRODUCT, .factor = factor, .least = least};
 }
 
+/* The same, but `instead` of class `column`. */
+LANES tile_output product_but_one(vf factor, vf column, vf instead)
+{
+    tile_output o = product_with(factor);
+    o.kind = PRODUCT_BUT_ONE;
+    o.column = column;
+    o.instead = instead;
+    return o;
+}
+
 /* (v - max) - rest */
 LANES tile_output less_by(vf max, vf rest)
 {
@@ -93,8 +105,22 @@ LANES vf output_of(vf v, tile_output o)
 {
     if (o.kind == ITSELF)
         return v;
-    return o.kind == PRODUCT ? vkeep(vle(o.least, v), vmul(v, o.factor))
-                             : vsub(vsub(v, o.max), o.rest);
+    return o.kind == DIFFERENCES ? vsub(vsub(v, o.max), o.rest)
+                                 : vkeep(vle(o.least, v), vmul(v, o.factor));
+}
+
+/* The same of class c of a tile. */
+LANES vf output_of_class(int64_t c, const float *tile, tile_output o)
+{
+    const vf v = output_of(vload_f32(tile + c * BLOCK), o);
+    return o.kind == PRODUCT_BUT_ONE ? vselect(veq(o.column, vset1((float)c)), o.instead, v) : v;
+}
+
+/* All of a tile, in its place. */
+LANES void put_out(float *tile, tile_output o, int64_t classes)
+{
+    for (int64_t c = 0; c < classes; c++)
+        vstore_f32(tile + c * BLOCK, output_of_class(c, tile, o));
 }
 
 /* ---- rows of a matrix to tiles and back ------------------------------------------------------- */
@@ -105,11 +131,16 @@ LANES int fill_blocks(int64_t stride, int64_t classes)
     return stride == classes && classes <= BLOCK && (ROW_WIDTHS >> classes & 1);
 }
 
-/* Such rows: to a tile, which gives the maximum of each, and back, as `o` says. */
+/* Such rows: to a tile, which gives the maximum of each, and back: themselves, or products. */
 #define load_filled_blocks KERNEL(load_filled_blocks)
 #define store_filled_blocks KERNEL(store_filled_blocks)
+#define store_products KERNEL(store_products)
+#define store_products_but_one KERNEL(store_products_but_one)
 vf load_filled_blocks(const storage *x, int64_t classes, float *tile);
-void store_filled_blocks(const float *tile, const tile_output *o, int64_t classes, storage *out);
+void store_filled_blocks(const float *tile, int64_t classes, storage *out);
+void store_products(const float *tile, vf factor, vf least, int64_t classes, storage *out);
+void store_products_but_one(const float *tile, vf factor, vf least, vf column, vf instead,
+                            int64_t classes, storage *out);
 
 /* Columns [at, at + n) of sixteen rows; n is a constant. `max`, and what is returned: the maxima of the
  * columns before, and of these too. */
@@ -126,22 +157,13 @@ LANES void store_columns(const float *tile, tile_output o, int64_t at, const int
                          int64_t stride)
 {
     vf v[4];
-    FOR_BLOCKS(k, 4) v[k] = output_of(vload_f32(tile + (at + (k < n ? k : 0)) * BLOCK), o);
+    FOR_BLOCKS(k, 4) v[k] = output_of_class(at + (k < n ? k : 0), tile, o);
     vstore_columns(out + at, stride, n, v);
 }
 
 /* Four columns at a time. Where the width is no multiple of four, the last step takes the last four
  * columns, some of them for the second time. */
 LANES int64_t column_at(int64_t c, int64_t classes) { return c + 4 <= classes ? c : classes - 4; }
-
-/* `count` rows, and rows of zeros up to sixteen. */
-LANES void load_few_rows(const storage *x, int64_t stride, int64_t count, int64_t classes, float *tile)
-{
-    memset(tile, 0, (size_t)classes * BLOCK * sizeof *tile);
-    for (int64_t j = 0; j < count; j++)
-        for (int64_t c = 0; c < classes; c++)
-            tile[c * BLOCK + j] = load_one(x + j * stride + c);
-}
 
 /* The maximum of each row of a tile, never -0; NaN counts for nothing. */
 LANES vf max_of_tile(const float *x, int64_t classes)
@@ -156,15 +178,31 @@ LANES vf max_of_tile(const float *x, int64_t classes)
     return vadd(vmax(vmax(max[0], max[2]), vmax(max[1], max[3])), vset1(0.0f)); /* no -0 */
 }
 
+/* `count` rows, and rows of zeros up to sixteen; and max_of_tile() of them. */
+LANES_SELDOM vf load_few_rows(const storage *x, int64_t stride, int64_t count, int64_t classes, float *tile)
+{
+    memset(tile, 0, (size_t)classes * BLOCK * sizeof *tile);
+    for (int64_t j = 0; j < count; j++)
+        for (int64_t c = 0; c < classes; c++)
+            tile[c * BLOCK + j] = load_one(x + j * stride + c);
+    return max_of_tile(tile, classes);
+}
+
+LANES_SELDOM void store_few_rows(const float *tile, int64_t count, int64_t classes, storage *out,
+                                 int64_t stride)
+{
+    for (int64_t j = 0; j < count; j++)
+        for (int64_t c = 0; c < classes; c++)
+            store_one(out + j * stride + c, tile[c * BLOCK + j]);
+}
+
 /* Sixteen rows, or `count` of them and rows of zeros; and max_of_tile() of them, while they are in
  * registers. */
 LANES vf load_rows(const storage *x, int64_t stride, int64_t count, int64_t classes, float *tile)
 {
     vf max = vset1(-LANE_INFINITY);
-    if (__builtin_expect(count < BLOCK, 0)) {
-        load_few_rows(x, stride, count, classes, tile);
-        return max_of_tile(tile, classes);
-    }
+    if (__builtin_expect(count < BLOCK, 0))
+        return load_few_rows(x, stride, count, classes, tile);
     if (fill_blocks(stride, classes))
         return load_filled_blocks(x, classes, tile);
     switch (classes) {
@@ -184,21 +222,32 @@ LANES vf load_rows(const storage *x, int64_t stride, int64_t count, int64_t clas
     return vadd(max, vset1(0.0f));
 }
 
+/* Rows that fill blocks. What has no code of its own is formed in the tile first. */
+LANES void store_blocks_as(float *tile, tile_output o, int64_t classes, storage *out)
+{
+    if (o.kind == PRODUCT)
+        store_products(tile, o.factor, o.least, classes, out);
+    else if (o.kind == PRODUCT_BUT_ONE)
+        store_products_but_one(tile, o.factor, o.least, o.column, o.instead, classes, out);
+    else {
+        if (o.kind != ITSELF)
+            put_out(tile, o, classes);
+        store_filled_blocks(tile, classes, out);
+    }
+}
+
 /* Sixteen rows, or `count` of them, and what each element becomes on its way out. The tile is not
  * needed afterwards. */
 LANES void store_rows(float *tile, tile_output o, int64_t count, int64_t classes, storage *out,
                       int64_t stride)
 {
     if (__builtin_expect(count < BLOCK, 0)) {
-        for (int64_t c = 0; c < classes; c++)
-            vstore_f32(tile + c * BLOCK, output_of(vload_f32(tile + c * BLOCK), o));
-        for (int64_t j = 0; j < count; j++)
-            for (int64_t c = 0; c < classes; c++)
-                store_one(out + j * stride + c, tile[c * BLOCK + j]);
+        put_out(tile, o, classes);
+        store_few_rows(tile, count, classes, out, stride);
         return;
     }
     if (fill_blocks(stride, classes)) {
-        store_filled_blocks(tile, &o, classes, out);
+        store_blocks_as(tile, o, classes, out);
         return;
     }
     switch (classes) {
