@@ -495,13 +495,15 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
         for (int64_t k = 0; k <= tiles; k++) {
             if (k < tiles) {
                 const void *ahead = tile_ahead(logits_of(job, tile[k].begin), job->logits_stride, most);
+                line_stream *meanwhile = lines ? &leaving : NULL;
+                const int near = job->fetch.near;
+                const vf n = tile[k].n;
                 float *x = e + k * size;
                 if (compared)
-                    vstore_f32(tile[k].label_term, exp_tile_but_one(x, x, classes, tile[k].n, ahead,
-                                                                    lines ? &leaving : NULL,
+                    vstore_f32(tile[k].label_term, exp_tile_but_one(x, x, classes, n, ahead, near, meanwhile,
                                                                     tile[k].column));
                 else
-                    exp_tile(x, x, classes, tile[k].n, ahead, lines ? &leaving : NULL, NULL);
+                    exp_tile(x, x, classes, n, ahead, near, meanwhile, NULL);
             }
             if (k < tiles && job->grad && !lines)
                 fetch_gradients(grad_of(job, tile[k].begin), classes);

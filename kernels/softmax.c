@@ -257,15 +257,15 @@ static __attribute__((noinline)) void move_maxima(const float *x, float *e, int6
 
 /* Exponentials of a tile, those of the maxima apart where they are compared. */
 LANES void exp_forward_tile(const float *x, float *e, int64_t classes, forward_tile *t, const void *ahead,
-                            line_stream *lines, const enum forward what)
+                            int near, line_stream *lines, const enum forward what)
 {
     if (what == SOFTMAX || !are_compared(classes)) {
         vstore_f32(t->left_out, vset1(0.0f));
-        exp_tile(x, e, classes, t->n, ahead, lines, NULL);
+        exp_tile(x, e, classes, t->n, ahead, near, lines, NULL);
         return;
     }
     const vf greatest = vfloat_of_bits(first_maxima(x, classes, t->max));
-    vstore_f32(t->left_out, exp_tile_but_one(x, e, classes, t->n, ahead, lines, greatest));
+    vstore_f32(t->left_out, exp_tile_but_one(x, e, classes, t->n, ahead, near, lines, greatest));
 }
 
 LANES int forward_is_irregular(const forward_tile *t)
@@ -416,7 +416,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
             if (k < tiles)
                 exp_forward_tile(x + k * size, e + k * size, classes, tile + k,
                                  tile_ahead(input_row(job, first + k * BLOCK), job->input_stride, most),
-                                 streamed && what == SOFTMAX ? &leaving : NULL, what);
+                                 job->fetch.near, streamed && what == SOFTMAX ? &leaving : NULL, what);
             if (k > 0 && moved)
                 move_maxima(x + (k - 1) * size, e + (k - 1) * size, classes, tile + k - 1);
         }

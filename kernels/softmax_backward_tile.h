@@ -68,7 +68,7 @@ LANES void log_softmax_gradients(float *y, const float *g, int64_t classes, cons
     const vf sum = sums_of_products(&(operand){.kept = g}, NULL, classes);
     for (int64_t i = 0; i < classes * BLOCK; i += BLOCK)
         vstore_f32(y + i, vmin(vset1(MOST_LOG_PROBABILITY), vload_f32(y + i)));
-    exp_tile(y, y, classes, vset1(0.0f), ahead, NULL, NULL);
+    exp_tile(y, y, classes, vset1(0.0f), ahead, 0, NULL, NULL);
     for (int64_t i = 0; i < classes * BLOCK; i += BLOCK)
         vstore_f32(y + i, vcanonical(vfnma(vload_f32(y + i), sum, vload_f32(g + i))));
 }

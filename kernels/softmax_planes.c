@@ -62,7 +62,7 @@ LANES void exponentials_of_tile(const float *x, float *e, int64_t n, const tile_
             vstore_f32(e + c * BLOCK, vsub(vload_f32(x + c * BLOCK), ref->shift));
         x = e;
     }
-    exp_tile(x, e, n, ref->n, x, NULL, NULL);
+    exp_tile(x, e, n, ref->n, x, 0, NULL, NULL);
 }
 
 /* ---- sums ------------------------------------------------------------------------------------- */

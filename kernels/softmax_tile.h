@@ -89,6 +89,15 @@ LANES const void *block_ahead(const void *ahead, int64_t block)
     return (const void *)((uintptr_t)ahead + (size_t)(block * BLOCK) * sizeof(storage));
 }
 
+/* `near` is of a fetching. */
+LANES void fetch_block(const void *ahead, int64_t block, int near)
+{
+    if (near)
+        vprefetch_near(block_ahead(ahead, block));
+    else
+        vprefetch(block_ahead(ahead, block));
+}
+
 /* Whether a class of each row is told by comparison with every class. In memory it would be taken from
  * whole blocks, and those loaded again while parts of them are being stored. */
 LANES int are_compared(int64_t classes) { return MASK_REGISTERS && classes <= BLOCK; }
@@ -107,9 +116,10 @@ LANES vf keep_apart(class_apart *apart, float class, vf e)
 }
 
 /* e = exp(x) / 2^n; e may be x. Meanwhile, for each class, a block is fetched of what will be read at
- * `ahead`, and one goes on of what leaves past the caches, if `lines` are given. `apart` may be NULL. */
+ * `ahead`, as `near` as a fetching says, and one goes on of what leaves past the caches, if `lines` are
+ * given. `apart` may be NULL. */
 LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const void *ahead,
-                          line_stream *lines, class_apart *apart)
+                          int near, line_stream *lines, class_apart *apart)
 {
     class_apart from_c = apart ? *apart : (class_apart){vset1(0.0f), vset1(0.0f)}; /* columns less c */
     const exp_scale scale = {vsub(vset1(ROUNDER + 126.0f), n),
@@ -117,7 +127,7 @@ LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const
     vf v[BLOCKS_IN_FLIGHT];
     int64_t c = 0;
     for (; c + BLOCKS_IN_FLIGHT <= classes; c += BLOCKS_IN_FLIGHT) {
-        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vprefetch(block_ahead(ahead, c + k));
+        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) fetch_block(ahead, c + k, near);
         if (lines)
             stream_to(lines, lines->gone + BLOCKS_IN_FLIGHT * BLOCK);
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) v[k] = vload_f32(x + (c + k) * BLOCK);
@@ -129,7 +139,7 @@ LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const
         FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(e + (c + k) * BLOCK, v[k]);
     }
     for (; c < classes; c++) {
-        vprefetch(block_ahead(ahead, c));
+        fetch_block(ahead, c, near);
         v[0] = vload_f32(x + c * BLOCK);
         vexp_scaled(v, v, 1, scale);
         if (apart) {
@@ -145,8 +155,8 @@ LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const
 /* The same, but for the class of each row that is told by comparison: its exponential is returned, and 0 in
  * its place. In softmax_tile.c, for several files need it. */
 #define exp_tile_but_one KERNEL(exp_tile_but_one)
-vf exp_tile_but_one(const float *x, float *e, int64_t classes, vf n, const void *ahead, line_stream *lines,
-                    vf column);
+vf exp_tile_but_one(const float *x, float *e, int64_t classes, vf n, const void *ahead, int near,
+                    line_stream *lines, vf column);
 
 /* The column of each row, from where it stands in a block as an integer. */
 LANES void store_numbers(int32_t *column, vf at)
