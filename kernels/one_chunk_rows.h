@@ -137,13 +137,18 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
                     streamed);
     for (int64_t i = 0; i < whole; i += GROUP) {
         const int64_t at = can_go_in_step(leaving, streamed) ? smaller(i + first, last) : i;
-        const exp_reduced begun = begin_exponentials(x + at, scale);
+        exp_reduced begun;
+        if (BEGINS_EARLY)
+            begun = begin_exponentials(x + at, scale);
         total = add_exponentials(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
         prefetch_group(ahead + i, fetch);
         add_to_max(&max, group_on_lines(ahead, n, line, i), seeking);
-        end_exponentials(&begun, x + at, scale, kept + at);
+        if (BEGINS_EARLY)
+            end_exponentials(&begun, x + at, scale, kept + at);
+        else
+            exponentials_of_group(x + at, GROUP, scale, vset1(0.0f), 0, kept + at);
     }
     if (whole < n) {
         prefetch_group(ahead + whole, fetch);
