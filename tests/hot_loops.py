@@ -219,8 +219,9 @@ class HotLoops(unittest.TestCase):
 
     def test_ports_can_be_measured(self):
         """Builds and runs; what it finds is right on the CPU of the table only."""
+        two_words = {**os.environ, "CC": "env " + os.environ.get("CC", "cc")}
         r = subprocess.run([sys.executable, MEASURE, "zen5"], capture_output=True, text=True,
-                           check=False)
+                           check=False, env=two_words)
         if r.returncode == 77:
             self.skipTest(r.stdout.strip())
         self.assertIn(r.returncode, (0, 1), r.stderr)

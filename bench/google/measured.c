@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "measured.h"
 
-#include "../../tools/pool.h"
+#include "../../tools/bound_pool.h"
 #include "../contest.h"
 #include "../suites.h"
 
@@ -88,15 +88,31 @@ static struct {
     char problem[PROBLEM_TEXT];
     contest c;
     pool p;
+    topology_cores cores;
     int is_open;
 } now;
+
+/* On cores of their own, as `ballast bench` has them. */
+static void open_threads(int64_t threads)
+{
+    pool_open(&now.p, threads);
+    topology_cores_open(&now.cores);
+    if (threads > 1)
+        pool_bind(&now.p, &now.cores);
+}
+
+static void close_threads(void)
+{
+    topology_cores_close(&now.cores);
+    pool_close(&now.p);
+}
 
 void measured_end(void)
 {
     if (!now.is_open)
         return;
     contest_close(&now.c);
-    pool_close(&now.p);
+    close_threads();
     now.is_open = 0;
 }
 
@@ -107,11 +123,11 @@ static int open_problem(const char *text, char *message, size_t size)
     measured_end();
     if (!problem_parse(text, &p, message, size))
         return 0;
-    pool_open(&now.p, p.threads);
+    open_threads(p.threads);
     const contest_options o = {NULL, &now.p.parallel, 1, 1};
     now.is_open = contest_open(&p, &o, &now.c, message, size);
     if (!now.is_open)
-        pool_close(&now.p);
+        close_threads();
     snprintf(now.problem, sizeof now.problem, "%s", text);
     return now.is_open;
 }
