@@ -87,47 +87,55 @@ const char *measured_contender(const char *text, int i)
 static struct {
     char problem[PROBLEM_TEXT];
     contest c;
-    pool p;
-    topology_cores cores;
     int is_open;
 } now;
 
-/* On cores of their own, as `ballast bench` has them. */
-static void open_threads(int64_t threads)
+/* Threads on cores of their own, as `ballast bench` has them. The cores are asked for once, before any thread
+ * is bound: later there would seem to be one. */
+static struct {
+    pool p;
+    topology_cores cores;
+    int are_open;
+} workers;
+
+static const ballast_parallel *use_threads(int64_t threads)
 {
-    pool_open(&now.p, threads);
-    topology_cores_open(&now.cores);
-    if (threads > 1)
-        pool_bind(&now.p, &now.cores);
+    if (!workers.are_open) {
+        topology_cores_open(&workers.cores);
+        pool_open(&workers.p, 1);
+        workers.are_open = 1;
+    }
+    if (pool_adapt(&workers.p, threads))
+        pool_bind(&workers.p, &workers.cores);
+    return &workers.p.parallel;
 }
 
-static void close_threads(void)
+static void close_problem(void)
 {
-    topology_cores_close(&now.cores);
-    pool_close(&now.p);
+    if (now.is_open)
+        contest_close(&now.c);
+    now.is_open = 0;
 }
 
 void measured_end(void)
 {
-    if (!now.is_open)
+    close_problem();
+    if (!workers.are_open)
         return;
-    contest_close(&now.c);
-    close_threads();
-    now.is_open = 0;
+    pool_close(&workers.p);
+    topology_cores_close(&workers.cores);
+    workers.are_open = 0;
 }
 
 static int open_problem(const char *text, char *message, size_t size)
 {
     problem p;
 
-    measured_end();
+    close_problem();
     if (!problem_parse(text, &p, message, size))
         return 0;
-    open_threads(p.threads);
-    const contest_options o = {NULL, &now.p.parallel, 1, 1};
+    const contest_options o = {NULL, use_threads(p.threads), 1, 1};
     now.is_open = contest_open(&p, &o, &now.c, message, size);
-    if (!now.is_open)
-        close_threads();
     snprintf(now.problem, sizeof now.problem, "%s", text);
     return now.is_open;
 }
