@@ -22,7 +22,8 @@
 
 _Static_assert((int)LEAST_ONE_CHUNK == (int)GROUP, "a row has a group at least");
 
-/* With fewer rows softmax_row.h is faster. Of 16 bits, vn_max() takes an element more than a group. */
+/* With fewer rows softmax_row.h is faster. Of 16 bits, the vn_max() of some ISAs takes an element more
+ * than a group. */
 LANES int go_as_one_chunk_rows(int64_t rows, int64_t classes, const storage_format *format)
 {
     return rows >= LEAST_ONE_CHUNK_ROWS && classes >= LEAST_ONE_CHUNK + (format != NULL) && classes <= CHUNK;
@@ -138,17 +139,13 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     for (int64_t i = 0; i < whole; i += GROUP) {
         const int64_t at = can_go_in_step(leaving, streamed) ? smaller(i + first, last) : i;
         exp_reduced begun;
-        if (BEGINS_EARLY)
-            begun = begin_exponentials(x + at, scale);
+        begin_exponentials(&begun, x + at, scale, BEGINS_EARLY);
         total = add_exponentials(total, added + i);
         if (leaving && (!streamed || i < whole_leaving))
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
         prefetch_group(ahead + i, fetch);
         add_to_max(&max, group_on_lines(ahead, n, line, i), seeking);
-        if (BEGINS_EARLY)
-            end_exponentials(&begun, x + at, scale, kept + at);
-        else
-            exponentials_of_group(x + at, GROUP, scale, vset1(0.0f), 0, kept + at);
+        end_exponentials(&begun, x + at, scale, BEGINS_EARLY, kept + at);
     }
     if (whole < n) {
         prefetch_group(ahead + whole, fetch);
@@ -236,14 +233,13 @@ row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed);
 LANES_LARGE void leave_row_scaled(one_chunk_rows *r, double h, int64_t label, float label_value,
                                   void *out)
 {
-    departure *const d = &r->leaves;
-    d->e = r->free_slot;
-    d->out = out;
-    d->n = r->classes;
-    d->label = label;
-    d->label_value = label_value;
-    d->line = &r->line;
-    set_scale(d, narrowed(h));
+    r->leaves = (departure){.e = r->free_slot,
+                            .out = out,
+                            .n = r->classes,
+                            .label = label,
+                            .label_value = label_value,
+                            .line = &r->line};
+    set_scale(&r->leaves, narrowed(h));
 }
 
 /* The same as out_c = (x_c - max) - rest. */

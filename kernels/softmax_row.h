@@ -196,26 +196,33 @@ LANES_LARGE void exponentials_of_group(const storage *x, int64_t left, exp_scale
     }
 }
 
-/* The same of a group that is there, in two halves, which other passes go between: where registers hold what is
- * begun meanwhile, and not where memory is waited for anyway, which takes 2 % more then. What is not begun is in
- * the second half. */
+/* The same of a group that is there, in two halves, which other passes go between. `early`, a constant, the same in
+ * both: whether anything begins in the first, where registers hold what is begun, and not where memory is
+ * waited for anyway, which takes 2 % more then. */
 enum { BEGINS_EARLY = BLOCKS_IN_FLIGHT > 1 };
 
-LANES_LARGE exp_reduced begin_exponentials(const storage *x, exp_scale scale)
+LANES_LARGE void begin_exponentials(exp_reduced *begun, const storage *x, exp_scale scale, const int early)
 {
-    vf v[BLOCKS_IN_FLIGHT];
-    load_blocks(v, BLOCKS_IN_FLIGHT, x, GROUP, 0.0f);
-    return vexp_reduced(v, BLOCKS_IN_FLIGHT, scale);
+    if (early) {
+        vf v[BLOCKS_IN_FLIGHT];
+        load_blocks(v, BLOCKS_IN_FLIGHT, x, GROUP, 0.0f);
+        *begun = vexp_reduced(v, BLOCKS_IN_FLIGHT, scale);
+    }
 }
-LANES_LARGE void end_exponentials(const exp_reduced *begun, const storage *x, exp_scale scale, float *kept)
+LANES_LARGE void end_exponentials(const exp_reduced *begun, const storage *x, exp_scale scale, const int early,
+                                  float *kept)
 {
     enum { REST = GROUP_BLOCKS - BLOCKS_IN_FLIGHT, BEGUN = BLOCKS_IN_FLIGHT * BLOCK };
-    vf e[GROUP_BLOCKS];
-    vexp_of_reduced(begun, e, BLOCKS_IN_FLIGHT, exp_coefficient);
-    FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(kept + BLOCK * k, e[k]);
-    load_blocks(e, REST, x + BEGUN, GROUP, 0.0f);
-    vexp_scaled(e, e, REST, scale);
-    FOR_BLOCKS(k, REST) vstore_f32(kept + BEGUN + BLOCK * k, e[k]);
+    if (early) {
+        vf e[GROUP_BLOCKS];
+        vexp_of_reduced(begun, e, BLOCKS_IN_FLIGHT, exp_coefficient);
+        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(kept + BLOCK * k, e[k]);
+        load_blocks(e, REST, x + BEGUN, GROUP, 0.0f);
+        vexp_scaled(e, e, REST, scale);
+        FOR_BLOCKS(k, REST) vstore_f32(kept + BEGUN + BLOCK * k, e[k]);
+    } else {
+        exponentials_of_group(x, GROUP, scale, vset1(0.0f), 0, kept);
+    }
 }
 
 /* A group of exponentials; see the order of the sum above. */
@@ -419,17 +426,13 @@ LANES_LARGE chunk_sum pass_chunk(const chunk c, search *next, const departure d,
         max.max = vmax(vload(ahead.x), max.max);
     for (int64_t i = 0; i < together; i += GROUP) {
         exp_reduced begun;
-        if (early)
-            begun = begin_exponentials(c.x + i, scale);
+        begin_exponentials(&begun, c.x + i, scale, early);
         total = add_exponentials(total, i >= SUM_LAG ? c.kept + i - SUM_LAG : nothing);
         if (leaving)
             leave_group(&d, i + unaligned, GROUP, leaving, streamed);
         prefetch_group(ahead.x + i, ahead.fetch);
         add_to_max(&max, group_on_lines(ahead.x, ahead.n, line, i), seeking);
-        if (early)
-            end_exponentials(&begun, c.x + i, scale, c.kept + i);
-        else
-            exponentials_of_group(c.x + i, GROUP, scale, vset1(0.0f), 0, c.kept + i);
+        end_exponentials(&begun, c.x + i, scale, early, c.kept + i);
         if (__builtin_expect(i == group_of_left_out, 0))
             sum.left_out = take_out(c.kept, c.left_out);
     }
