@@ -321,10 +321,10 @@ LANES void weigh_rows(const row_terms *rows, cross_entropy_tile *t)
 {
     const vf zero = vset1(0.0f);
     int64_t room[BLOCK];
-    const vf label = vload_i64(labels_at(rows, t->begin, t->count, room));
-    const vm ignored = veq(vfloat_of_bits(label), vfloat_of_bits(lane_of_label(rows->ignore_index)));
+    const vf label = vload_i64(labels_at(rows, t->begin, t->count, room)), column = vfloat_of_bits(label);
+    const vm ignored = veq(column, vfloat_of_bits(lane_of_label(rows->ignore_index)));
     store_numbers(t->label, vselect(ignored, zero, label));
-    t->column = vselect(ignored, zero, vfloat_of_bits(label));
+    t->column = vselect(ignored, zero, column);
     if (rows->class_weight || rows->row_weight || rows->grad_rows) {
         load_weights(rows, t);
         return;

@@ -57,14 +57,9 @@ LANES void leave_narrow_group(const departure *d, int64_t at, const int leaving,
     }
 }
 
-/* gcc would make one for each way of leaving and each type, and they are 10 KB. */
-#if defined(__has_attribute)
-#if __has_attribute(noclone)
-__attribute__((noclone))
-#endif
-#endif
-/* Elements [at, end), block by block, with NaN if there is one. */
-LANES_SELDOM void leave_narrow_some(const departure *d, int64_t at, int64_t end, int leaving, int is_f16)
+/* Elements [at, end), block by block, with NaN if there is one. One for each way of leaving and each type would be
+ * 10 KB. */
+LANES_ONE_COPY LANES_SELDOM void leave_narrow_some(const departure *d, int64_t at, int64_t end, int leaving, int is_f16)
 {
     for (; at < end; at += GROUP) {
         vf v[GROUP_BLOCKS];
