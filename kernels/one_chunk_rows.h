@@ -224,6 +224,14 @@ LANES_LARGE row_sum take_in_row(one_chunk_rows *r, const void *x, int64_t left_o
     return before;
 }
 
+/* The row that leaves, if one does, beside nothing. */
+LANES_SELDOM void leave_rows(one_chunk_rows *r, const int leaving, const int streamed)
+{
+    if (r->leaves.n > 0)
+        leave_any_now(r->format, &r->leaves, leaving, streamed);
+    r->leaves.n = 0;
+}
+
 /* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
 #define end_of_rows KERNEL(end_of_rows)
 row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed);
@@ -251,8 +259,7 @@ LANES_LARGE void leave_row_subtracted(one_chunk_rows *r, const void *x, float ma
 
 LANES_SELDOM void close_rows(one_chunk_rows *r, const int leaving, const int streamed)
 {
-    if (r->leaves.n > 0)
-        leave_any_now(r->format, &r->leaves, leaving, streamed);
+    leave_rows(r, leaving, streamed);
     if (streamed)
         end_streams(&r->line);
 }

@@ -20,15 +20,25 @@ chunk_sum pass_chunk_alone(chunk c, search *next, int seeking)
     return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 0, 0);
 }
 
+/* `leaving`, a constant. */
+LANES_LARGE void leave_groups(const departure *d, const int leaving)
+{
+    const departure own = *d; /* no store changes it */
+    for (int64_t i = 0; i < own.n; i += GROUP)
+        leave_group(&own, i, own.n - i, leaving, 0);
+}
+
 /* What leaves, leaves now, with nothing beside it. */
 void leave_now(const departure *d, int leaving, int streamed)
 {
-    const int64_t ahead = streamed ? before_line(d->out, d->n) : 0;
-    if (leaving == SCALED && !streamed) /* long rows leave so whose exponentials were kept */
-        for (int64_t i = 0; i < d->n; i += GROUP)
-            leave_group(d, i, d->n - i, SCALED, 0);
-    else
+    if (streamed) {
+        const int64_t ahead = before_line(d->out, d->n);
         leave_ends(d, ahead, ahead, leaving, streamed);
+    } else if (leaving == SCALED) { /* long rows leave so whose exponentials were kept */
+        leave_groups(d, SCALED);
+    } else {
+        leave_groups(d, SUBTRACTED);
+    }
     leave_label(d, leaving, streamed);
 }
 
@@ -149,9 +159,8 @@ double pass_rows_apart(one_chunk_rows *r, const storage *x, reference ref, int l
 /* The sum of the row taken in last. It may be told to leave then, before close_rows(). */
 row_sum end_of_rows(one_chunk_rows *r, int leaving, int streamed)
 {
-    if (r->leaves.n > 0)
-        leave_any_now(r->format, &r->leaves, leaving, streamed);
-    r->leaves.n = 0;
+    const row_sum last = {r->kept.ref, sum_of_slot(r->kept.slot, r->classes), (double)r->kept.left_out};
+    leave_rows(r, leaving, streamed); /* while the sum is folded */
     r->free_slot = r->kept.slot;
-    return (row_sum){r->kept.ref, sum_of_slot(r->kept.slot, r->classes), (double)r->kept.left_out};
+    return last;
 }
