@@ -133,9 +133,8 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
         leave_group(&d, 0, before_out, leaving, streamed);
     if (leaving && before_out < unaligned)
         leave_group(&d, before_out, BLOCK, leaving, streamed);
-    if (leaving && unaligned + whole_leaving < n)
-        leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving,
-                    streamed);
+    if (leaving == SCALED && unaligned + whole_leaving < n)
+        leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving, streamed);
     for (int64_t i = 0; i < whole; i += GROUP) {
         const int64_t at = can_go_in_step(leaving, streamed) ? smaller(i + first, last) : i;
         exp_reduced begun;
@@ -156,6 +155,8 @@ LANES_LARGE double pass_rows(one_chunk_rows *r, const storage *x, exp_scale scal
     }
     if (first > 0)
         exponentials_of_group(x, GROUP, scale, vset1(0.0f), 0, kept);
+    if (leaving == SUBTRACTED && unaligned + whole_leaving < n) /* last: the row's logarithm is waited for least */
+        leave_group(&d, unaligned + whole_leaving, n - unaligned - whole_leaving, leaving, streamed);
     if (leaving)
         leave_label(&d, leaving, streamed);
     r->ahead.max = vmax_across(max.max) + 0.0f; /* no -0 */

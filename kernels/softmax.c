@@ -168,9 +168,19 @@ static __attribute__((noinline)) void end_logs(const softmax_job *job, pending_l
     p->begin = end;
 }
 
+/* log-softmax of a row whose logarithm is not known: it is computed where the row after it ends. The sum's fold,
+ * the division and log1p in one chain take longer than a CPU looks ahead. x = NULL: no row is. */
+typedef struct waiting_log {
+    const void *x;
+    void *out;
+    float max, ratio;
+} waiting_log;
+
+LANES float log_of(const waiting_log *w) { return vlane0(vlog1p(vset1(w->ratio))); }
+
 /* Row i has come to `row`. */
 LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_chunk_rows *rows,
-                           pending_logs *logs, const enum forward what)
+                           pending_logs *logs, waiting_log *waiting, const enum forward what)
 {
     const int64_t classes = job->classes;
     const void *x = input_start(job, i);
@@ -185,8 +195,11 @@ LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_c
         fill_elements(job->format, out, classes, LANE_NAN);
     else if (what == SOFTMAX)
         leave_row_scaled(rows, 1.0 / row.others, LEAVE_NOTHING, 0.0f, out);
-    else
-        leave_row_subtracted(rows, x, row.ref.max, log_of_sum_over_max(row), out);
+    else {
+        if (waiting->x)
+            leave_row_subtracted(rows, waiting->x, waiting->max, log_of(waiting), waiting->out);
+        *waiting = (waiting_log){x, out, row.ref.max, others_over_max(row)};
+    }
 }
 
 LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
@@ -196,16 +209,22 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
     one_chunk_rows rows;
     pending_logs logs = {.begin = begin};
+    waiting_log waiting = {.x = NULL};
     open_rows(&rows, job->classes, job->output_stride, scratch, job->fetch, job->format);
     for (int64_t i = begin; i < end; i++) {
         const row_sum before = take_in_row(&rows, input_start(job, i), left_out, row_after(job, i, end),
                                            output_start(job, i), leaving, streamed, what != SOFTMAX);
         if (i > begin)
-            end_forward_row(job, i - 1, before, &rows, &logs, what);
+            end_forward_row(job, i - 1, before, &rows, &logs, &waiting, what);
     }
-    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed), &rows, &logs, what);
+    end_forward_row(job, end - 1, end_of_rows(&rows, leaving, streamed), &rows, &logs, &waiting, what);
     if (what == LOG_SUM_EXP)
         end_logs(job, &logs, end);
+    if (what == LOG_SOFTMAX && waiting.x) {
+        const float log = log_of(&waiting); /* while the row before leaves */
+        leave_rows(&rows, leaving, streamed);
+        leave_row_subtracted(&rows, waiting.x, waiting.max, log, waiting.out);
+    }
     close_rows(&rows, leaving, streamed);
 }
 
