@@ -42,7 +42,7 @@ enum {
     SCRATCH_ROWS = 2,
     SCRATCH_ROOM = SCRATCH + BLOCK, /* lines that are streamed may end beyond a row */
     SLOT_ROOM = 2 * BLOCK,          /* of one_chunk_rows.h, beside a row */
-    SUM_LAG = 3 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
+    SUM_LAG = 4 * GROUP /* how far the sum is behind: what it reads has left the polynomial */
 };
 
 #define DIRECT_BOUND 65536.0f
