@@ -826,55 +826,27 @@ void KERNEL(cross_entropy_outputs)(const void *arg, shared_rows *s, int64_t begi
 
 /* ---- classes a plane apart -------------------------------------------------------------------- */
 
-/* What a pack's rows weigh. An ignored row, or one that is not there, weighs nothing: loss and gradient
- * come out as 0, and class 0 stands for its label. */
-typedef struct pack_weights {
-    double gradient[PACK_TILES][BLOCK];
-    float loss[PACK_TILES][BLOCK];
-    int64_t ignored[PACK_TILES][BLOCK];
-} pack_weights;
-
-/* Loops without branches, as in weigh_rows(). */
-LANES void weigh_tile(const row_terms *rows, int64_t begin, int64_t count, pack_weights *w, int t,
-                      int64_t *column)
-{
-    int64_t room[BLOCK];
-    const int64_t *label = labels_at(rows, begin, count, room);
-    for (int j = 0; j < BLOCK; j++)
-        w->ignored[t][j] = label[j] == rows->ignore_index;
-    for (int j = 0; j < BLOCK; j++)
-        column[j] = w->ignored[t][j] ? 0 : label[j];
-    for (int j = 0; j < BLOCK; j++)
-        w->loss[t][j] = w->ignored[t][j] ? 0.0f : 1.0f;
-    for (int j = 0; j < BLOCK; j++)
-        w->gradient[t][j] = w->ignored[t][j] ? 0.0 : rows->grad_scale;
-    if (!rows->class_weight && !rows->row_weight && !rows->grad_rows)
-        return;
-    for (int64_t j = 0; j < BLOCK && j < count; j++)
-        if (!w->ignored[t][j]) {
-            const row_factors f = row_factors_of(rows, begin + j, column[j]);
-            w->loss[t][j] = f.loss;
-            w->gradient[t][j] = f.gradient;
-        }
-}
-
-/* Rows whose e_y is too small to divide by, which need their logit, and special rows. `special` is set
- * for those that are not ignored. */
-static __attribute__((noinline)) void mend_pack_tile(const pack *p, int t, const pack_weights *w,
-                                                     pending_losses *pending,
-                                                     pack_factors *f, int *special)
+/* Of a tile with rows whose e_y is too small to divide by, which need their logit, or with special rows: `special`
+ * is set for those that are not ignored. */
+static __attribute__((noinline)) void mend_pack_tile(const pack *p, int t, const row_terms *rows,
+                                                     const cross_entropy_tile *w, pack_factors *f,
+                                                     int *special, pending_losses *pending)
 {
     const tile_sum *s = &p->sum[t];
     const input_planes in = input_tile(p->in, t);
     special_rows(s, special);
-    for (int j = 0; j < BLOCK && j < in.rows; j++) {
-        const reference ref = reference_at(&s->ref, j);
+    set_nothing_pending(pending);
+    for (int64_t j = 0; j < w->count; j++) {
+        const reference ref = reference_at(&s->ref, (int)j);
         const int64_t label = p->column[t * BLOCK + j];
+        const int is_ignored = label_at(rows, w->begin + j) == rows->ignore_index;
+        pending->others[j] = (float)s->others[j];
+        pending->label_term[j] = (float)s->left_out[j];
         pending->n[j] = ref.n;
         pending->shift_minus_logit[j] = ref.shift - load_position(in, label, j);
-        if (w->ignored[t][j] || special[j]) {
-            special[j] &= !w->ignored[t][j];
-            set_pending(pending, j, special[j] ? LANE_NAN : 0.0f, 1.0f, w->loss[t][j]);
+        if (is_ignored || special[j]) {
+            special[j] &= !is_ignored;
+            set_pending(pending, j, special[j] ? LANE_NAN : 0.0f, 1.0f, 0.0f);
             f->factor[t][j] = 0.0;
             f->value[t][j] = 0.0f;
         }
@@ -882,74 +854,78 @@ static __attribute__((noinline)) void mend_pack_tile(const pack *p, int t, const
 }
 
 /* From the sums of a tile to its losses, and to what its gradients are written with. */
-LANES vf finish_pack_tile(const pack *p, int t, const pack_weights *w, pack_factors *f,
-                         int *special)
+LANES vf finish_pack_tile(const pack *p, int t, const row_terms *rows, const cross_entropy_tile *w,
+                          pack_factors *f, int *special)
 {
     const tile_sum *s = &p->sum[t];
-    pending_losses pending;
-    int ordinary = 1;
-    for (int j = 0; j < BLOCK; j++) {
-        const double h = w->gradient[t][j] / (s->others[j] + s->left_out[j]);
-        f->factor[t][j] = h;
-        f->value[t][j] = narrowed(-(s->others[j] * h)) + 0.0f; /* never -0 */
-        set_pending(&pending, j, (float)s->others[j], (float)s->left_out[j], w->loss[t][j]);
-        special[j] = 0;
-        ordinary &= s->left_out[j] >= (double)SMALLEST_LABEL_TERM;
-        ordinary &= s->others[j] >= 0.0; /* no NaN */
+    const vd sum = others_of(s), h = vd_over(w->gradient, vd_plus(sum, left_out_of(s)));
+    const vf value = vneg(vd_narrow(vd_normal(vd_times(sum, h))));
+    vf others = vd_narrow(sum), label_term = vd_narrow(left_out_of(s)), n = vset1(0.0f), minus_logit = n;
+    vd_store(f->factor[t], h);
+    vstore_f32(f->value[t], vadd(value, n)); /* never -0 */
+    memset(special, 0, BLOCK * sizeof *special);
+    if (__builtin_expect(vany(vmask_or(vlt(label_term, vset1(SMALLEST_LABEL_TERM)), vnan(vadd(others, label_term)))),
+                         0)) {
+        pending_losses mended;
+        mend_pack_tile(p, t, rows, w, f, special, &mended);
+        others = vload_f32(mended.others);
+        label_term = vload_f32(mended.label_term);
+        n = vload_f32(mended.n);
+        minus_logit = vload_f32(mended.shift_minus_logit);
     }
-    if (!ordinary)
-        mend_pack_tile(p, t, w, &pending, f, special);
-    return finish_pending(&pending);
+    return finish_losses(others, label_term, w->weight, n, minus_logit);
 }
 
-/* Rows of one leaf. */
-LANES vd cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int64_t end, pack *p)
+/* Rows of one leaf, or of several where no tile goes over the end of one. */
+LANES void cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int64_t end, pack *p)
 {
     const row_terms *rows = &job->rows;
-    pack_weights w;
+    cross_entropy_tile tile[PACK_TILES]; /* what its rows weigh: class 0 stands for the label of an ignored one */
     pack_factors f;
     vd total = vd_zero();
-    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(job->classes, 1))
+    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(job->classes, 1, job->beyond_cache))
     {
         int special[PACK_TILES][BLOCK];
         start_pack(p,
-                   input_at(job->format, job->logits, job->logits_stride, job->logits_class_stride, r),
+                   input_at(job->format, job->logits, job->logits_stride, job->logits_class_stride, r,
+                            job->fetch.near),
                    job->classes, LEAVE_COLUMN, 0);
         for (int t = 0; t < p->tiles; t++) {
-            const int64_t left = r.count - t * BLOCK;
-            weigh_tile(rows, r.row + t * BLOCK, left < BLOCK ? left : BLOCK, &w, t,
-                       p->column + t * BLOCK);
+            tile[t].begin = r.row + t * BLOCK;
+            tile[t].count = smaller(r.count - t * BLOCK, BLOCK);
+            weigh_rows(rows, &tile[t]);
+            for (int j = 0; j < BLOCK; j++)
+                p->column[t * BLOCK + j] = (uint32_t)tile[t].label[j];
         }
         sum_pack(p);
         for (int t = 0; t < p->tiles; t++) {
-            const int64_t row = r.row + t * BLOCK, left = r.count - t * BLOCK;
-            const vf loss = finish_pack_tile(p, t, &w, &f, special[t]);
+            const cross_entropy_tile *w = &tile[t];
+            const vf loss = finish_pack_tile(p, t, rows, w, &f, special[t]);
             if (rows->row_loss)
-                vstore_tail_f32((float *)rows->row_loss + row, left, loss);
-            total = add_losses_anywhere(total, row, left < BLOCK ? left : BLOCK, loss);
+                vstore_tail_f32((float *)rows->row_loss + w->begin, w->count, loss);
+            total = add_losses_anywhere(total, w->begin, w->count, loss);
+            total = end_leaf(rows, w->begin + w->count, end, total);
         }
         if (!job->grad)
             continue;
         const output_planes out =
-            output_at(job->format, job->grad, job->grad_stride, job->grad_class_stride, r);
+            output_at(job->format, job->grad, job->grad_stride, job->grad_class_stride, r, streams(job));
         write_pack(p, &f, 1, out);
         for (int t = 0; t < p->tiles; t++)
-            for (int j = 0; j < BLOCK; j++)
+            for (int j = 0; __builtin_expect(has_special_rows(&p->sum[t]), 0) && j < BLOCK; j++)
                 if (special[t][j])
                     fill_row(output_tile(out, t), j, job->classes, LANE_NAN);
     }
-    return total;
 }
 
 void KERNEL(cross_entropy_planes)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const row_terms *rows = &job->rows;
-    const int64_t leaf_rows = rows->partial ? rows->leaf_rows : end - begin;
+    const int tiles_are_of_leaves = begin % BLOCK == 0 && job->inner % BLOCK == 0;
+    const int64_t step = rows->partial && !tiles_are_of_leaves ? rows->leaf_rows : end - begin;
     pack p;
-    for (int64_t leaf = begin; leaf < end; leaf += leaf_rows) {
-        const int64_t leaf_end = end - leaf < leaf_rows ? end : leaf + leaf_rows;
-        const vd total = cross_entropy_packs(job, leaf, leaf_end, &p);
-        if (rows->partial)
-            rows->partial[leaf / leaf_rows] = vd_across(total);
-    }
+    for (int64_t i = begin; i < end; i += step)
+        cross_entropy_packs(job, i, smaller(end, i + step), &p);
+    if (streams(job))
+        vstream_fence();
 }

@@ -69,6 +69,8 @@ LANES void set_nothing_pending(pending_losses *p)
 /* Row `row` and those after it add into the lanes that they are of their leaf. */
 LANES vd add_losses_anywhere(vd total, int64_t row, int64_t count, vf loss)
 {
+    if (row % BLOCK == 0 && count == BLOCK)
+        return vd_add(total, loss);
     float lane[2 * BLOCK] = {0.0f};
     vstore_tail_f32(lane + row % BLOCK, count, loss);
     total = vd_add(total, vload_f32(lane));

@@ -783,15 +783,18 @@ void KERNEL(log_sum_exp_combine)(const void *arg, shared_rows *s)
 LANES void fill_special_rows(const tile_sum *s, output_planes out, int64_t classes)
 {
     int special[BLOCK];
-    if (__builtin_expect(special_rows(s, special), 0))
-        for (int j = 0; j < BLOCK; j++)
-            if (special[j])
-                fill_row(out, j, classes, LANE_NAN);
+    if (__builtin_expect(!has_special_rows(s), 1))
+        return;
+    special_rows(s, special);
+    for (int j = 0; j < BLOCK; j++)
+        if (special[j])
+            fill_row(out, j, classes, LANE_NAN);
 }
 
 LANES input_planes input_of(const softmax_job *job, neighbours r)
 {
-    return input_at(job->format, job->input, job->input_stride, job->input_class_stride, r);
+    return input_at(job->format, job->input, job->input_stride, job->input_class_stride, r,
+                    job->fetch.near);
 }
 
 void KERNEL(softmax_planes)(const softmax_job *job, int64_t begin, int64_t end)
@@ -799,15 +802,14 @@ void KERNEL(softmax_planes)(const softmax_job *job, int64_t begin, int64_t end)
     const int64_t classes = job->classes;
     pack p;
     pack_factors f;
-    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 1))
+    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 1, job->beyond_cache))
     {
         const output_planes out =
-            output_at(job->format, job->output, job->output_stride, job->output_class_stride, r);
+            output_at(job->format, job->output, job->output_stride, job->output_class_stride, r, streams(job));
         start_pack(&p, input_of(job, r), classes, LEAVE_NOTHING, 0);
         sum_pack(&p);
         for (int t = 0; t < p.tiles; t++)
-            for (int j = 0; j < BLOCK; j++)
-                f.factor[t][j] = 1.0 / p.sum[t].others[j];
+            vd_store(f.factor[t], vd_over(vd_set1(1.0), others_of(&p.sum[t])));
         if (classes == 1) /* e (1 / e) could be the number below 1 */
             fill_elements(job->format, out.x, r.count, 1.0f);
         else
@@ -815,32 +817,21 @@ void KERNEL(softmax_planes)(const softmax_job *job, int64_t begin, int64_t end)
         for (int t = 0; t < p.tiles; t++)
             fill_special_rows(&p.sum[t], output_tile(out, t), classes);
     }
+    if (streams(job))
+        vstream_fence();
 }
 
 LANES vf logs_of_sums_over_maxima(const tile_sum *s)
 {
-    float u[BLOCK];
-    for (int j = 0; j < BLOCK; j++)
-        u[j] = (float)(s->others[j] / s->left_out[j]);
-    return vlog1p(vload_f32(u));
-}
-
-/* out = (x - max) - rest, n classes of a tile; out may be x. */
-LANES void write_subtracted(input_planes x, int64_t n, vf max, vf rest, output_planes out)
-{
-    for (int64_t c = 0; c < n; c++)
-        store_class(out, c, vsub(vsub(load_class(x, c), max), rest));
+    return vlog1p(vd_narrow(vd_over(others_of(s), left_out_of(s))));
 }
 
 /* Classes [from, from + n) of a pack of 16 bits, by way of `tile`, where its logits are. */
 static __attribute__((noinline)) void write_narrow_logs(const pack *p, float *tile, int64_t from,
                                                         int64_t n, const vf *rest, output_planes out)
 {
-    for (int t = 0; t < p->tiles; t++) {
-        const output_planes to = scratch_tile(tile + t * n * BLOCK);
-        write_subtracted((input_planes){to.x, to.stride, to.rows, NULL}, n, p->sum[t].ref.max, rest[t],
-                         to);
-    }
+    for (int t = 0; t < p->tiles; t++)
+        put_out(tile + t * n * BLOCK, less_by(p->sum[t].ref.max, rest[t]), n);
     narrow_pack(tile, n, out, from, n);
 }
 
@@ -858,10 +849,14 @@ LANES void write_logs(pack *p, const vf *rest, output_planes out)
         write_narrow_logs(p, p->window, w, some, rest, out);
     }
     for (int t = 0; !out.format && t < p->tiles; t++) {
-        input_planes x = input_tile(p->in, t);
+        const tile_output o = less_by(p->sum[t].ref.max, rest[t]);
+        const input_planes x = input_tile(p->in, t);
+        const output_planes to = output_tile(out, t);
         if (p->fits)
-            x = (input_planes){p->scratch + t * classes * BLOCK, BLOCK, BLOCK, NULL};
-        write_subtracted(x, classes, p->sum[t].ref.max, rest[t], output_tile(out, t));
+            write_planes(p->scratch + t * classes * BLOCK, classes, o, to.x, to.stride, to.rows, to.streamed);
+        else
+            for (int64_t c = 0; c < classes; c++)
+                store_class(to, c, output_of(load_class(x, c), o));
     }
 }
 
@@ -869,10 +864,10 @@ void KERNEL(log_softmax_planes)(const softmax_job *job, int64_t begin, int64_t e
 {
     const int64_t classes = job->classes;
     pack p;
-    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 2))
+    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 2, job->beyond_cache))
     {
         const output_planes out =
-            output_at(job->format, job->output, job->output_stride, job->output_class_stride, r);
+            output_at(job->format, job->output, job->output_stride, job->output_class_stride, r, streams(job));
         vf rest[PACK_TILES];
         start_pack(&p, input_of(job, r), classes, LEAVE_MAXIMUM, 1);
         sum_pack(&p);
@@ -882,6 +877,8 @@ void KERNEL(log_softmax_planes)(const softmax_job *job, int64_t begin, int64_t e
         for (int t = 0; t < p.tiles; t++)
             fill_special_rows(&p.sum[t], output_tile(out, t), classes);
     }
+    if (streams(job))
+        vstream_fence();
 }
 
 /* log_sum_exp of a special row. */
@@ -899,7 +896,7 @@ void KERNEL(log_sum_exp_planes)(const softmax_job *job, int64_t begin, int64_t e
 {
     const int64_t classes = job->classes;
     pack p;
-    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 1))
+    FOR_NEIGHBOURS(r, begin, end, job->inner, rows_of_pack(classes, 1, job->beyond_cache))
     {
         start_pack(&p, input_of(job, r), classes, LEAVE_MAXIMUM, 0);
         sum_pack(&p);
@@ -909,7 +906,8 @@ void KERNEL(log_sum_exp_planes)(const softmax_job *job, int64_t begin, int64_t e
             int special[BLOCK];
             float lse[BLOCK];
             vstore_f32(lse, vadd(s->ref.max, logs_of_sums_over_maxima(s)));
-            if (__builtin_expect(special_rows(s, special), 0))
+            special_rows(s, special);
+            if (__builtin_expect(has_special_rows(s), 0))
                 for (int j = 0; j < BLOCK && j < in.rows; j++)
                     if (special[j])
                         lse[j] = special_log_sum(in, j, classes, reference_at(&s->ref, j).max);
@@ -933,10 +931,10 @@ LANES backward_tile read_backward_tile(const softmax_backward_job *job, neighbou
     float *y_kept = n <= BACKWARD_CLASSES ? scratch : NULL;
     float *g_kept = n <= BACKWARD_CLASSES ? scratch + n * BLOCK : NULL;
     const backward_tile b = {
-        {input_at(NULL, job->output, job->output_stride, job->output_class_stride, r), y_kept},
-        {input_at(NULL, job->grad_output, job->grad_output_stride, job->grad_output_class_stride, r),
+        {input_at(NULL, job->output, job->output_stride, job->output_class_stride, r, 0), y_kept},
+        {input_at(NULL, job->grad_output, job->grad_output_stride, job->grad_output_class_stride, r, 0),
          g_kept},
-        output_at(NULL, job->grad_input, job->grad_input_stride, job->grad_input_class_stride, r)};
+        output_at(NULL, job->grad_input, job->grad_input_stride, job->grad_input_class_stride, r, 0)};
     if (y_kept) {
         read_pack(b.y.planes, 0, n, y_kept);
         read_pack(b.g.planes, 0, n, g_kept);

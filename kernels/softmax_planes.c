@@ -35,10 +35,11 @@ void read_pack(input_planes p, int64_t from, int64_t n,
         return;
     }
     if (p.rows == PACK_ROWS) {
-        for (int64_t c = 0; c < n; c++)
-            FOR_BLOCKS(t, PACK_TILES)
-            vstore_f32(tile + (t * n + c) * BLOCK,
-                       vload((const storage *)p.x + (from + c) * p.stride + t * BLOCK));
+        for (int64_t c = 0; c < n; c++) { /* the next pack is its neighbour */
+            const storage *x = (const storage *)p.x + (from + c) * p.stride;
+            FOR_BLOCKS(t, PACK_TILES) fetch_block(x, PACK_TILES + t, p.near);
+            FOR_BLOCKS(t, PACK_TILES) vstore_f32(tile + (t * n + c) * BLOCK, vload(x + t * BLOCK));
+        }
         return;
     }
     for (int t = 0; t < tiles_of_pack(p.rows); t++)
@@ -54,42 +55,73 @@ static __attribute__((noinline)) void factors_of_tile(const tile_reference *part
         factor[j] = chunk_factor(reference_at(part, j), reference_at(row, j));
 }
 
-/* x may be e. Without a shift in any lane, x is what is reduced. */
-LANES void exponentials_of_tile(const float *x, float *e, int64_t n, const tile_reference *ref)
+/* x may be e. Without a shift in any lane, x is what is reduced. Returns what exp_tile_but_one() does, if a column
+ * is given. */
+LANES vf exponentials_of_tile(const float *x, float *e, int64_t n, const tile_reference *ref, const vf *column)
 {
     if (__builtin_expect(vany(vlt(vset1(0.0f), vabs(ref->shift))), 0)) {
         for (int64_t c = 0; c < n; c++)
             vstore_f32(e + c * BLOCK, vsub(vload_f32(x + c * BLOCK), ref->shift));
         x = e;
     }
+    if (column)
+        return exp_tile_but_one(x, e, n, ref->n, x, 0, NULL, *column);
     exp_tile(x, e, n, ref->n, x, 0, NULL, NULL);
+    return vset1(0.0f);
 }
 
 /* ---- sums ------------------------------------------------------------------------------------- */
 
-/* Rows that fit: one chunk, one window. */
+/* What sum_exponentials() says of a row that holds a NaN. */
+static __attribute__((noinline)) void set_nan(double *sum)
+{
+    for (int j = 0; j < BLOCK; j++)
+        sum[j] = sum[j] < 0x1p128 ? sum[j] : (double)LANE_NAN;
+}
+
+/* The class of each row of tile t that is left out of its sum, as an integer. */
+LANES vf class_left_out(const pack *p, int t, const float *x)
+{
+    if (p->leave == LEAVE_COLUMN)
+        return vload_i64(p->column + t * BLOCK);
+    return p->leave == LEAVE_MAXIMUM ? first_maxima(x, p->classes, p->sum[t].ref.max) : vset1(0.0f);
+}
+
+/* The sum of tile t, whose exponentials are in the scratch. */
+LANES void sum_kept_tile(pack *p, int t, const float *left_out)
+{
+    tile_sum *s = &p->sum[t];
+    sum_exponentials(kept_exponentials(p, t), p->classes, s->others);
+    vd_store(s->left_out, vd_load_f32(left_out));
+    const vf others = vd_narrow(others_of(s));
+    if (__builtin_expect(vany(vnan(vsub(others, others))), 0))
+        set_nan(s->others);
+}
+
+/* Rows that fit: one chunk, one window. What is left out, if it is not told by comparison, is moved a tile behind, and
+ * sums are two behind, so that no store is waited for. */
 void sum_kept_pack(pack *p)
 {
     const int64_t n = p->classes;
+    const int compared = p->leave != LEAVE_NOTHING && are_compared(n);
+    const int moved = p->leave != LEAVE_NOTHING && !compared;
+    int32_t column[PACK_TILES][BLOCK];
+    float left_out[PACK_TILES][BLOCK];
     read_pack(p->in, 0, n, p->scratch);
-    for (int t = 0; t < p->tiles; t++) {
-        const float *x = p->scratch + t * n * BLOCK;
-        float *e = p->exponentials + t * n * BLOCK, left_out[BLOCK];
-        int32_t column[BLOCK];
-        tile_sum *s = &p->sum[t];
-        s->ref = tile_reference_of(max_of_tile(x, n));
-        if (p->leave == LEAVE_MAXIMUM)
-            store_numbers(column, first_maxima(x, n, s->ref.max));
-        else if (p->leave == LEAVE_COLUMN)
-            for (int j = 0; j < BLOCK; j++)
-                column[j] = (int32_t)p->column[t * BLOCK + j];
-        exponentials_of_tile(x, e, n, &s->ref);
-        vstore_f32(left_out, vset1(0.0f));
-        if (p->leave != LEAVE_NOTHING)
-            leave_out(e, column, left_out);
-        sum_tile(e, n, s->others);
-        for (int j = 0; j < BLOCK; j++)
-            s->left_out[j] = (double)left_out[j];
+    for (int t = 0; t < p->tiles + 2; t++) {
+        if (t < p->tiles) {
+            const float *x = p->scratch + t * n * BLOCK;
+            tile_reference *ref = &p->sum[t].ref;
+            *ref = tile_reference_of(max_of_tile(x, n));
+            const vf number = class_left_out(p, t, x), apart = vfloat_of_bits(number);
+            store_numbers(column[t], number);
+            vstore_f32(left_out[t], exponentials_of_tile(x, kept_exponentials(p, t), n, ref,
+                                                         compared ? &apart : NULL));
+        }
+        if (moved && t > 0 && t <= p->tiles)
+            leave_out(kept_exponentials(p, t - 1), column[t - 1], left_out[t - 1]);
+        if (t > 1)
+            sum_kept_tile(p, t - 2, left_out[t - 2]);
     }
 }
 
@@ -131,7 +163,7 @@ LANES void window_of_pack(pack *p, int64_t from, int64_t n, const tile_reference
     read_pack(p->in, from, n, p->window);
     for (int t = 0; t < p->tiles; t++) {
         float *e = p->window + t * n * BLOCK;
-        exponentials_of_tile(e, e, n, &ref[t]);
+        exponentials_of_tile(e, e, n, &ref[t], NULL);
     }
 }
 
@@ -234,6 +266,30 @@ void sum_long_pack(pack *p)
 
 /* ---- results ---------------------------------------------------------------------------------- */
 
+void write_window(const pack *p, float *e, int64_t from, int64_t n, const pack_factors *f,
+                  const double (*worth)[BLOCK], int has_values, const output_planes *out)
+{
+    const int in_place = out->format != NULL, streamed = out->streamed;
+    const int64_t stride = in_place ? BLOCK : out->stride;
+    for (int t = 0; t < p->tiles; t++, e += n * BLOCK) {
+        const int64_t rows = in_place ? BLOCK : out->rows - t * BLOCK;
+        storage *x = in_place ? e : (storage *)out->x + from * stride + t * BLOCK;
+        vd h = vd_load(f->factor[t]);
+        if (worth)
+            h = vd_times(h, vd_load(worth[t]));
+        const vf factor = vd_narrow(vd_normal(h));
+        if (has_values) {
+            float column[BLOCK];
+            for (int j = 0; j < BLOCK; j++)
+                column[j] = (float)(p->column[t * BLOCK + j] - from);
+            write_planes(e, n, product_but_one(factor, vload_f32(column), vload_f32(f->value[t])), x, stride,
+                         rows, streamed);
+        } else {
+            write_planes(e, n, product_with(factor), x, stride, rows, streamed);
+        }
+    }
+}
+
 /* The exponentials once more: the chunk's references, and window by window. */
 void write_chunk(pack *p, int64_t from, int64_t n, const pack_factors *f, int has_values,
                  output_planes out)
@@ -249,9 +305,7 @@ void write_chunk(pack *p, int64_t from, int64_t n, const pack_factors *f, int ha
     for (int64_t w = 0; w < n; w += GROUP) {
         const int64_t some = n - w < GROUP ? n - w : GROUP;
         window_of_pack(p, from + w, some, ref);
-        for (int t = 0; t < p->tiles; t++)
-            write_window(p, t, p->window + t * some * BLOCK, from + w, some, f, worth[t],
-                         has_values, out);
+        write_window(p, p->window, from + w, some, f, (const double(*)[BLOCK])worth, has_values, &out);
         if (out.format)
             narrow_pack(p->window, some, out, from + w, some);
     }

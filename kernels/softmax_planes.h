@@ -13,6 +13,9 @@
  * Planes of 16 bits are widened when they are copied. What becomes of them takes the place of the
  * exponentials, and is rounded from there: so a visit takes all of a pack's tiles here, too.
  *
+ * The lines of the next pack, its neighbour in each plane, are fetched while a pack is copied: no CPU follows as many
+ * planes by itself. Results are streamed where they are whole lines.
+ *
  * Every number is that of softmax_row.h, also of rows beyond DIRECT_BOUND or with infinities or NaN:
  * such rows stay in their lanes. */
 #ifndef BALLAST_SOFTMAX_PLANES_H
@@ -24,15 +27,19 @@
 enum {
     PACK_TILES = 4,
     PACK_ROWS = PACK_TILES * BLOCK,
-    SCRATCH_CLASSES = 1024 /* of all its tiles: 64 KiB, in L2 */
+    SCRATCH_CLASSES = 1024, /* of all its tiles: 64 KiB, in L2 */
+    NEAR_CLASSES = 256      /* 16 KiB, in L1 beside the planes */
 };
 
-/* How many rows a pack has, where each class of a tile takes so many blocks of the scratch. Wide visits
- * to planes are worth more than an exponential in L1. */
-LANES int64_t rows_of_pack(int64_t classes, int64_t blocks)
+/* How many rows a pack has, where each class of a tile takes so many blocks of the scratch. Beyond the caches
+ * wide visits to planes are worth more than exponentials in L1; elsewhere 250 classes took 1.15 of the time so. */
+LANES int64_t rows_of_pack(int64_t classes, int64_t blocks, int beyond_cache)
 {
-    const int64_t tiles = classes > 0 ? SCRATCH_CLASSES / (blocks * classes) : 0;
-    return (tiles > 0 && tiles < PACK_TILES ? tiles : PACK_TILES) * BLOCK;
+    const int64_t of_tile = blocks * classes;
+    if (of_tile <= 0 || of_tile > SCRATCH_CLASSES) /* no row, or windows */
+        return PACK_ROWS;
+    const int64_t tiles = (beyond_cache ? SCRATCH_CLASSES : NEAR_CLASSES) / of_tile;
+    return (tiles < 1 ? 1 : smaller(tiles, PACK_TILES)) * BLOCK;
 }
 
 LANES int tiles_of_pack(int64_t rows) { return (int)((rows + BLOCK - 1) / BLOCK); }
@@ -44,43 +51,44 @@ typedef struct input_planes {
     const void *x;
     int64_t stride, rows;
     const storage_format *format;
+    int near; /* of a fetching */
 } input_planes;
 
 typedef struct output_planes {
     void *x;
     int64_t stride, rows;
     const storage_format *format;
+    int streamed; /* past the caches: whole lines of each plane */
 } output_planes;
 
 LANES input_planes input_at(const storage_format *format, const void *x, int64_t outer_stride,
-                            int64_t class_stride, neighbours r)
+                            int64_t class_stride, neighbours r, int near)
 {
     const void *first = input_address(format, x, r.outer * outer_stride + r.at);
-    return (input_planes){first, class_stride, r.count, format};
+    return (input_planes){first, class_stride, r.count, format, near};
 }
 
+/* `streams`: whether what can be streamed shall be. */
 LANES output_planes output_at(const storage_format *format, void *x, int64_t outer_stride,
-                              int64_t class_stride, neighbours r)
+                              int64_t class_stride, neighbours r, int streams)
 {
     void *first = output_address(format, x, r.outer * outer_stride + r.at);
-    return (output_planes){first, class_stride, r.count, format};
+    const int are_lines = (uintptr_t)first % LINE == 0 && class_stride % BLOCK == 0 && r.count % BLOCK == 0;
+    return (output_planes){first, class_stride, r.count, format, streams && !format && are_lines};
 }
 
 /* Tile t of a pack; at most a block of it is there. */
 LANES input_planes input_tile(input_planes p, int t)
 {
     return (input_planes){input_address(p.format, p.x, t * BLOCK), p.stride, p.rows - t * BLOCK,
-                          p.format};
+                          p.format, p.near};
 }
 
 LANES output_planes output_tile(output_planes p, int t)
 {
     return (output_planes){output_address(p.format, p.x, t * BLOCK), p.stride, p.rows - t * BLOCK,
-                           p.format};
+                           p.format, p.streamed};
 }
-
-/* A tile in the scratch. */
-LANES output_planes scratch_tile(float *tile) { return (output_planes){tile, BLOCK, BLOCK, NULL}; }
 
 /* One class of a tile of f32. Rows that are not there are 0, which is no special value. */
 LANES vf load_class(input_planes p, int64_t c)
@@ -141,6 +149,9 @@ typedef struct tile_sum {
     double others[BLOCK], left_out[BLOCK];
 } tile_sum;
 
+LANES vd others_of(const tile_sum *s) { return vd_load(s->others); }
+LANES vd left_out_of(const tile_sum *s) { return vd_load(s->left_out); }
+
 /* A pack on its way. Once summed, and where it fits, the exponentials are in the scratch: tile by tile,
  * with 0 for the class left out of the sum. */
 typedef struct pack {
@@ -153,7 +164,7 @@ typedef struct pack {
     int64_t column[PACK_ROWS]; /* LEAVE_COLUMN: which */
     tile_sum sum[PACK_TILES];
     union {
-        float scratch[SCRATCH_CLASSES * BLOCK];
+        float scratch[(SCRATCH_CLASSES + 1) * BLOCK]; /* sum_exponentials() may read behind it */
         struct { /* of a pack that does not fit */
             float window[PACK_TILES * GROUP * BLOCK];
             vd lane[PACK_TILES][BLOCK]; /* the sums of a chunk */
@@ -202,34 +213,33 @@ LANES void sum_pack(pack *p)
         sum_long_pack(p);
 }
 
-/* As row_is_special(): 1 for each row that is; returns whether there is one. */
-LANES int special_rows(const tile_sum *s, int *special)
+/* row_is_special() of any row. A sum that is above 0 is so in f32, too. */
+LANES int has_special_rows(const tile_sum *s)
 {
-    int any = 0;
+    const vf sum = vd_narrow(vd_plus(others_of(s), left_out_of(s)));
+    return vany(vmask_or(vle(sum, vset1(0.0f)), vnan(sum)));
+}
+
+/* 1 for each row that is special. */
+LANES void special_rows(const tile_sum *s, int *special)
+{
     for (int j = 0; j < BLOCK; j++)
-        any |= special[j] = !(s->others[j] + s->left_out[j] > 0.0);
-    return any;
+        special[j] = !(s->others[j] + s->left_out[j] > 0.0);
 }
 
 /* ---- results ---------------------------------------------------------------------------------- */
 
-/* One class of each row that is not scaled with the others; -1 for none. */
-typedef struct tile_exception {
-    vf column, value;
-} tile_exception;
-
-/* n classes of a tile, from the scratch: out = e factor, but for the exception. out may be e. */
-LANES void write_scaled(const float *e, int64_t n, vf factor, const tile_exception *exception,
-                        output_planes out)
+/* n classes of a tile, from the scratch, to so many rows of planes; or in their place. */
+LANES void write_planes(const float *tile, int64_t n, tile_output o, storage *x, int64_t stride, int64_t rows,
+                        int streamed)
 {
-    const tile_output product = product_with(factor);
     const vf one = vset1(1.0f);
-    vf c = vset1(0.0f);
-    for (int64_t i = 0; i < n; i++, c = vadd(c, one)) {
-        vf v = output_of(vload_f32(e + i * BLOCK), product);
-        if (exception)
-            v = vselect(veq(c, exception->column), exception->value, v);
-        store_class(out, i, v);
+    for (int64_t c = 0; c < n; c++, x += stride, o.column = vsub(o.column, one)) {
+        const vf v = output_of_class(0, tile + c * BLOCK, o); /* the column counts from c on */
+        if (streamed)
+            vstore_stream_f32(x, v);
+        else
+            vstore_tail(x, rows, v);
     }
 }
 
@@ -240,25 +250,11 @@ typedef struct pack_factors {
     float value[PACK_TILES][BLOCK];
 } pack_factors;
 
-/* One window of a tile, to `out` or, of 16 bits, in its place; `worth` is that of a chunk's exponentials in
- * their rows. */
-LANES void write_window(const pack *p, int t, float *e, int64_t from, int64_t n,
-                        const pack_factors *f, const double *worth, const int has_values,
-                        output_planes out)
-{
-    float factor[BLOCK], column[BLOCK];
-    for (int j = 0; j < BLOCK; j++) {
-        factor[j] = narrowed(f->factor[t][j] * worth[j]);
-        column[j] = has_values ? (float)(p->column[t * BLOCK + j] - from) : 0.0f;
-    }
-    const tile_exception exception = {vload_f32(column), vload_f32(f->value[t])};
-    output_planes to = scratch_tile(e);
-    if (!out.format) {
-        to = output_tile(out, t);
-        to.x = (storage *)to.x + from * to.stride;
-    }
-    write_scaled(e, n, vload_f32(factor), has_values ? &exception : NULL, to);
-}
+/* Classes [from, from + n) of a pack, whose exponentials are at `e`, to `out` or, of 16 bits, in their place; `worth`
+ * is what those of a chunk are worth in their rows, NULL: 1. */
+#define write_window KERNEL(write_window)
+void write_window(const pack *p, float *e, int64_t from, int64_t n, const pack_factors *f,
+                  const double (*worth)[BLOCK], int has_values, const output_planes *out);
 
 /* A chunk of a pack that does not fit: its exponentials once more, window by window. */
 #define write_chunk KERNEL(write_chunk)
@@ -268,12 +264,11 @@ void write_chunk(pack *p, int64_t from, int64_t n, const pack_factors *f, int ha
 /* Every class of a pack that is summed: exponential times factor. out may be what was read. */
 LANES void write_pack(pack *p, const pack_factors *f, const int has_values, output_planes out)
 {
-    static const double one[BLOCK] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     if (!p->fits)
         for (int64_t at = 0; at < p->classes; at += CHUNK)
             write_chunk(p, at, chunk_length(p->classes, at), f, has_values, out);
-    for (int t = 0; p->fits && t < p->tiles; t++)
-        write_window(p, t, kept_exponentials(p, t), 0, p->classes, f, one, has_values, out);
+    else
+        write_window(p, p->exponentials, 0, p->classes, f, NULL, has_values, &out);
     if (p->fits && out.format)
         narrow_pack(p->exponentials, p->classes, out, 0, p->classes);
 }

@@ -20,6 +20,7 @@
 /* More rows where they are short: sixteen of them go at once, and several sixteens in a set. */
 enum { LONG_ROWS = 7, ROWS = 150, SHORT = 270, MOST_CLASSES = 17000, PAD = 40, CASES = 3500, FILL = 0xa5 };
 enum { ELEMENTS = LONG_ROWS * (MOST_CLASSES + PAD) + 2 * PAD, BYTES = ELEMENTS * sizeof(float) };
+enum { PLANE_ROWS = 640, PLANE_CASES = 600, LEAVES = PLANE_ROWS / 16 }; /* of tensors whose classes are a plane apart */
 
 static uint64_t state = UINT64_C(0x9e3779b97f4a7c15);
 
@@ -102,7 +103,8 @@ static void fill_targets(const storage_format *format)
 
 typedef struct results {
     void *x, *out;
-    float row_loss[ROWS];
+    float row_loss[PLANE_ROWS];
+    double partial[LEAVES];
 } results;
 
 static void *element(const kernel_table *k, void *p, int64_t at)
@@ -187,7 +189,28 @@ static void run(const kernel_table *k, int operation, const shape *s, const resu
 static int same_results(const results *a, const results *b)
 {
     return !memcmp(a->x, b->x, BYTES) && !memcmp(a->out, b->out, BYTES) &&
-           !memcmp(a->row_loss, b->row_loss, sizeof a->row_loss);
+           !memcmp(a->row_loss, b->row_loss, sizeof a->row_loss) &&
+           !memcmp(a->partial, b->partial, sizeof a->partial);
+}
+
+static void open_results(results *r)
+{
+    r->x = aligned_alloc(64, (BYTES + 63) / 64 * 64);
+    r->out = aligned_alloc(64, (BYTES + 63) / 64 * 64);
+    assert_true(r->x && r->out);
+}
+
+static void close_results(results *r)
+{
+    free(r->x);
+    free(r->out);
+}
+
+static void clear_results(results *r)
+{
+    memset(r->out, FILL, BYTES);
+    memset(r->row_loss, FILL, sizeof r->row_loss);
+    memset(r->partial, FILL, sizeof r->partial);
 }
 
 static void same_every_way(const kernel_table *k)
@@ -200,11 +223,8 @@ static void same_every_way(const kernel_table *k)
 
     fill_targets(k->format);
 
-    for (int i = 0; i < 2; i++) {
-        r[i].x = aligned_alloc(64, (BYTES + 63) / 64 * 64);
-        r[i].out = aligned_alloc(64, (BYTES + 63) / 64 * 64);
-        assert_true(r[i].x && r[i].out);
-    }
+    for (int i = 0; i < 2; i++)
+        open_results(&r[i]);
     for (int n = 0; n < CASES; n++) {
         const shape s = any_shape();
         const int operation = n % OPERATIONS;
@@ -213,8 +233,7 @@ static void same_every_way(const kernel_table *k)
         fill(k->format, r[0].x);
         memcpy(r[1].x, r[0].x, BYTES);
         for (int i = 0; i < 2; i++) {
-            memset(r[i].out, FILL, BYTES);
-            memset(r[i].row_loss, FILL, sizeof r[i].row_loss);
+            clear_results(&r[i]);
             run(k, operation, &s, &r[i], i == 0 ? first : second);
         }
         if (!same_results(&r[0], &r[1]))
@@ -225,15 +244,82 @@ static void same_every_way(const kernel_table *k)
                      s.in_place ? "in place" : "separate", (int)s.targets, s.gamma, second.beyond,
                      (int)second.tile_classes, (int)second.kept_chunks);
     }
-    for (int i = 0; i < 2; i++) {
-        free(r[i].x);
-        free(r[i].out);
+    for (int i = 0; i < 2; i++)
+        close_results(&r[i]);
+}
+
+/* ---- classes a plane apart: lines of each plane are streamed ---------------------------------- */
+
+typedef struct planes {
+    int64_t outer, classes, inner, class_stride, offset;
+    int64_t labels[PLANE_ROWS];
+} planes;
+
+static planes any_planes(void)
+{
+    planes p = {.outer = 1 + below(2), .inner = 1 + below(PLANE_ROWS / 2)};
+
+    if (below(3)) /* whole lines */
+        p.inner = (p.inner + 15) & -16;
+    p.class_stride = p.inner + 16 * (int64_t)below(2) + (int64_t)below(8) / 7;
+    p.offset = below(2) ? 16 * (int64_t)below(3) : below(PAD);
+    const int64_t room = (ELEMENTS - PAD) / (p.outer * p.class_stride);
+    p.classes = 1 + below((uint32_t)(room < 1100 ? room : below(3) ? 100 : 1100));
+    for (int i = 0; i < PLANE_ROWS; i++)
+        p.labels[i] = below(6) ? (int64_t)below((uint32_t)p.classes) : -100;
+    return p;
+}
+
+static void run_planes(const kernel_table *k, int operation, const planes *p, results *r, int beyond)
+{
+    const int64_t outer_stride = p->classes * p->class_stride, rows = p->outer * p->inner;
+    void *x = element(k, r->x, p->offset), *out = element(k, r->out, p->offset);
+    const cross_entropy_job loss = {
+        .rows = {.labels = p->labels, .label_bytes = 8, .ignore_index = -100, .grad_scale = 0.37,
+                 .row_loss = (void *)r->row_loss, .partial = r->partial, .leaf_rows = 16},
+        .logits = x, .logits_stride = outer_stride, .logits_class_stride = p->class_stride, .grad = out,
+        .grad_stride = outer_stride, .grad_class_stride = p->class_stride, .classes = p->classes,
+        .inner = p->inner, .format = k->format, .beyond_cache = beyond};
+    const softmax_job softmax = {.input = x, .input_stride = outer_stride,
+                                 .input_class_stride = p->class_stride, .output = out,
+                                 .output_stride = outer_stride, .output_class_stride = p->class_stride,
+                                 .classes = p->classes, .inner = p->inner, .format = k->format,
+                                 .beyond_cache = beyond};
+
+    if (operation == 0)
+        k->cross_entropy_planes(&loss, 0, rows);
+    else
+        (operation == 1 ? k->softmax_planes : k->log_softmax_planes)(&softmax, 0, rows);
+}
+
+static void planes_same_every_way(const kernel_table *k)
+{
+    static const char *const names[] = {"cross_entropy", "softmax", "log_softmax"};
+    results r[2];
+
+    for (int i = 0; i < 2; i++)
+        open_results(&r[i]);
+    for (int n = 0; n < PLANE_CASES; n++) {
+        const planes p = any_planes();
+
+        fill(k->format, r[0].x);
+        memcpy(r[1].x, r[0].x, BYTES);
+        for (int i = 0; i < 2; i++) {
+            clear_results(&r[i]);
+            run_planes(k, n % 3, &p, &r[i], i);
+        }
+        if (!same_results(&r[0], &r[1]))
+            fail_msg("case %d: %s, tensor %d x %d x %d, planes %d apart, offset %d", n, names[n % 3],
+                     (int)p.outer, (int)p.classes, (int)p.inner, (int)p.class_stride, (int)p.offset);
     }
+    for (int i = 0; i < 2; i++)
+        close_results(&r[i]);
 }
 
 #define SAME_EVERY_WAY(isa)                                                                       \
-    (same_every_way(&ballast__kernels_f32_##isa), same_every_way(&ballast__kernels_bf16_##isa),  \
-     same_every_way(&ballast__kernels_f16_##isa))
+    (same_every_way(&ballast__kernels_f32_##isa), same_every_way(&ballast__kernels_bf16_##isa),   \
+     same_every_way(&ballast__kernels_f16_##isa), planes_same_every_way(&ballast__kernels_f32_##isa), \
+     planes_same_every_way(&ballast__kernels_bf16_##isa))
 
 static void scalar(void **unused)
 {
