@@ -26,7 +26,6 @@ LANES vf sums_of_products(const operand *a, const operand *b, int64_t classes)
 {
     vd lane[BLOCK];
     double sum[BLOCK];
-    float narrow[BLOCK];
     for (int64_t l = 0; l < BLOCK; l++) {
         lane[l] = vd_zero();
         for (int64_t g = l; g < classes; g += GROUP) {
@@ -42,9 +41,7 @@ LANES vf sums_of_products(const operand *a, const operand *b, int64_t classes)
         }
     }
     fold_lanes(lane, sum);
-    for (int j = 0; j < BLOCK; j++)
-        narrow[j] = (float)sum[j];
-    return vload_f32(narrow);
+    return vd_narrow(vd_load(sum));
 }
 
 /* ---- short rows of a matrix ------------------------------------------------------------------- */
