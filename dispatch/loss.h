@@ -129,7 +129,8 @@ static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss
     job->format = ballast__format(kernels);
     job->beyond_cache = tuned.streams;
     job->tile_classes =
-        ballast__matrix_tile_classes(tuned, l->logits->outer, l->logits->classes, true, kernels);
+        ballast__matrix_tile_classes(tuned, l->logits->outer, LEAST_SHORT_LOSSES, l->logits->classes, true,
+                                     kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
     job->fetch = ballast__fetching();
 }

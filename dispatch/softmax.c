@@ -27,7 +27,7 @@ static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
     job->format = ballast__format(kernels);
     job->beyond_cache = tuned.streams;
     job->tile_classes =
-        ballast__matrix_tile_classes(tuned, input->outer, input->classes, is_scaled, kernels);
+        ballast__matrix_tile_classes(tuned, input->outer, LEAST_ONE_CHUNK_ROWS, input->classes, is_scaled, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
     job->fetch = ballast__fetching();
 }
@@ -148,7 +148,7 @@ static ballast_status prepare_log_sum_exp(arguments *in, const void *args, plan 
         const ballast_tensor output = {.data = a->output};
 
         plan_softmax(p, in, input, &output, false, kernels);
-        p->job.softmax.tile_classes = ballast__tile_classes(in->tuning, input->outer,
+        p->job.softmax.tile_classes = ballast__tile_classes(in->tuning, input->outer, LEAST_ONE_CHUNK_ROWS,
                                                             kernels->log_sum_exp_tile_classes);
         p->kernel.softmax = kernels->log_sum_exp_planes;
         if (ballast__has_rows(input->classes, input->inner, input->class_stride)) {
@@ -186,7 +186,7 @@ static bool log_sum_exp_at_once(const void *args, const ballast_exec *exec)
     softmax_job job;
     set_job(&job, &a->input, &output, false, kernels, tuned);
     job.tile_classes =
-        ballast__tile_classes(tuned, a->input.outer, kernels->log_sum_exp_tile_classes);
+        ballast__tile_classes(tuned, a->input.outer, LEAST_ONE_CHUNK_ROWS, kernels->log_sum_exp_tile_classes);
     kernels->log_sum_exp(&job, 0, a->input.outer);
     return true;
 }

@@ -62,12 +62,12 @@ tuning ballast__tuning_of(tuned_operation operation, ballast_dtype dtype, int64_
 int64_t ballast__chosen(tuning t, choice_kind which);
 
 /* The widest rows that go sixteen at once: those of CHOOSE_TILES, or of the kernels. A few rows make no
- * tile: from four on they overlap better as long rows do, if they are as long as a group
+ * tile: from few_rows on they overlap better as long rows do, if they are as long as a group
  * (kernels/one_chunk_rows.h). */
-static inline int64_t ballast__tile_classes(tuning t, int64_t rows, int64_t of_kernels)
+static inline int64_t ballast__tile_classes(tuning t, int64_t rows, int64_t few_rows, int64_t of_kernels)
 {
     const int64_t chosen = t.word == 0 ? 0 : ballast__chosen(t, CHOOSE_TILES);
-    const bool few = rows >= LEAST_ONE_CHUNK_ROWS && rows < LEAF_LANES && of_kernels >= LEAST_ONE_CHUNK;
+    const bool few = rows >= few_rows && rows < LEAF_LANES && of_kernels >= LEAST_ONE_CHUNK;
 
     if (chosen != 0)
         return chosen;
@@ -80,8 +80,8 @@ int64_t ballast__split_tile_classes(void);
 int64_t ballast__streamed_line_classes(void);
 
 /* Of kernels whose output is a matrix, which may be streamed. */
-static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, int64_t classes, bool is_scaled,
-                                                   const kernel_table *kernels)
+static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, int64_t few_rows, int64_t classes,
+                                                   bool is_scaled, const kernel_table *kernels)
 {
     const int64_t widest = t.streams ? kernels->streamed_tile_classes : kernels->tile_classes;
     const bool is_split = classes % LEAF_LANES != 0; /* a line holds as many */
@@ -90,7 +90,7 @@ static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, int64
                            : t.streams && is_scaled ? ballast__streamed_line_classes()
                                                    : INT64_MAX;
 
-    return ballast__tile_classes(t, rows, on_cpu < widest ? on_cpu : widest);
+    return ballast__tile_classes(t, rows, few_rows, on_cpu < widest ? on_cpu : widest);
 }
 
 /* For jobs: 0 is what suits the kernels. */

@@ -688,6 +688,13 @@ LANES int cross_entropy_block_row(const cross_entropy_job *job, int64_t i)
     return 1;
 }
 
+/* As go_as_one_chunk_rows(); see LEAST_SHORT_LOSSES. */
+LANES int go_side_by_side(int64_t rows, int64_t classes, const storage_format *format)
+{
+    const int enough = rows >= LEAST_SHORT_LOSSES || classes >= 3 * GROUP;
+    return enough && go_as_one_chunk_rows(rows, classes, format);
+}
+
 static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entropy_job *job,
                                                                int64_t begin, int64_t end)
 {
@@ -697,7 +704,7 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
         total = cross_entropy_tiles_streamed(job, begin, tiles_end, end);
     else if (tiles_end > begin)
         total = cross_entropy_tiles_stored(job, begin, tiles_end, end);
-    if (go_as_one_chunk_rows(end - tiles_end, job->classes, NULL))
+    if (go_side_by_side(end - tiles_end, job->classes, NULL))
         cross_entropy_one_chunk(job, tiles_end, end, total);
     else if (tiles_end < end)
         cross_entropy_few_rows(job, tiles_end, end, total);
@@ -709,7 +716,7 @@ void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t 
     const int in_tiles = go_in_tiles(job->classes, job->tile_classes);
     if (is_block && !job->format && end - begin == 1 && cross_entropy_block_row(job, begin))
         return;
-    if (!in_tiles && go_as_one_chunk_rows(end - begin, job->classes, job->format))
+    if (!in_tiles && go_side_by_side(end - begin, job->classes, job->format))
         cross_entropy_one_chunk(job, begin, end, vd_zero());
     else if (job->format || !in_tiles)
         cross_entropy_rows(job, begin, end);

@@ -22,7 +22,7 @@
 
 _Static_assert((int)LEAST_ONE_CHUNK == (int)GROUP, "a row has a group at least");
 
-/* With fewer rows softmax_row.h is faster. Of 16 bits, the vn_max() of some ISAs takes an element more
+/* With a row alone softmax_row.h is faster. Of 16 bits, the vn_max() of some ISAs takes an element more
  * than a group. */
 LANES int go_as_one_chunk_rows(int64_t rows, int64_t classes, const storage_format *format)
 {
@@ -55,7 +55,8 @@ LANES void open_rows(one_chunk_rows *r, int64_t classes, int64_t out_stride, flo
                      const storage_format *format)
 {
     const int64_t slot = width_of(classes) + SLOT_ROOM;
-    for (int64_t i = 0; i < 2 * slot; i += BLOCK)
+    /* 0 behind where a row may end, and all of the slot that is added beside the first row */
+    for (int64_t i = (classes & -BLOCK) - BLOCK; i < 2 * slot; i += BLOCK)
         vstore_f32(scratch + i, vset1(0.0f));
     r->classes = classes;
     r->apart = out_stride != classes ? out_stride : 0;

@@ -599,7 +599,8 @@ static void defaults(void **state)
         const tuning t = ballast__tuning_of(o, BALLAST_F32, 8, 100);
         const int64_t widest[][3] = {{3, 255, 255}, {4, 255, 63}, {15, 160, 63}, {16, 255, 255}, {8, 40, 40}};
         for (size_t i = 0; i < sizeof widest / sizeof widest[0]; i++)
-            assert_int_equal(ballast__tile_classes(t, widest[i][0], widest[i][1]), widest[i][2]);
+            assert_int_equal(ballast__tile_classes(t, widest[i][0], 4, widest[i][1]), widest[i][2]);
+        assert_int_equal(ballast__tile_classes(t, 2, 2, 255), 63);
         assert_int_equal(ballast__kept_chunks(t), 0);
         assert_false(ballast__tuning_of(o, BALLAST_F32, rows, 1000).streams);
         assert_true(ballast__tuning_of(o, BALLAST_F32, rows + 1, 1000).streams);

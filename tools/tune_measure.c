@@ -153,10 +153,12 @@ static bool goes_in_tiles(const tuned_case *where, int index, int64_t rows, int6
 {
     const kernel_table *k = ballast_implementation_default(NULL, 0)->f32;
     const tuning standard = {0, streams};
-    const int64_t by_default = where->operation == TUNE_LOG_SUM_EXP
-                                   ? ballast__tile_classes(standard, rows, k->log_sum_exp_tile_classes)
-                                   : ballast__matrix_tile_classes(standard, rows, classes,
-                                                                  where->operation != TUNE_LOG_SOFTMAX, k);
+    const int64_t few_rows = where->operation == TUNE_CROSS_ENTROPY ? LEAST_SHORT_LOSSES : LEAST_ONE_CHUNK_ROWS;
+    const int64_t by_default =
+        where->operation == TUNE_LOG_SUM_EXP
+            ? ballast__tile_classes(standard, rows, few_rows, k->log_sum_exp_tile_classes)
+            : ballast__matrix_tile_classes(standard, rows, few_rows, classes,
+                                           where->operation != TUNE_LOG_SOFTMAX, k);
 
     return classes <= (index ? ballast__candidate(CHOOSE_TILES, index)->value : by_default);
 }
