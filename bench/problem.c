@@ -175,7 +175,12 @@ static int read_name(text t, const key *k, int64_t *value, complaint c)
             *value = i;
             return 1;
         }
-    return complain(c, "%s=%.*s: no such value", k->name, (int)t.length, t.at);
+    complain(c, "%s=%.*s: none of", k->name, (int)t.length, t.at);
+    for (int i = 0; k->names[i]; i++) {
+        const size_t used = strlen(c.text);
+        snprintf(c.text + used, c.size - used, "%s %s", i ? "," : "", k->names[i]);
+    }
+    return 0;
 }
 
 static int read_outputs(text t, problem *p, complaint c)
@@ -235,7 +240,7 @@ static int read_pair(text pair, problem *p, complaint c)
         const text value = {equals + 1, pair.length - name.length - 1};
         return read_value(value, &keys[k], p, c);
     }
-    return complain(c, "%.*s: no such key", (int)name.length, name.at);
+    return complain(c, "%.*s: no such key (ballast check --help names them)", (int)name.length, name.at);
 }
 
 static void set_defaults(problem *p)
@@ -252,10 +257,21 @@ static void set_defaults(problem *p)
         p->classes = 1;
 }
 
+/* In double, for the product may be larger than an int64_t. */
+static double element_count(const problem *p)
+{
+    const int64_t plane = p->class_stride ? p->class_stride : p->inner;
+    const double packed = (double)p->classes * (double)plane;
+
+    return (double)p->rows / (double)p->inner * (p->stride > packed ? (double)p->stride : packed);
+}
+
 static int has_sense(const problem *p, complaint c)
 {
     const int64_t plane = p->class_stride ? p->class_stride : p->inner;
 
+    if (element_count(p) > (double)(PTRDIFF_MAX / 8))
+        return complain(c, "rows, classes: more elements than an array can have");
     if (p->rows % p->inner)
         return complain(c, "inner: the rows are no multiple of it");
     if (plane < p->inner)
@@ -293,10 +309,13 @@ int problem_parse(const char *string, problem *p, char *message, size_t size)
     memset(p, 0, sizeof *p);
     p->operation = operation_find(name.at, name.length);
     if (!p->operation)
-        return complain(c, "%.*s: no such operation", (int)name.length, name.at);
+        return complain(c, "%.*s: no such operation (ballast check --help names them)", (int)name.length,
+                        name.at);
+    if (dtype.length == 0)
+        return complain(c, "a dtype is missing, such as %s:f32", p->operation->name);
     p->dtype = read_dtype(dtype);
     if (p->dtype == BALLAST_DTYPE_NONE)
-        return complain(c, "%.*s: no such dtype", (int)dtype.length, dtype.at);
+        return complain(c, "%.*s: no such dtype (f32, f64, bf16 or f16)", (int)dtype.length, dtype.at);
     if (!operation_has_dtype(p->operation, p->dtype))
         return complain(c, "%.*s: not a dtype of %s", (int)dtype.length, dtype.at,
                         p->operation->name);
