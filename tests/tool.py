@@ -4,6 +4,7 @@
 
 Arrays are made by hand, and expected numbers are computed here with math.fsum.
 """
+import fcntl
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 import xml.etree.ElementTree
@@ -222,12 +224,21 @@ class Info(ToolTest):
         self.assertEqual(self.json("info")["version"], self.good("--version").split()[1])
 
     def test_help_width(self):
-        for args in ([], ["info"], ["weights"], ["loss"], ["check"]):
+        for args in ([], ["info"], ["weights"], ["loss"], ["check"], ["bench"], ["compare"], ["tune"]):
             out = self.good(*args, "--help").split("PROBLEM is")[0]
             self.assertIn("Usage:", out)
-            self.assertLessEqual(max(map(len, out.split("\n"))), 80, args)
+            for line in out.split("\n"):
+                self.assertTrue(len(line) <= 80 or line.startswith("  ballast "), (args, line))
             if args:
                 self.assertIn("Examples:", out)
+
+    def test_help_of_threads(self):
+        """Who says "the cores" and takes one thread misleads."""
+        for command, default in (("loss", "cores"), ("tune", "cores"), ("bench", "problem"),
+                                 ("compare", "problem"), ("check", "problem"), ("weights", None)):
+            out = re.sub(r"\s+", " ", self.good(command, "--help"))
+            found = re.search(r"--threads N [^()]*\(default: (?:the |as many as the )(\w+)", out)
+            self.assertEqual(found and found[1], default, command)
 
 
 # ---- weights -------------------------------------------------------------------------------------
@@ -330,6 +341,9 @@ class Weights(ToolTest):
                  ["--beta", ".9", "--counts", "1,2", "--out", "-"]),
                 ("--classes goes with --labels, not with --counts",
                  ["--beta", ".9", "--counts", "1,2", "--classes", "2"]),
+                ("--dtype goes with --out", ["--beta", ".9", "--counts", "1,2", "--dtype", "f8"]),
+                ("--counts: the name of the file is empty", ["--beta", ".9", "--counts", ""]),
+                ("--labels: the name of the file is empty", ["--beta", ".9", "--labels="]),
                 ("--empty-class: 'zeros' is none of error, zero, one (did you mean 'zero'?)",
                  ["--beta", ".9", "--counts", "1,2", "--empty-class", "zeros"]),
                 ("labels.npy: row 3: label 3 is outside [0, 3)",
@@ -802,7 +816,15 @@ class Bench(ToolTest):
         self.assertRegex(self.run_tool("bench", "--isa", "mmx").err,
                          r"^ballast: --isa: 'mmx' is none of scalar.*\n$")
         self.bad("--filter 'nobody': no case has it", "bench", "--filter", "nobody")
-        self.bad("--problem 'sum:f32': sum: no such operation", "bench", "--problem", "sum:f32")
+        self.bad("--problem 'sum:f32': sum: no such operation (ballast check --help names them)",
+                 "bench", "--problem", "sum:f32")
+        self.bad("--problem and --suite: one of them", "bench", "--problem", self.CASE, "--suite",
+                 "quick")
+        for option in ("json=", "html=", "profile="):
+            self.bad("--%s: the name of the file is empty" % option[:-1], "bench", "--" + option)
+        for option in ("json", "html"):
+            self.bad("-: standard output holds the table: give the name of a file", "bench",
+                     "--%s=-" % option)
         self.bad("'softmax:f32:rows=0' has no elements to measure", "bench", "--problem",
                  "softmax:f32:rows=0")
         for option in ("json", "html"):
@@ -864,8 +886,17 @@ class Check(ToolTest):
 
     def test_refusals(self):
         for message, args in (
-                ("'sum:f32': sum: no such operation", [self.CASES[0], "sum:f32"]),
+                ("'sum:f32': sum: no such operation (ballast check --help names them)",
+                 [self.CASES[0], "sum:f32"]),
+                ("'softmax': a dtype is missing, such as softmax:f32", ["softmax"]),
+                ("'softmax:f9': f9: no such dtype (f32, f64, bf16 or f16)", ["softmax:f9"]),
                 ("'softmax:f32:rows=x': rows=x: not a number", ["softmax:f32:rows=x"]),
+                ("'dot:f32:row=3': row: no such key (ballast check --help names them)",
+                 ["dot:f32:row=3"]),
+                ("'cross_entropy:f32:labels=u9': labels=u9: none of i64, i32, u8",
+                 ["cross_entropy:f32:labels=u9"]),
+                ("'softmax:f32:rows=1e12,classes=1e12': rows, classes: more elements than an array "
+                 "can have", ["softmax:f32:rows=1e12,classes=1e12"]),
                 ("unknown option '--sed' (did you mean '--seed'?)", ["--sed", "3"]),
                 ("--seed: -1 is outside [0, 9000000000000000]", ["--seed", "-1"]),
                 ("--seed: 'x' is not a whole number", ["--seed", "x"]),
@@ -911,9 +942,10 @@ class Streams(ToolTest):
         self.assertNotIn("\033", self.good(*args, "never"))
         self.bad("--color: 'blue' is none of auto, always, never", *args, "blue")
 
-    def on_terminal(self, *args, env=None):
-        """What a terminal gets that is stdout and stderr."""
+    def on_terminal(self, *args, env=None, columns=0):
+        """What a terminal gets that is stdout and stderr; columns 0: it does not say."""
         master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         p = subprocess.Popen([TOOL, *args], stdout=slave, stderr=slave, cwd=self.folder,
                              env={**os.environ, "TERM": "xterm", "NO_COLOR": "", **(env or {})})
         os.close(slave)
@@ -938,6 +970,19 @@ class Streams(ToolTest):
         code, text = self.on_terminal("loss", "none.npy", "labels.npy")
         self.assertEqual(code, 2)
         self.assertIn("\033[1;31mballast:\033[0m none.npy", text)
+
+    def test_narrow_terminal(self):
+        """No line is longer, or it would go on in the next row, where nothing clears it."""
+        case = "sigmoid_focal:f32:rows=3,classes=100,gamma=1.7,targets=u8,outputs=loss+grad"
+        for columns in (80, 100, 120):
+            code, text = self.on_terminal("bench", "--seconds", "0", "--problem", case, "--color",
+                                          "never", "--baselines", "off", columns=columns)
+            self.assertEqual(code, 0, text)
+            lines = [line for line in re.split(r"\r\033\[K|\r*\n", text) if line]
+            self.assertEqual(lines[0][:8], "1 of 1: ")
+            self.assertLessEqual(max(map(len, lines)), columns, text)
+            self.assertEqual("95 % interval" in lines[2], columns > 80)
+            self.assertEqual(lines[2].count("ns/element"), 1 + (columns == 120))
 
     def test_no_progress_for_small_files(self):
         self.assertNotIn("%", self.on_terminal("loss", "logits.npy", "labels.npy")[1])

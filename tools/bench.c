@@ -69,6 +69,7 @@ static const command_spec spec = {
              "bound to a core each.",
     .options = specs,
     .examples = examples,
+    .threads = BENCH_THREADS_HELP,
     .operand_count = 0,
 };
 

@@ -3,6 +3,7 @@
 
 #include "../bench/suites.h"
 #include "output.h"
+#include "progress.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@ bool bench_choose_suite(const options *o, bench_selection *s)
     int value;
 
     s->suite = o->value;
+    s->suite_given = true;
     return options_choice(o, names, &value);
 }
 
@@ -82,6 +84,10 @@ bool bench_choose(const bench_selection *s, bench_cases *out)
 {
     bool good = true;
 
+    if (s->suite_given && s->named_count > 0) {
+        complain("--problem and --suite: one of them");
+        return false;
+    }
     for (int i = 0; i < s->named_count && good; i++)
         good = choose(s, "", s->named[i], out);
     for (int i = 0; suite_at(i) && !s->named_count && good; i++)
@@ -115,6 +121,6 @@ void bench_show_progress(bool quiet, const bench_cases *all, int i)
 {
     bench_clear_progress(quiet);
     if (shows_progress(quiet))
-        fprintf(stderr, "%d of %d: %s", i + 1, all->count, all->cases[i].text);
+        progress_name(all->cases[i].text, fprintf(stderr, "%d of %d: ", i + 1, all->count));
     fflush(stderr);
 }

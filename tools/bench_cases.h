@@ -14,6 +14,7 @@ typedef struct bench_selection {
     const char *named[BENCH_CASES]; /* by --problem; else a suite's */
     int named_count;
     const char *suite, *filter; /* filter: NULL for none */
+    bool suite_given;
     int64_t threads;            /* 0: as the problem says */
 } bench_selection;
 
@@ -28,12 +29,14 @@ typedef struct bench_cases {
     int count;
 } bench_cases;
 
-/* The help of the options --problem, --suite and --filter, and what they do. */
+/* The help of the options --problem, --suite, --filter and --threads, and what the first two do. */
 #define BENCH_PROBLEM_HELP                                                                        \
     "measure this case, such as cross_entropy:f32:rows=50,classes=1000 (may be repeated; ballast "   \
     "check --help tells of problems)"
 #define BENCH_SUITE_HELP "these cases: quick (the default), cache, memory, growth, or all"
 #define BENCH_FILTER_HELP "only cases whose problem has this text in it"
+#define BENCH_THREADS_HELP                                                                        \
+    "threads to lend to each call (default: as many as the problem says, one for those of the suites)"
 bool bench_add_problem(const options *o, bench_selection *s);
 bool bench_choose_suite(const options *o, bench_selection *s);
 

@@ -5,6 +5,7 @@
 #include "ballast/ballast.h"
 #include "json.h"
 #include "output.h"
+#include "progress.h"
 #include "topology.h"
 
 #include <math.h>
@@ -15,16 +16,22 @@
 
 /* ---- Table ----------------------------------------------------------------------------------- */
 
-enum { BAR = 20, EIGHTHS = 8 };
+enum { BAR = 20, EIGHTHS = 8, INTERVAL_COLUMNS = 96, BAR_COLUMNS = 98 + BAR };
+
+/* What does not fit is left out on a terminal, for wrapped lines are no table: first the bars. */
+static bool fits(int columns) { return terminal_columns(STDOUT_FILENO) >= columns; }
 
 void bench_print_heads(int64_t seed, const char *pages)
 {
     printf("clock %.2f GHz; inputs of seed %lld; %s pages\n", 1e-9 / measure_cycle(),
            (long long)seed, pages);
-    printf("%s  %-14s %-7s %10s %8s %8s %8s %6s %8s  %-16s  %s%s\n",
-           output_style(stdout, STYLE_HEAD), "contender", "ISA", "ns/element", "cycles", "least",
-           "GB/s", "roof", "time", "95 % interval", "ns/element",
-           output_style(stdout, STYLE_PLAIN));
+    printf("%s  %-14s %-7s %10s %8s %8s %8s %6s %8s", output_style(stdout, STYLE_HEAD), "contender",
+           "ISA", "ns/element", "cycles", "least", "GB/s", "roof", "time");
+    if (fits(INTERVAL_COLUMNS))
+        printf("  %-16s", "95 % interval");
+    if (fits(BAR_COLUMNS))
+        printf("  %s", "ns/element");
+    printf("%s\n", output_style(stdout, STYLE_PLAIN));
 }
 
 static bool is_utf8(void)
@@ -73,8 +80,13 @@ static void print_row(const bench_result *r, double longest)
     printf("  %s%-14s %-7s %10.3f %8.3f %8.3f %8.2f", on, r->contender, r->isa, r->ns_per_element,
            r->cycles_per_element, r->least_cycles_per_element, r->gigabytes_per_second);
     print_percent(r->roofline);
-    printf(" %8.3f  %7.3f %8.3f  ", r->ratio, r->ratio_low, r->ratio_high);
-    print_bar(r->ns_per_element / longest);
+    printf(" %8.3f", r->ratio);
+    if (fits(INTERVAL_COLUMNS))
+        printf("  %7.3f %8.3f", r->ratio_low, r->ratio_high);
+    if (fits(BAR_COLUMNS)) {
+        fputs("  ", stdout);
+        print_bar(r->ns_per_element / longest);
+    }
     printf("%s\n", off);
 }
 

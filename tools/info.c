@@ -212,7 +212,7 @@ static void print_implementations(const facts *f)
         line(i.name, text);
         fputs(output_style(stdout, STYLE_PLAIN), stdout);
     }
-    line("BALLAST_ISA", f->variable ? f->variable : "not set");
+    line("BALLAST_ISA", !f->variable ? "not set" : *f->variable ? f->variable : "empty");
     line("f64 tensors", f->f64 ? "yes" : "not built into this library");
 }
 

@@ -125,9 +125,8 @@ static bool read_denominator(const options *o, settings *s)
 {
     char *end;
     double value = strtod(o->value, &end);
-    if (end == o->value || *end != '\0') {
+    if (end == o->value || *end != '\0')
         return options_choice(o, denominator_names, &s->denominator);
-    }
     s->denominator = BALLAST_GIVEN;
     s->denominator_value = value;
     if (isfinite(value) && value > 0.0)

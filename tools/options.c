@@ -72,19 +72,25 @@ static bool is_own(const command_spec *spec, const option_spec *o)
     return false;
 }
 
+static const char *help_of(const command_spec *spec, const option_spec *o)
+{
+    return o->id == COMMON_THREADS && spec->threads ? spec->threads : o->help;
+}
+
 static void print_options(const command_spec *spec, const option_spec *list)
 {
     for (; list->name; list++) {
-        if (is_own(spec, list))
+        const char *value = list->value ? list->value : "";
+        const char *help = help_of(spec, list);
+        if (is_own(spec, list) || !*help)
             continue;
-        int column = printf("  --%s%s%s", list->name, list->value ? " " : "",
-                            list->value ? list->value : "");
+        int column = printf("  --%s%s%s", list->name, *value && value[1] != '=' ? " " : "", value);
         if (column + 2 > HELP_COLUMN) {
             putchar('\n');
             column = 0;
         }
         printf("%*s", HELP_COLUMN - column, "");
-        output_wrap(stdout, list->help, HELP_COLUMN, HELP_COLUMN);
+        output_wrap(stdout, help, HELP_COLUMN, HELP_COLUMN);
     }
 }
 
@@ -229,11 +235,19 @@ static int finish(options *o)
                             o->spec->operands));
 }
 
-static void name_option(options *o, int id)
+/* False where its value is to name a file, and is empty: a variable of a script that was not set, say. */
+static bool take_option(options *o, int id)
 {
     for (int i = 0; i < option_total(o); i++)
-        if (option_at(o, i)->id == id)
+        if (option_at(o, i)->id == id) {
+            const char *value = option_at(o, i)->value;
             o->name = option_at(o, i)->name;
+            if (o->value && !*o->value && value && strstr(value, "FILE")) {
+                complain("--%s: the name of the file is empty", o->name);
+                return false;
+            }
+        }
+    return true;
 }
 
 static int next(options *o)
@@ -246,7 +260,8 @@ static int next(options *o)
             return finish(o);
         if (id == '?')
             return stop(o, refuse_option(o));
-        name_option(o, id == ':' ? optopt : id);
+        if (!take_option(o, id == ':' ? optopt : id))
+            return stop(o, EXIT_BAD_INPUT);
         if (id == ':')
             return stop(o, complain("--%s: its value is missing", o->name));
         if (id < OPTION_COMMON)

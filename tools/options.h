@@ -12,7 +12,7 @@
 
 typedef struct option_spec {
     const char *name;  /* without the dashes; NULL ends the list */
-    const char *value; /* what --help calls its value; NULL: it takes none; "[...]": it may */
+    const char *value; /* what --help calls its value; NULL: it takes none; "[...]": it may; "[=...]": only so */
     const char *help;
     int id; /* > 0, below OPTION_COMMON */
 } option_spec;
@@ -25,6 +25,7 @@ typedef struct command_spec {
                                  * name of a common one replaces it */
     const char *const *examples; /* NULL ends the list */
     int operand_count;           /* exactly, or OPERANDS_ANY */
+    const char *threads;         /* what --help says of --threads; NULL: what it says of most, "": nothing */
     void (*more)(FILE *out);     /* prints what --help ends with; NULL: nothing */
 } command_spec;
 

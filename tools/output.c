@@ -59,9 +59,11 @@ int complain(const char *format, ...)
 
 FILE *output_open(const char *path)
 {
-    FILE *file = fopen(path, "we");
+    FILE *file = strcmp(path, "-") ? fopen(path, "we") : NULL;
 
-    if (!file)
+    if (!strcmp(path, "-"))
+        complain("-: standard output holds the table: give the name of a file");
+    else if (!file)
         complain("%s: cannot be written: %s", path, strerror(errno));
     return file;
 }

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "progress.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,6 +51,21 @@ static void print_bytes(const progress *p, double now)
             1e-9 * (double)p->total, rate, p->terminal ? "\033[K" : "\n");
 }
 
+int terminal_columns(int descriptor)
+{
+    struct winsize size;
+
+    if (!isatty(descriptor) || ioctl(descriptor, TIOCGWINSZ, &size) != 0)
+        return INT_MAX;
+    return size.ws_col > 0 ? size.ws_col : INT_MAX;
+}
+
+void progress_name(const char *name, int column)
+{
+    const int left = terminal_columns(STDERR_FILENO) - 1 - column;
+    fprintf(stderr, "%.*s", left > 0 ? left : 0, name);
+}
+
 /* "[#####.....] 43 %, 34 s left: what"; the time left as if the rest went on like this. */
 static void print_time(const progress *p, double now)
 {
@@ -56,11 +73,18 @@ static void print_time(const progress *p, double now)
     const double share = (double)p->done / (double)p->total;
     const double left = share > 0.0 ? (now - p->begin) * (1.0 - share) / share : 0.0;
     const int filled = (int)(BAR * share);
-    fputs(p->terminal ? "\r[" : "ballast: ", stderr);
-    for (int i = 0; i < BAR && p->terminal; i++)
+    char told[64];
+    snprintf(told, sizeof told, "%3d %%, %.0f s left: ", (int)(100.0 * share), left);
+    if (!p->terminal) {
+        fprintf(stderr, "ballast: %s%s\n", told, p->what);
+        return;
+    }
+    fputs("\r[", stderr);
+    for (int i = 0; i < BAR; i++)
         fputc(i < filled ? '#' : '.', stderr);
-    fprintf(stderr, "%s%3d %%, %.0f s left: %s%s", p->terminal ? "] " : "", (int)(100.0 * share),
-            left, p->what, p->terminal ? "\033[K" : "\n");
+    fprintf(stderr, "] %s", told);
+    progress_name(p->what, BAR + 3 + (int)strlen(told));
+    fputs("\033[K", stderr);
 }
 
 static void print_line(const progress *p, double now)

@@ -28,6 +28,13 @@ void progress_update_timed(progress *p, const char *what, int64_t done);
 /* Clears the line of a terminal. Must come before anything else is written to stderr. */
 void progress_end(progress *p);
 
+/* How many columns the terminal has; INT_MAX: it is none, or does not say. */
+int terminal_columns(int descriptor);
+
+/* Writes a name from that column on, as far as the terminal is wide: a line that goes on in the next row is
+ * not cleared by going back to its beginning. */
+void progress_name(const char *name, int column);
+
 /* Seconds of a clock that never goes back. */
 double monotonic_seconds(void);
 

@@ -336,7 +336,7 @@ void report_roofline(const report *p)
     fputs("<section><h2>Roofline</h2>\n", p->out);
     if (count == 0) {
         fputs("<p>Nothing to plot: no result of one thread comes with its operations and its "
-              "traffic.</p></section>\n",
+              "traffic, but for those that are drawn as growth.</p></section>\n",
               p->out);
         return;
     }

@@ -41,6 +41,7 @@ static const command_spec spec = {
              "class, (1 - B^n) / (1 - B), scaled so that they sum to the number of classes.",
     .options = specs,
     .examples = examples,
+    .threads = "",
     .operand_count = 0,
 };
 
@@ -52,6 +53,7 @@ typedef struct settings {
     bool ignore_given;
     ballast_empty_class empty;
     int f8;
+    bool dtype_given;
 } settings;
 
 static bool apply(const options *o, void *to, int id)
@@ -68,7 +70,7 @@ static bool apply(const options *o, void *to, int id)
         return options_integer(o, INT64_MIN, INT64_MAX, &s->ignore_index);
     case OPT_EMPTY: return read_empty_class(o, &s->empty);
     case OPT_OUT: s->out = o->value; return true;
-    default: return options_choice(o, dtypes, &s->f8);
+    default: s->dtype_given = true; return options_choice(o, dtypes, &s->f8);
     }
 }
 
@@ -83,6 +85,8 @@ static int check(const settings *s)
         return complain("--classes goes with --labels, not with --counts");
     if (s->counts && s->ignore_given)
         return complain("--ignore-index goes with --labels, not with --counts");
+    if (s->dtype_given && !s->out)
+        return complain("--dtype goes with --out");
     return path_may_write("out", s->out, NULL, inputs, 2) ? EXIT_GOOD : EXIT_BAD_INPUT;
 }
 
