@@ -85,6 +85,11 @@ class Compare(unittest.TestCase):
         cases = self.in_three_tries(0, SLOWER, LIBRARY, "--problem", CROSS_ENTROPY)
         self.assertEqual(cases[CROSS_ENTROPY]["verdict"], "faster")
 
+    def test_few_loads_cannot_tell(self):
+        code, told = self.compare(LIBRARY, SLOWER, *QUICK, "--bits", "off", "--loads", 4)
+        self.assertEqual(code, TOO_NOISY)
+        self.assertEqual(told["warnings"], ["4 loads are too few to tell: more --loads"])
+
     def test_a_smaller_effect_is_not_asked_for(self):
         cases = self.in_three_tries(0, LIBRARY, SLOWER, "--problem", CROSS_ENTROPY, "--effect",
                                     "20%")
@@ -212,7 +217,11 @@ class Compare(unittest.TestCase):
         self.assertRegex(self.run_program(TOOL, *short, "--markdown").stdout, r"^\*\*1 \w+\*\*\n")
 
     def test_refusals(self):
-        self.bad("cannot be read", "no.so", LIBRARY)
+        self.bad("no.so: cannot be read: No such file or directory", "no.so", LIBRARY)
+        self.bad("one of them to a file", LIBRARY, SLOWER, "--json", "--markdown")
+        for option, value in (("--isa", "scalar"), ("--loads", 3), ("--threads", 2), ("--bits", "off"),
+                              ("--filter", "a")):
+            self.bad(f"{option} goes with two libraries", *self.two_runs(), option, value)
         self.bad("is a library", LIBRARY, self.runs("a.json", {}))
         self.bad("is a library", "a.json", LIBRARY)
         self.bad("no case of Ballast's", "a.json", "a.json")
@@ -220,14 +229,16 @@ class Compare(unittest.TestCase):
         for value in ("0", "-1%", "200%", "three", "3 %%", "3"):
             self.bad(f"--effect: '{value}' is no share", LIBRARY, SLOWER, "--effect", value)
         self.bad("--level: 0 is outside", LIBRARY, SLOWER, "--level", 0)
-        r = self.run_program(TOOL, "compare", LIBRARY, SLOWER, *QUICK, "--bits", "off",
-                             "--json=no/where")
-        self.assertEqual((r.returncode, r.stderr), (
-            2, "ballast: no/where: cannot be written: No such file or directory\n"))
+        for option in ("--json=no/where", "--markdown=no/where", "--html=no/where"):
+            self.bad("no/where: cannot be written: No such file or directory", LIBRARY, SLOWER,
+                     option)  # before anything is measured
         r = self.run_program(TOOL, "compare", LIBRARY, SLOWER, *QUICK, "--bits", "off",
                              "--html", "/dev/full")
         self.assertEqual(r.returncode, 2)
         self.assertRegex(r.stderr, r"^ballast: /dev/full: cannot be written: .+\n$")
+
+    def two_runs(self):
+        return [self.runs(name, {"a": [1]}) for name in ("old.json", "new.json")]
 
     def foreign_library(self):
         with open(f"/proc/{os.getpid()}/maps", encoding="utf-8") as maps:

@@ -5,6 +5,7 @@
 #include "compare_parts.h"
 #include "output.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,8 +26,8 @@ static const option_spec specs[] = {
     {"level", "P", "how often chance may be taken for a change, all cases together (default 0.01)",
      OPT_LEVEL},
     {"bits", "WHICH", "on or off: compare the results, too (default on)", OPT_BITS},
-    {"json", "[FILE]", "JSON, instead of the table, or with --json=FILE to a file", OPT_JSON},
-    {"markdown", "[FILE]", "a table for a pull request, instead of the other, or to a file",
+    {"json", "[=FILE]", "JSON, instead of the table, or to a file", OPT_JSON},
+    {"markdown", "[=FILE]", "a table for a pull request, instead of the other, or to a file",
      OPT_MARKDOWN},
     {"html", "FILE", "a page with the intervals drawn, that needs nothing else", OPT_HTML},
     {NULL, NULL, NULL, 0},
@@ -53,6 +54,7 @@ static const command_spec spec = {
              "has other bits, 2 wrong usage or input, 3 too noisy to tell.",
     .options = specs,
     .examples = examples,
+    .threads = BENCH_THREADS_HELP,
     .operand_count = 2,
 };
 
@@ -60,6 +62,7 @@ typedef struct settings {
     compare_settings compare;
     double effect, level;
     bool json, markdown;
+    const char *measures; /* an option that was given, of what is measured; NULL: none */
     const char *json_path, *markdown_path, *html_path;
 } settings;
 
@@ -105,6 +108,8 @@ static bool apply(const options *o, void *to, int id)
     settings *const s = to;
     bench_selection *selection = &s->compare.selection;
 
+    if (id <= OPT_LOADS || id == OPT_BITS)
+        s->measures = o->name;
     switch (id) {
     case OPT_PROBLEM: return bench_add_problem(o, selection);
     case OPT_SUITE: return bench_choose_suite(o, selection);
@@ -126,45 +131,59 @@ static bool apply(const options *o, void *to, int id)
 /* The first byte tells: a library begins with 0x7f, JSON with a brace. -1: cannot be read. */
 static int is_library(const char *path)
 {
+    errno = 0;
     FILE *file = fopen(path, "rb");
     const int first = file ? getc(file) : EOF;
 
     if (file)
         fclose(file);
     if (first == EOF)
-        complain("%s: cannot be read", path);
+        complain("%s: cannot be read: %s", path, errno ? strerror(errno) : "it is empty");
     return first == EOF ? -1 : first == 0x7f;
+}
+
+/* Opened before anything is measured, which may take long; NULL: not wanted. */
+typedef struct files {
+    FILE *json, *markdown, *html;
+} files;
+
+/* The file of that name, or standard output where there is none. */
+static bool open_file(bool wanted, const char *path, FILE **file)
+{
+    *file = !wanted ? NULL : path ? output_open(path) : stdout;
+    return !wanted || *file;
+}
+
+static bool open_files(const settings *s, files *f)
+{
+    return open_file(s->json, s->json_path, &f->json) &&
+           open_file(s->markdown, s->markdown_path, &f->markdown) &&
+           open_file(s->html_path != NULL, s->html_path, &f->html);
 }
 
 static void write_html(FILE *out, const comparisons *c) { compare_write_html(out, c); }
 
-/* To the file of that name, or to standard output where there is none. */
-static bool write_to(const char *path, void (*write)(FILE *, const comparisons *),
+static bool write_to(FILE *file, const char *path, void (*write)(FILE *, const comparisons *),
                      const comparisons *c)
 {
-    FILE *file = path ? output_open(path) : stdout;
-
     if (!file)
-        return false;
+        return true;
     write(file, c);
     return !path || output_close(file, path);
 }
 
-static int tell(const settings *s, const comparisons *c)
+static int tell(const settings *s, const files *f, const comparisons *c)
 {
-    const bool print = !(s->json && !s->json_path) && !(s->markdown && !s->markdown_path);
+    const bool print = f->json != stdout && f->markdown != stdout;
     bool good = true;
 
     for (int i = 0; i < c->warning_count; i++)
         complain("%s", c->warnings[i]);
     if (print)
         compare_print(c);
-    if (s->json)
-        good &= write_to(s->json_path, compare_write_json, c);
-    if (s->markdown)
-        good &= write_to(s->markdown_path, compare_write_markdown, c);
-    if (s->html_path)
-        good &= write_to(s->html_path, write_html, c);
+    good &= write_to(f->json, s->json_path, compare_write_json, c);
+    good &= write_to(f->markdown, s->markdown_path, compare_write_markdown, c);
+    good &= write_to(f->html, s->html_path, write_html, c);
     return good ? compare_exit_code(c) : EXIT_BAD_INPUT;
 }
 
@@ -173,10 +192,13 @@ int compare_main(int argc, char **argv)
     settings s = {.compare = {.selection.suite = "quick", .seconds = 1.0, .loads = 20, .bits = true},
                   .effect = 0.03, .level = 0.01};
     options o;
+    files f = {NULL, NULL, NULL};
 
     if (!options_read(&o, &spec, argc, argv, apply, &s))
         return o.exit_code;
     s.compare.selection.threads = o.threads;
+    if (o.threads > 0)
+        s.measures = "threads";
     s.compare.quiet = o.quiet;
     comparisons c = {.path = {o.operands[0], o.operands[1]}, .effect = s.effect, .level = s.level};
     const int old = is_library(c.path[0]), new = old < 0 ? -1 : is_library(c.path[1]);
@@ -184,10 +206,16 @@ int compare_main(int argc, char **argv)
         return EXIT_BAD_INPUT;
     if (old != new)
         return complain("%s is a library, %s is not", c.path[!old], c.path[old]);
+    if (!old && s.measures)
+        return complain("--%s goes with two libraries: runs are measured already", s.measures);
+    if (s.json && !s.json_path && s.markdown && !s.markdown_path)
+        return complain("--json and --markdown: one of them to a file");
+    if (!open_files(&s, &f))
+        return EXIT_BAD_INPUT;
     int code = old ? compare_libraries(&s.compare, &c) : compare_runs(&c);
     if (code == EXIT_GOOD) {
         compare_judge(&c);
-        code = tell(&s, &c);
+        code = tell(&s, &f, &c);
     }
     free(c.cases);
     return output_finish(code);

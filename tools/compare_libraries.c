@@ -312,6 +312,8 @@ int compare_libraries(const compare_settings *s, comparisons *out)
     if (!bench_choose(&s->selection, &all) || !load_elsewhere(sides, 0))
         return EXIT_BAD_INPUT;
     describe(sides, out);
+    if (all.count * ldexp(1.0, 1 - (int)s->loads) > out->level) /* the least p that there can be */
+        compare_warn(out, "%d loads are too few to tell: more --loads", (int)s->loads);
     const int code = compare_cases(s, sides, &all, out);
     unload(sides);
     return code;

@@ -145,13 +145,21 @@ static void format_time(char text[CELL_SIZE], double ns)
         snprintf(text, CELL_SIZE, "-");
 }
 
+/* In percent; what rounds to nothing has no sign, or else it would look like a direction. */
+static double percent(double ratio)
+{
+    const double change = 100 * (ratio - 1);
+
+    return fabs(change) < 0.05 ? 0.0 : change;
+}
+
 static void format_change(char text[CELL_SIZE], const comparison *c)
 {
     if (c->runs && isfinite(c->low) && isfinite(c->high))
-        snprintf(text, CELL_SIZE, "%+.1f %% [%+.1f, %+.1f]", 100 * (c->ratio - 1),
-                 100 * (c->low - 1), 100 * (c->high - 1));
+        snprintf(text, CELL_SIZE, "%+.1f %% [%+.1f, %+.1f]", percent(c->ratio), percent(c->low),
+                 percent(c->high));
     else if (c->runs)
-        snprintf(text, CELL_SIZE, "%+.1f %%", 100 * (c->ratio - 1));
+        snprintf(text, CELL_SIZE, "%+.1f %%", percent(c->ratio));
     else
         snprintf(text, CELL_SIZE, "-");
 }
