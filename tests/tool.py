@@ -988,6 +988,24 @@ class Streams(ToolTest):
         self.assertNotIn("%", self.on_terminal("loss", "logits.npy", "labels.npy")[1])
 
 
+class Scripts(ToolTest):
+    def test_unknown_stages(self):
+        """Refused before anything is installed, built or overwritten."""
+        own = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools")
+        os.mkdir(self.path("tools"))
+        with open(self.path("tools/install-packages"), "w") as f:
+            f.write("#!/bin/sh\ntouch installed\nexit 1\n")
+        os.chmod(self.path("tools/install-packages"), 0o755)
+        before = sorted(os.listdir(self.folder))
+        for name, stages in (("test", ["gcd"]), ("test", ["gcc", "gcd"]),
+                             ("long-test", ["chek"]), ("long-test", ["check", "chek"])):
+            shutil.copy(os.path.join(own, name), self.path("tools"))
+            p = subprocess.run([self.path("tools/" + name), *stages], capture_output=True, text=True)
+            self.assertEqual((p.returncode, p.stdout, p.stderr), (
+                2, "", "tools/%s: no stage '%s' (see --help)\n" % (name, stages[-1])))
+            self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+
 class Large(ToolTest):
     CLASSES_LARGE = 1000
 
