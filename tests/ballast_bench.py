@@ -39,7 +39,8 @@ assert set(contenders("cross_entropy:f32:rows=30,classes=7,threads=2")) >= {"bal
 
 nothing = benchmarks("--problem=softmax:f32:rows=0")
 assert nothing and all(b["error_message"] == "has no elements to measure" for b in nothing)
-for argument, message in (("--problem=sum:f32", "no such problem: 'sum:f32'"),
-                          ("--pages=8k", "no such page size: '8k'")):
+for argument, message in (("--problem=sum:f32", "--problem: 'sum:f32': sum: no such operation"),
+                          ("--problem=softmax:f32:rows=x", "rows=x: not a number"),
+                          ("--pages=8k", "--pages: neither 4k nor huge: '8k'")):
     r = run(argument)
     assert r.returncode == 2 and message in r.stderr, r.stderr

@@ -53,12 +53,16 @@ int main(int argc, char **argv)
         if (argument == "--help")
             help();
         if (const char *problem = value_of(argv[i], "problem")) {
-            if (!register_problem(problem))
-                return refuse("no such problem:", problem);
+            char why[512];
+            if (!measured_is_problem(problem, why, sizeof why)) {
+                std::fprintf(stderr, "ballast-bench: --problem: '%s': %s\n", problem, why);
+                return 2;
+            }
+            register_problem(problem);
             has_problem = true;
         } else if (const char *pages = value_of(argv[i], "pages")) {
             if (std::string(pages) != "4k" && std::string(pages) != "huge")
-                return refuse("no such page size:", pages);
+                return refuse("--pages: neither 4k nor huge:", pages);
             measured_pages(std::string(pages) == "huge");
         } else {
             argv[kept++] = argv[i];

@@ -68,6 +68,13 @@ static const char *limit_of(const problem *p)
     return !writes_matrix(p) ? "read" : p->inplace ? "scale" : "stream copy";
 }
 
+int measured_is_problem(const char *text, char *message, size_t size)
+{
+    problem p;
+
+    return problem_parse(text, &p, message, size);
+}
+
 const char *measured_contender(const char *text, int i)
 {
     static const char *const names[] = {"ballast", "scalar", "fast-math", "sleef", "onednn"};

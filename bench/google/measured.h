@@ -15,6 +15,9 @@ const char *measured_problem(int i);
 /* The i-th who may take part in it; NULL past the last, or where it is no problem. */
 const char *measured_contender(const char *problem, int i);
 
+/* Why a text is no problem, in `message`; 1: it is one. */
+int measured_is_problem(const char *text, char *message, size_t size);
+
 /* What one contender does. */
 typedef struct measured {
     void (*run)(void *context);
