@@ -151,6 +151,9 @@ class Tune(unittest.TestCase):
         names = [f.find(space + "figcaption/" + space + "code").text
                  for f in page.iter(space + "figure")]
         self.assertEqual(names, [r["case"] for r in told["results"]])
+        texts = self.read("r.html").split("</text>")
+        self.assertEqual(sum(t.endswith(">time ÷ the default’s") for t in texts), len(names))
+        self.assertTrue(any(t.endswith(">bytes from which outputs go past the caches") for t in texts))
         self.assertNotRegex(self.read("r.html"), r"<script|<link|src=|url\(")
         self.assertNotIn("nan", self.read("r.html"))
         self.bad("none/r.html: cannot be written: No such file or directory", "--report", "none/r.html")

@@ -7,7 +7,18 @@
 #include <math.h>
 #include <string.h>
 
-enum { WIDTH = 460, LEFT = 40, RIGHT = 12, TOP = 12, PLOT = 150, BOTTOM = 24 };
+enum { WIDTH = 460, LEFT = 40, RIGHT = 12, TOP = 28, PLOT = 150, BOTTOM = 42 };
+
+/* What the numbers of a choice's candidates count. */
+static const char *const axis_names[CHOICES] = {
+    [CHOOSE_ISA] = "implementation",
+    [CHOOSE_STREAM] = "bytes from which outputs go past the caches",
+    [CHOOSE_TASK] = "cycles for which a thread is woken",
+    [CHOOSE_TASKS] = "tasks a thread, at most",
+    [CHOOSE_SHARE] = "chunks of a row that is shared, at least",
+    [CHOOSE_TILES] = "classes of rows that go sixteen at once, at most",
+    [CHOOSE_KEPT] = "chunks of a row whose exponentials are kept, at most",
+};
 
 /* ---- One plot -------------------------------------------------------------------------------- */
 
@@ -52,6 +63,9 @@ static void draw_grid(const plot *q)
         snprintf(text, sizeof text, "%.1f", 0.1 * tenth);
         svg_text(q->out, "tick end", (point){LEFT - 5, y + 4}, text);
     }
+    svg_text(q->out, "tick", (point){0, 12}, "time ÷ the default’s");
+    svg_text(q->out, "tick end", (point){WIDTH - RIGHT, TOP + PLOT + BOTTOM - 8},
+             axis_names[q->of->which]);
     const double y = place_of(q, 0, 0.97).y;
     svg_line(q->out, "leader", (point){LEFT, y}, (point){WIDTH - RIGHT, y});
 }
