@@ -63,7 +63,8 @@ static const command_spec spec = {
              "A baseline whose result differs from Ballast's by more than 0.1 % is left out. "
              "Cycles are per element, the clock is measured beside each run: the median, and the "
              "5th percentile for machines that are shared. GB/s counts every input and output "
-             "once. Roof is the share of the bandwidth that the fastest of the copies attained. "
+             "once. Roof is the share of the bandwidth that the fastest of the copies attained, above 100 % "
+             "where no copy is as fast: for few bytes, copies wake threads that Ballast does not. "
              "Time is over Ballast's, pair by pair, with the interval in which its median lies "
              "with 95 %. One thread, unless --threads or the problem says otherwise; two and more are "
              "bound to a core each.",

@@ -327,9 +327,9 @@ BALLAST_API void ballast_profile_reset(void);
 /* Threads that the host lends. run() calls task(arg, i) once for every i in [0, tasks), in any
  * order, on any threads, also all on the caller's, and returns when all are done. Tasks are
  * independent and never call run() themselves; run() itself is called in the host's own
- * floating-point environment. threads: how many may run at a time, > 0. A call runs at most four tasks
- * per thread at a time, none of less than about 20 us of work (a profile may say otherwise: 16 tasks,
- * 2.5 us); where there are fewer rows (of sums: groups of 16) than two per thread, too few to keep threads
+ * floating-point environment. threads: how many may run at a time, > 0. A call of less than about 30 us
+ * of work is not shared; a longer one runs at most 16 tasks per thread at a time, none of less than 7 us
+ * (a profile may say otherwise: 32 tasks, 1 us); where there are fewer rows (of sums: groups of 16) than two per thread, too few to keep threads
  * busy, and they are long, it shares rows between threads and calls run() several times, one after the
  * other. */
 typedef struct ballast_parallel {
