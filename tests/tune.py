@@ -15,9 +15,11 @@ import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 import xml.etree.ElementTree
@@ -142,6 +144,30 @@ class Tune(unittest.TestCase):
         self.assertRegex(out, r"(?m)^case +choice +candidate +time +\[95 %\] +pairs +verdict$")
         self.assertRegex(out, r"(?m)^%s +stream +\w+ +\d+\.\d{3}" % CASE)
         self.assertTrue(out.endswith("profile: p\n"), out)
+
+    def test_narrow_terminal(self):
+        """No line of the table is longer than the terminal is wide; names have lines of their own."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        p = subprocess.Popen([TOOL, "tune", "--quiet", "--color", "never", "--budget", "5", "--filter",
+                              FEW, "--output", "p"], stdout=slave, stderr=subprocess.DEVNULL,
+                             cwd=self.folder, env=self.env)
+        os.close(slave)
+        shown = b""
+        try:
+            while data := os.read(master, 4096):
+                shown += data
+        except OSError:  # the other end is closed
+            pass
+        os.close(master)
+        self.assertEqual(p.wait(), 0)
+        lines = shown.decode().replace("\r", "").split("\n")
+        table = lines[:lines.index("")]
+        self.assertLessEqual(max(map(len, table)), 80, table)
+        self.assertEqual(table[0], "case")
+        self.assertRegex(table[1], r"^  choice +candidate +time +\[95 %\] +pairs +verdict$")
+        self.assertEqual(table[2], CASE)
+        self.assertRegex(table[3], r"^  isa +\w+ +\d+\.\d{3}")
 
     def test_report(self):
         """Well-formed, with nothing from elsewhere, and a plot for each choice."""

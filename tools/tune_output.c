@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PROMISED 0.10 /* the default is to be within this of what tuning finds */
 
@@ -63,21 +64,28 @@ static int name_width(const tune_results *r)
     return width;
 }
 
+/* Names stand in their column, so that each line says everything; on a terminal that is too narrow for it,
+ * above the lines of their case. */
 static void print_table(const tune_results *r, const char *(*last)(const tune_result *))
 {
+    enum { OTHER_COLUMNS = 72 };
     const int width = name_width(r);
+    const bool above = terminal_columns(STDOUT_FILENO) < width + OTHER_COLUMNS;
+    const char *name = "";
     char text[CELL_SIZE];
 
-    printf("%s%-*s  %-17s  %-9s  %-22s  %5s  %s%s\n", output_style(stdout, STYLE_HEAD), width,
-           "case", "choice", "candidate", "time   [95 %]", "pairs", "verdict",
-           output_style(stdout, STYLE_PLAIN));
+    printf("%s%-*s%s  %-17s  %-9s  %-22s  %5s  %s%s\n", output_style(stdout, STYLE_HEAD),
+           above ? 0 : width, "case", above ? "\n" : "", "choice", "candidate", "time   [95 %]", "pairs",
+           "verdict", output_style(stdout, STYLE_PLAIN));
     for (int i = 0; i < r->count; i++) {
         const tune_result *it = &r->results[i];
         if (!is_shown(r, it))
             continue;
+        if (above && it->of->name != name)
+            puts(name = it->of->name);
         tune_format_interval(text, &it->best);
-        printf("%s%-*s  %-17s  %-9s  %-22s  %5d  %s%s\n", output_style(stdout, style_of(it)), width,
-               it->of->name, ballast__choice_name((int)it->which),
+        printf("%s%-*s  %-17s  %-9s  %-22s  %5d  %s%s\n", output_style(stdout, style_of(it)),
+               above ? 0 : width, above ? "" : it->of->name, ballast__choice_name((int)it->which),
                it->best.samples ? candidate_name(it, it->best.candidate) : "-", text,
                it->best.samples, last(it), output_style(stdout, STYLE_PLAIN));
     }
@@ -167,9 +175,9 @@ void tune_print(const tune_results *r)
     if (count_of(r, TUNE_UNDECIDED) > 0)
         printf("%d kept at the default, for it was not clear enough\n",
                count_of(r, TUNE_UNDECIDED));
-    if (r->cases_measured + r->cases_refused < r->case_count)
-        printf("%d cases were not reached: %s\n",
-               r->case_count - r->cases_measured - r->cases_refused,
+    const int left = r->case_count - r->cases_measured - r->cases_refused;
+    if (left > 0)
+        printf("%d case%s not reached: %s\n", left, left == 1 ? " was" : "s were",
                r->interrupted ? "interrupted" : "more --budget");
     if (r->path)
         printf("profile: %s\n", r->path);
