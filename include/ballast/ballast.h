@@ -99,7 +99,8 @@ typedef enum ballast_status {
     BALLAST_ERR_PROFILE = 16      /* a profile of another machine or build, or a damaged one: ignored */
 } ballast_status;
 
-/* What was wrong, filled in on every status but BALLAST_OK. `argument` is a static string such as
+/* What was wrong, filled in on every status but BALLAST_OK, where struct_size reaches as far as the
+ * pointer to it: a struct_size that was not set tells by its status alone. `argument` is a static string such as
  * "labels"; index is -1 where the fault is not in one element; for labels, index is the row. Integer
  * values (labels, sizes, strides) are exact in `integer`; `value` is the same as a double. */
 typedef struct ballast_error {
