@@ -296,7 +296,13 @@ class HotLoops(unittest.TestCase):
     def test_a_directory_without_kernels_is_an_error(self):
         r = self.run_tool(X86, "--isa", "neon")
         self.assertEqual(r.returncode, 2)
-        self.assertIn("no kernels' libraries", r.stderr)
+        self.assertIn("no kernels' libraries of neon in ", r.stderr)
+
+    def test_an_unknown_loop_is_named(self):
+        r = self.run_tool(X86, "--show", "sums:nobody/1")
+        self.assertEqual((r.returncode, r.stdout), (2, ""))
+        self.assertEqual(r.stderr, "tools/hot-loops: --show: no loop 'sums:nobody/1': their names are "
+                                   "those of the table\n")
 
 
 if __name__ == "__main__":
