@@ -59,6 +59,25 @@ def check_drawing(svg):
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], "%r on %r" % (a, b)
 
 
+def luminance(colour):
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+    parts = [int(digits[i:i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055)**2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def check_contrast(page):
+    """What names are written in stands out from the page by 4.5 (WCAG 2, AA), in both schemes."""
+    schemes = re.findall(r":root\s*{([^}]*--page[^}]*)}", page)
+    assert len(schemes) == 2, len(schemes)
+    for scheme in schemes:
+        colours = dict(re.findall(r"--([\w-]+):(#[0-9a-f]{3,6})\b", scheme))
+        background = luminance(colours["page"])
+        for name in set(colours) - {"page", "rule", "soft"}:
+            low, high = sorted((background, luminance(colours[name])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (name, colours[name])
+
+
 def main():
     page = open(sys.argv[1], encoding="utf-8").read()
     root = ElementTree.fromstring(page)
@@ -67,6 +86,7 @@ def main():
         assert element.tag.split("}")[1] not in ("script", "link", "img", "iframe"), element.tag
         assert not {"src", "href"} & set(element.attrib), element.attrib
     assert "url(" not in page and "@import" not in page
+    check_contrast(page)
     for parent in root.iter():
         for svg in parent.findall(SVG + "svg"):
             if not parent.tag.startswith(SVG):

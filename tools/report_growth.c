@@ -170,7 +170,7 @@ static void draw_line(plot *q, const bench_result *const *results, int count)
              results[0]->threads > 1 ? " threads" : "");
     for (int i = 0; i < count; i++) {
         format_number(value, results[i]->ns_per_element);
-        snprintf(title, sizeof title, "%s: %.4g × %.4g, %s ns per element", name, results[i]->rows,
+        snprintf(title, sizeof title, "%s: %.0f × %.0f, %s ns per element", name, results[i]->rows,
                  results[i]->classes, value);
         svg_marker(out, class, contender_marker(results[i]), at[i], title);
     }

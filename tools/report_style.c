@@ -6,8 +6,8 @@
 static const char *const lines[] = {
     ":root{color-scheme:light dark;--page:#fff;--ink:#1c1d20;--quiet:#5d6069;--rule:#dfe1e6;",
     "--soft:#f4f5f7;--ballast:#0063b2;--fast-math:#c94f00;--sleef:#007a5a;--onednn:#a8488a;",
-    "--scalar:#8a6a00;--other:#44464d;--limit:#85888f;",
-    "--level0:#4b3fa0;--level1:#0a7abf;--level2:#0a8a5f;--level3:#b5480b}",
+    "--scalar:#8a6a00;--other:#44464d;--limit:#6d7077;",
+    "--level0:#4b3fa0;--level1:#0a7abf;--level2:#0a815a;--level3:#b5480b}",
     "@media screen and (prefers-color-scheme:dark){:root{--page:#131417;--ink:#e8e9ec;",
     "--quiet:#a3a6ae;--rule:#34363c;--soft:#1e2024;--ballast:#56b4e9;--fast-math:#ff8c42;",
     "--sleef:#2bcf9c;--onednn:#e59ac8;--scalar:#e0c030;--other:#c6c8ce;--limit:#8d9098;",
