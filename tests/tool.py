@@ -577,6 +577,8 @@ class Loss(ToolTest):
         self.assertEqual(r.code, 0)
         self.assertRegex(r.err, r"^ballast: [\d.]+ s, [\d.]+ GB read, [\d.]+ GB written, "
                                 r"[\d.]+ GB/s\n$")
+        numbers = [float(x) for x in re.findall(r"[\d.]+(?= (?:s|GB))", r.err)]
+        self.assertTrue(all(x > 0.0 for x in numbers[:2]), r.err)  # of small files, too
         self.assertEqual(r.out, self.good("loss", self.logits, self.labels))
 
 

@@ -810,7 +810,7 @@ static void print_time(const job *j)
 {
     double read = 1e-9 * (double)(j->logits.bytes + j->labels.bytes);
     double written = 1e-9 * (double)j->written;
-    fprintf(stderr, "ballast: %.3f s, %.3f GB read, %.3f GB written, %.2f GB/s\n", j->seconds, read,
+    fprintf(stderr, "ballast: %.6f s, %.6f GB read, %.6f GB written, %.3f GB/s\n", j->seconds, read,
             written, j->seconds > 0.0 ? (read + written) / j->seconds : 0.0);
 }
 
