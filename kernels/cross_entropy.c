@@ -534,22 +534,38 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
     return total;
 }
 
-/* Out of line: it needs the registers. */
-static __attribute__((noinline)) vf pass_cross_entropy(row_tiles *r, const storage *next,
-                                                       const cross_entropy_job *job)
+LANES_PASS void pass_cross_entropy(row_tiles *r, const storage *x, const storage *next, int second,
+                                   const cross_entropy_job *job)
 {
-    return pass_row_tile(r, next, job->classes, job->logits_stride, job->grad_stride, SCALED, 1, 1);
+    pass_row_tiles(r, x, next, second, job->classes, job->logits_stride, job->grad_stride, SCALED, 1, 1);
 }
 
-/* All of a tile that stayed rows is added. */
-LANES void scale_row_tile(const cross_entropy_job *job, row_tile *r, cross_entropy_tile *t, storage *lines)
+/* All of a tile that stayed rows, with slots `tile`, is added. */
+LANES void scale_row_tile(const cross_entropy_job *job, row_tiles *r, int64_t tile, cross_entropy_tile *t,
+                          storage *lines)
 {
-    vd_store(t->sum, vd_across_rows(r->folded));
-    memcpy(t->label_term, r->left_out, sizeof t->label_term);
+    vd_store(t->sum, vs_across_rows(r->folded));
+    vstore_f32(t->label_term, vload_f32(r->left_out + tile * BLOCK));
     scale_rows(t);
     see_label_logits(job, t);
+    r->out[tile] = NULL;
     if (job->grad && !is_irregular(t))
-        set_scaled(r, t->factor, lines ? lines : grad_of(job, t->begin));
+        set_scaled(r, tile, t->factor, lines ? lines : grad_of(job, t->begin));
+    r->past[tile] = lines ? grad_of(job, t->begin) : NULL;
+    memcpy(r->label + tile * BLOCK, t->label, sizeof t->label);
+    vstore_f32(r->label_value + tile * BLOCK, vload_f32(t->label_gradient));
+}
+
+LANES void begin_cross_entropy_tile(const cross_entropy_job *job, row_tiles *r, int64_t tile, int64_t i,
+                                    cross_entropy_tile *t)
+{
+    t->begin = i;
+    t->count = BLOCK;
+    t->max = maxima_of_rows(r);
+    t->n = exponents_of(t->max);
+    weigh_rows(&job->rows, t);
+    begin_row_tile(r, tile, t->n);
+    set_own(r, tile, t->label, width_of(job->classes));
 }
 
 LANES vd end_tile(const cross_entropy_job *job, cross_entropy_tile *t, int64_t end, vd total)
@@ -558,52 +574,51 @@ LANES vd end_tile(const cross_entropy_job *job, cross_entropy_tile *t, int64_t e
     return end_leaf(&job->rows, t->begin + BLOCK, end, total);
 }
 
-/* Rows [begin, tiles_end), whole tiles that stay rows; all else is as in cross_entropy_tiles(). A
- * loss waits until its tile leaves, so that where a tile ends there is less to wait for. */
+/* Rows [begin, tiles_end), whole tiles that stay rows; all else is as in cross_entropy_tiles(). */
 static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_job *job,
                                                             int64_t begin, int64_t tiles_end,
                                                             int64_t end, storage *lines)
 {
     const int64_t classes = job->classes, last = tiles_end - BLOCK;
     const int64_t stride = job->logits_stride, out_stride = job->grad_stride;
-    _Alignas(LINE) float e[2 * BLOCK * SHORT_ROW];
+    _Alignas(LINE) float e[SLOTS * SHORT_ROW];
     row_tiles r;
-    cross_entropy_tile tile[ROW_TILES];
+    cross_entropy_tile state[3], *old = state, *before = state + 1, *t = state + 2;
     vd total = vd_zero();
-    vf max = maxima_of_rows(logits_of(job, begin), classes, stride);
-    open_row_tiles(&r, e, classes, logits_of(job, last), job->fetch);
-    for (int64_t i = begin; i < tiles_end; i += BLOCK) {
-        cross_entropy_tile *t = tile + (r.now - r.tile);
-        t->begin = i;
-        t->count = BLOCK;
-        t->max = max;
-        t->n = exponents_of(max);
-        weigh_rows(&job->rows, t);
-        begin_row_tile(&r, logits_of(job, i), t->n);
-        r.now->column = t->label;
-        r.now->label_value = t->label_gradient;
-        r.now->past = lines ? grad_of(job, i) : NULL;
-        max = pass_cross_entropy(&r, logits_of(job, smaller(i + BLOCK, last)), job);
+    open_row_tiles(&r, e, classes, job->fetch);
+    find_maxima(logits_of(job, begin), classes, stride, BLOCK, r.maxima);
+    begin_cross_entropy_tile(job, &r, 0, begin, t);
+    find_maxima(logits_of(job, begin + BLOCK), classes, stride, HALF, r.maxima);
+    int64_t now = 0;
+    for (int64_t i = begin; i < tiles_end; i += BLOCK, now = !now) {
+        const int64_t next = smaller(i + BLOCK, last), after = smaller(i + 2 * BLOCK, last);
+        r.tile = now;
+        pass_cross_entropy(&r, logits_of(job, i), logits_of(job, next + HALF), 0, job);
+        if (i > begin + BLOCK) /* a tile later, so that it waits for nothing; first, for it takes longest */
+            total = end_tile(job, old, end, total);
+        begin_cross_entropy_tile(job, &r, !now, next, old);
         if (i > begin)
-            scale_row_tile(job, r.before, tile + (r.before - r.tile), lines);
-        if (i > begin + BLOCK)
-            total = end_tile(job, tile + (r.leaves - r.tile), end, total);
-        turn_row_tiles(&r);
+            scale_row_tile(job, &r, !now, before, lines);
+        pass_cross_entropy(&r, logits_of(job, i + HALF), logits_of(job, after), 1, job);
+        cross_entropy_tile *const begun = old;
+        old = before;
+        before = t;
+        t = begun;
     }
-    leave_row_tile(r.leaves, &r.line, classes, stride, out_stride, SCALED, 1);
     if (tiles_end - begin > BLOCK)
-        total = end_tile(job, tile + (r.leaves - r.tile), end, total);
-    add_last_row_tile(&r, classes, 1);
-    scale_row_tile(job, r.before, tile + (r.before - r.tile), lines);
-    leave_row_tile(r.before, &r.line, classes, stride, out_stride, SCALED, 1);
-    return end_tile(job, tile + (r.before - r.tile), end, total);
+        total = end_tile(job, old, end, total);
+    leave_row_tile(&r, now, classes, stride, out_stride, SCALED, 1);
+    add_last_half(&r, !now, classes, 1);
+    scale_row_tile(job, &r, !now, before, lines);
+    leave_row_tile(&r, !now, classes, stride, out_stride, SCALED, 1);
+    return end_tile(job, before, end, total);
 }
 
 LANES vd cross_entropy_any_tiles(const cross_entropy_job *job, int64_t begin, int64_t tiles_end,
                                  int64_t end, storage *lines)
 {
     vd total = vd_zero();
-    if (stay_rows(tiles_end - begin, job->classes, lines != NULL, job->fetch)) {
+    if (stay_rows(tiles_end - begin, job->classes, job->grad ? SCALED : NOTHING_LEAVES, lines != NULL, job->fetch)) {
         const int64_t whole = begin + ((tiles_end - begin) & -BLOCK);
         total = cross_entropy_row_tiles(job, begin, whole, end, lines);
         begin = whole;

@@ -5,155 +5,141 @@
  * maxima and of sums cross lanes, and those of sixteen rows are done together, if the ISA can: see
  * LEAST_ROW_TILE. What comes after the sums is that of softmax_tile.h.
  *
- * Four tiles are under way, two rows of each in turn, so that nothing waits for exponentials, for a fold or
- * a division, or for what was stored in pieces and is fetched whole:
+ * Eight rows are half a tile, and what a pass takes of each tile under way. While a row's exponentials are
+ * computed, which are kept in slots,
  *
- *   the next one    its maxima are found
- *   this one        its exponentials are computed, and kept in slots
- *   the one before  they are added
- *   the one before that leaves, each row just before its slot is taken */
+ *   the maximum is found of a row three halves on
+ *   the exponentials are added of the row half a tile before
+ *   the row two tiles before leaves, just before its slot is taken
+ *
+ * so that what all rows of a tile are wanted for, the fold of maxima and that of sums, comes half a tile before
+ * anything waits for it. */
 #ifndef BALLAST_ROW_TILE_H
 #define BALLAST_ROW_TILE_H
 
 #include "softmax_tile.h"
 
-typedef struct row_tile {
-    const storage *x;
-    float *e;                           /* BLOCK rows of width_of(classes), 0 beyond the classes */
-    float rounder[BLOCK], floor[BLOCK]; /* of exp_scale */
-    _Alignas(LINE) double folded[BLOCK * BLOCK / 2]; /* what vd_across_rows() makes their sums of */
-    const int32_t *column;              /* parted: these of each row are not in its sum, */
-    float left_out[BLOCK];              /* but here */
-    storage *out;                       /* NULL: it does not leave */
-    storage *past;                      /* where `out` goes on to, past the caches; NULL: it stays */
-    const float *label_value;           /* labelled: what those columns become */
-    float factor[BLOCK], least[BLOCK];  /* SCALED: out = e factor; 0 below `least` */
-    float max[BLOCK], rest[BLOCK];      /* SUBTRACTED: out = (x - max) - rest */
-} row_tile;
+enum { HALF = BLOCK / 2, SLOTS = 2 * BLOCK };
+
+/* Of rows in slots: what their passes need of each. */
+typedef struct row_tiles {
+    _Alignas(LINE) float rounder[SLOTS], floor[SLOTS]; /* of exp_scale */
+    _Alignas(LINE) int32_t own[SLOTS];  /* parted: where in e the one is that is not in its row's sum, */
+    _Alignas(LINE) float left_out[SLOTS]; /* but here */
+    _Alignas(LINE) float factor[SLOTS], least[SLOTS]; /* SCALED: out = e factor; 0 below `least` */
+    _Alignas(LINE) float max[SLOTS], rest[SLOTS];     /* SUBTRACTED: out = (x - max) - rest */
+    _Alignas(LINE) int32_t label[SLOTS];     /* labelled: this column */
+    _Alignas(LINE) float label_value[SLOTS]; /* becomes that */
+    _Alignas(LINE) float maxima[BLOCK * BLOCK];      /* of the next tile, to be folded */
+    _Alignas(LINE) double folded[BLOCK * BLOCK / 2]; /* what vs_across_rows() makes sums of */
+    float *e;            /* SLOTS rows of width_of(classes), 0 beyond the classes */
+    storage *out[2];     /* of tiles by their slots; NULL: it does not leave */
+    storage *past[2];    /* where `out` goes on to, past the caches; NULL: it stays */
+    const storage *x[2]; /* SUBTRACTED */
+    int64_t tile;        /* 0, 1: whose slots are those of the tile under way */
+    open_line line;      /* of what is streamed */
+    line_stream lines;
+    int near; /* of a fetching */
+} row_tiles;
 
 /* Wider tiles than these fill L1 (48 KiB) by themselves. */
 enum { WIDEST_NEAR = 128 };
+
+/* How far what is fetched is ahead of the maxima: two tiles, where they are no longer than a page and fetched into
+ * L1; one else. */
+LANES int64_t rows_ahead(const row_tiles *r, int64_t classes)
+{
+    const int is_short = BLOCK * classes * (int64_t)sizeof(storage) <= PAGE;
+    return r->near && is_short ? 2 * BLOCK : BLOCK;
+}
 
 /* What a call needs before tiles overlap. */
 enum { LEAST_ROW_TILES = 3 };
 
 /* Whether rows that go in tiles go this way. Wide ones that are streamed do not where the CPU fetches rows into
  * L1: on Zen 5, 144 and 160 classes took 1.3 to 1.6 of the time. */
-LANES int stay_rows(int64_t rows, int64_t classes, int streamed, fetching fetch)
+LANES int stay_rows(int64_t rows, int64_t classes, const int leaving, int streamed, fetching fetch)
 {
     const int crowded = streamed && fetch.near && classes > WIDEST_NEAR;
-    return LEAST_ROW_TILE && classes >= LEAST_ROW_TILE && rows >= LEAST_ROW_TILES * BLOCK && !crowded;
+    const int least = leaving == SCALED ? LEAST_ROW_TILE : LEAST_ROW_TILE + 4;
+    return LEAST_ROW_TILE && classes >= least && rows >= LEAST_ROW_TILES * BLOCK && !crowded;
 }
 
 /* The last block ends where its row does, and overlaps the one before. */
 LANES int64_t block_at(int64_t c, int64_t classes) { return smaller(c, classes - BLOCK); }
 
-/* The maxima of sixteen rows from x on, never -0. */
-LANES vf maxima_of_rows(const storage *x, int64_t classes, int64_t stride)
+/* The maximum of `rows` rows from x on, in lanes. */
+LANES void find_maxima(const storage *x, int64_t classes, int64_t stride, int rows, float *lanes)
 {
-    _Alignas(LINE) float lanes[BLOCK * BLOCK];
-    for (int64_t j = 0; j < BLOCK; j++, x += stride) {
+    for (int64_t j = 0; j < rows; j++, x += stride) {
         vf max = vset1(-LANE_INFINITY);
         for (int64_t c = 0; c < classes; c += BLOCK)
             max = vmax(vload(x + block_at(c, classes)), max);
         vstore_f32(lanes + j * BLOCK, max);
     }
-    return vadd(vmax_across_rows(lanes), vset1(0.0f));
 }
 
-/* Tiles that take turns; the one that leaves has the slots of the one under way. */
-enum { ROW_TILES = 3 };
-typedef struct row_tiles {
-    row_tile tile[ROW_TILES], *leaves, *before, *now;
-    const storage *last; /* the last tile of the call: nothing is fetched beyond it */
-    open_line line;      /* of what is streamed */
-    int near;            /* of a fetching */
-} row_tiles;
+/* Those of the next tile, never -0. */
+LANES vf maxima_of_rows(const row_tiles *r) { return vadd(vmax_across_rows(r->maxima), vset1(0.0f)); }
 
-/* e: two tiles of whole groups. The second is added to nothing before it is written. */
-LANES void open_row_tiles(row_tiles *r, float *e, int64_t classes, const storage *last, fetching fetch)
+/* e: SLOTS rows of whole groups. The last half is parted, and added to nothing, before it is written. */
+LANES void open_row_tiles(row_tiles *r, float *e, int64_t classes, fetching fetch)
 {
-    static const int32_t none[BLOCK] = {0};
-    const int64_t width = width_of(classes), size = BLOCK * width;
+    const int64_t width = width_of(classes), size = SLOTS * width;
     for (int64_t end = width; end <= size; end += width)
         FOR_BLOCKS(k, GROUP_BLOCKS) vstore_f32(e + end - GROUP + k * BLOCK, vset1(0.0f));
-    for (int64_t i = size; i < 2 * size; i += BLOCK)
+    for (int64_t i = size - HALF * width; i < size; i += BLOCK)
         vstore_f32(e + i, vset1(0.0f));
-    r->last = last;
     r->line = (open_line){.n = 0};
     r->near = fetch.near && classes <= WIDEST_NEAR;
-    for (int k = 0; k < ROW_TILES; k++) {
-        r->tile[k].e = k == 1 ? e + size : e;
-        r->tile[k].out = r->tile[k].past = NULL;
-        r->tile[k].column = none;
-    }
-    r->now = r->tile;
-    r->before = r->tile + 1;
-    r->leaves = r->tile + 2;
+    r->e = e;
+    r->out[0] = r->out[1] = r->past[0] = r->past[1] = NULL;
+    r->own[SLOTS - 1] = (int32_t)((SLOTS - 1) * width);
+    r->tile = 0;
 }
 
-/* The tile at x begins; its rows leave, if at all, when it has been told so. */
-LANES void begin_row_tile(row_tiles *r, const storage *x, vf n)
+/* The tile that has slots `tile` is going to begin. */
+LANES void begin_row_tile(row_tiles *r, int64_t tile, vf n)
 {
-    row_tile *t = r->now;
-    t->x = x;
-    t->out = NULL;
-    vstore_f32(t->rounder, vsub(vset1(ROUNDER + 126.0f), n));
-    vstore_f32(t->floor, vmul(vsub(n, vset1(126.0f)), vset1(LN2)));
+    vstore_f32(r->rounder + tile * BLOCK, vsub(vset1(ROUNDER + 126.0f), n));
+    vstore_f32(r->floor + tile * BLOCK, vmul(vsub(n, vset1(126.0f)), vset1(LN2)));
 }
 
-/* The tile `now` is in its slots. */
-LANES void turn_row_tiles(row_tiles *r)
+LANES void set_own(row_tiles *r, int64_t tile, const int32_t *column, int64_t width)
 {
-    row_tile *const gone = r->leaves;
-    r->leaves = r->before;
-    r->before = r->now;
-    r->now = gone;
-    gone->e = r->leaves->e;
+    for (int j = 0; j < BLOCK; j++)
+        r->own[tile * BLOCK + j] = column[j] + (int32_t)((tile * BLOCK + j) * width);
 }
 
-LANES void set_scaled(row_tile *t, vf factor, storage *out)
+LANES void set_scaled(row_tiles *r, int64_t tile, vf factor, storage *out)
 {
     const tile_output o = product_with(factor);
-    t->out = out;
-    vstore_f32(t->factor, o.factor);
-    vstore_f32(t->least, o.least);
+    r->out[tile] = out;
+    vstore_f32(r->factor + tile * BLOCK, o.factor);
+    vstore_f32(r->least + tile * BLOCK, o.least);
 }
 
-LANES void set_subtracted(row_tile *t, vf max, vf rest, storage *out)
+LANES void set_subtracted(row_tiles *r, int64_t tile, vf max, vf rest, storage *out)
 {
-    t->out = out;
-    vstore_f32(t->max, max);
-    vstore_f32(t->rest, rest);
+    r->out[tile] = out;
+    vstore_f32(r->max + tile * BLOCK, max);
+    vstore_f32(r->rest + tile * BLOCK, rest);
 }
 
-LANES void leave_label_of_row(const row_tile *t, int64_t j, int64_t out_stride)
+/* The row in the slot before is parted. */
+LANES void part_row(row_tiles *r, int64_t slot)
 {
-    store_one(t->out + j * out_stride + t->column[j], t->label_value[j]);
-}
-
-/* Row j of a tile that is parted. */
-LANES void part_row(row_tile *t, int64_t j, int64_t width)
-{
-    float *e = t->e + j * width + t->column[j];
-    t->left_out[j] = *e;
+    const int64_t row = (slot - 1) & (SLOTS - 1);
+    float *const e = r->e + r->own[row];
+    r->left_out[row] = *e;
     *e = 0.0f;
 }
 
-/* As add_exponentials(), in lanes that are folded together. */
-LANES void add_group(vd *total, const float *e)
+/* As add_exponentials(). */
+LANES void add_group(vs *total, const float *e)
 {
-    *total = vd_plus(*total, vd_load_sum(e, e + 2 * BLOCK));
-    *total = vd_plus(*total, vd_load_sum(e + BLOCK, e + 3 * BLOCK));
-}
-
-/* Row j, beside nothing. */
-LANES void add_row(row_tile *t, int64_t j, int64_t width)
-{
-    vd total = vd_zero();
-    for (int64_t c = 0; c < width; c += GROUP)
-        add_group(&total, t->e + j * width + c);
-    vd_store_folded(t->folded + j * BLOCK / 2, total);
+    *total = vs_add(*total, e, e + 2 * BLOCK);
+    *total = vs_add(*total, e + BLOCK, e + 3 * BLOCK);
 }
 
 /* A block, of which `some` says whether it ends a row: n elements of it are there then. */
@@ -169,55 +155,66 @@ LANES void store_some(storage *out, const int some, int64_t n, vf v)
         vstore(out, v);
 }
 
-/* Two rows of each tile, from a group on. */
-typedef struct row_pairs {
-    const storage *next, *x; /* the second of two at `stride` */
+/* A row of each tile under way. What keeps its distance from another is found from there: else compilers have more
+ * addresses than registers. */
+typedef struct row_set {
+    const storage *x;
+    int64_t to_next, to_ahead; /* from x to the row whose maximum is found, and to what is fetched */
     float *e;
-    const float *added; /* at width_of(classes) */
+    int64_t to_added; /* from e */
     const storage *leaving_x;
-    storage *out; /* at out_stride */
-} row_pairs;
+    storage *out;
+} row_set;
 
-LANES row_pairs moved(row_pairs p, int64_t x, int64_t e, int64_t out)
+LANES row_set moved(row_set p, int64_t x, int64_t e, int64_t out)
 {
-    return (row_pairs){p.next + x,  p.x + x,         p.e + e,
-                       p.added + e, p.leaving_x + x, p.out ? p.out + out : NULL};
+    p.x += x;
+    p.e += e;
+    p.leaving_x += x;
+    p.out = p.out ? p.out + out : NULL;
+    return p;
 }
 
-/* `blocks` blocks of row j of a tile leave; `at_end`: of the last one n elements are there. */
-LANES void leave_blocks(const row_tile *t, int64_t j, const float *e, const storage *x, const int blocks,
+/* `blocks` blocks of the row in a slot leave; `at_end`: of the last one n elements are there. */
+LANES void leave_blocks(const row_tiles *r, int64_t slot, const float *e, const storage *x, const int blocks,
                         const int at_end, int64_t n, const int leaving, storage *out)
 {
-    const vf factor = vset1(t->factor[j]), least = vset1(t->least[j]);
-    const vf max = vset1(t->max[j]), rest = vset1(t->rest[j]);
+    const vf factor = vset1(r->factor[slot]), least = vset1(r->least[slot]);
+    const vf max = vset1(r->max[slot]), rest = vset1(r->rest[slot]);
     FOR_BLOCKS(k, blocks)
     {
         const int some = at_end && k == blocks - 1;
-        vf v = leaving == SCALED ? vload_f32(e + k * BLOCK) : load_some(x + k * BLOCK, some, n);
+        vf v = leaving == SCALED ? vheld(vload_f32(e + k * BLOCK)) : load_some(x + k * BLOCK, some, n);
         v = leaving == SCALED ? vkeep(vle(least, v), vmul(v, factor)) : vsub(vsub(v, max), rest);
         store_some(out + k * BLOCK, some, n, v);
     }
 }
 
+LANES void leave_label_of_row(const row_tiles *r, int64_t slot, storage *out)
+{
+    store_one(out + r->label[slot], r->label_value[slot]);
+}
+
 /* A tile leaves beside nothing. */
-LANES void leave_row_tile(const row_tile *t, open_line *line, int64_t classes, int64_t stride, int64_t out_stride,
+LANES void leave_row_tile(row_tiles *r, int64_t tile, int64_t classes, int64_t stride, int64_t out_stride,
                           const int leaving, const int labelled)
 {
     const int64_t width = width_of(classes), last = (classes - 1) & -BLOCK;
-    for (int64_t j = 0; t->out && j < BLOCK; j++) {
-        const float *e = t->e + j * width;
-        const storage *x = t->x + j * stride;
-        storage *out = t->out + j * out_stride;
+    for (int64_t j = 0; r->out[tile] && j < BLOCK; j++) {
+        const int64_t slot = tile * BLOCK + j;
+        const float *e = r->e + slot * width;
+        const storage *x = r->x[tile] + j * stride;
+        storage *out = r->out[tile] + j * out_stride;
         for (int64_t c = 0; c < last; c += BLOCK)
-            leave_blocks(t, j, e + c, x + c, 1, 0, BLOCK, leaving, out + c);
-        leave_blocks(t, j, e + last, x + last, 1, 1, classes - last, leaving, out + last);
+            leave_blocks(r, slot, e + c, x + c, 1, 0, BLOCK, leaving, out + c);
+        leave_blocks(r, slot, e + last, x + last, 1, 1, classes - last, leaving, out + last);
         if (labelled)
-            leave_label_of_row(t, j, out_stride);
+            leave_label_of_row(r, slot, out);
     }
-    if (t->out && t->past) {
-        line_stream lines = open_stream(t->out, BLOCK * out_stride, t->past, line);
+    if (r->out[tile] && r->past[tile]) {
+        line_stream lines = open_stream(r->out[tile], BLOCK * out_stride, r->past[tile], &r->line);
         finish_stream(&lines);
-        close_line(line);
+        close_line(&r->line);
     }
 }
 
@@ -233,109 +230,97 @@ LANES vf max_of_blocks(const storage *x, const storage *ahead, const int near, c
     return max;
 }
 
-/* The next `blocks` blocks of rows j and j + 1. Pointers are taken anew, and blocks found from there: else
- * compilers hold an address of each. */
-LANES void pass_blocks(const row_tile *leaves, const row_tile *now, int64_t j, row_pairs p,
-                       int64_t width, int64_t stride, int64_t out_stride, int64_t ahead, const int near,
-                       const int blocks, const int at_end, int64_t n, const int leaving, vf *max,
-                       vd *total)
+/* The next `blocks` blocks of each row. */
+LANES void pass_blocks(const row_tiles *r, int64_t slot, const row_set p, const exp_constants *constants,
+                       const int blocks, const int at_end, int64_t n, const int leaving, vf *max, vs *total)
 {
-    const exp_scale even = {vset1(now->rounder[j]), vset1(now->floor[j])};
-    const exp_scale odd = {vset1(now->rounder[j + 1]), vset1(now->floor[j + 1])};
-    const storage *const next = anew(p.next), *const x = anew(p.x), *const old_x = anew(p.leaving_x);
-    const float *const added = anew(p.added);
+    const exp_scale scale = {vset1(r->rounder[slot]), vset1(r->floor[slot])};
+    const storage *const x = anew(p.x);
     float *const e = (float *)anew(p.e);
-    storage *const out = (storage *)anew(p.out);
-    vf v[2 * GROUP_BLOCKS];
-    UNROLL for (int i = 0; i < 2; i++)
-        FOR_BLOCKS(k, blocks)
-        v[i * blocks + k] = load_some(x + i * stride + k * BLOCK, at_end && k == blocks - 1, n);
-    const exp_reduced_rows begun = vexp_reduced_rows(v, blocks, even, odd);
-    UNROLL for (int i = 0; i < 2; i++)
-        max[i] = max_of_blocks(next + i * stride, next + i * stride + ahead, near, blocks, at_end, n,
-                               max[i]);
-    UNROLL for (int i = 0; i < 2; i++) add_group(&total[i], added + i * width);
-    UNROLL for (int i = 0; leaving && i < 2; i++)
-        leave_blocks(leaves, j + i, e + i * width, old_x + i * stride, blocks, at_end, n, leaving,
-                     out + i * out_stride);
-    vexp_of_reduced_rows(&begun, v, blocks);
-    UNROLL for (int i = 0; i < 2; i++)
-        FOR_BLOCKS(k, blocks) vstore_f32(e + i * width + k * BLOCK, v[i * blocks + k]);
+    vf v[GROUP_BLOCKS];
+    FOR_BLOCKS(k, blocks) v[k] = load_some(x + k * BLOCK, at_end && k == blocks - 1, n);
+    const exp_held begun = vexp_reduced_held(v, blocks, scale, constants);
+    *max = max_of_blocks(anew(x + p.to_next), anew(x + p.to_ahead), r->near, blocks, at_end, n, *max);
+    add_group(total, anew(e + p.to_added));
+    if (leaving)
+        leave_blocks(r, slot, e, leaving == SUBTRACTED ? anew(p.leaving_x) : x, blocks, at_end, n, leaving,
+                     (storage *)anew(p.out));
+    vexp_of_reduced_held(&begun, v, blocks, constants);
+    FOR_BLOCKS(k, blocks) vstore_f32(e + k * BLOCK, v[k]);
 }
 
-/* The tile under way, and the sums of the one before, while another leaves, `streamed` where it goes on
- * past the caches, and `labelled` where one column of each row has a value of its own. `parted`: one column
- * of each row is not in its sum. Returns the maxima of the tile at `next`. */
-LANES vf pass_rows_of_tile(row_tiles *r, const storage *next, int64_t classes, int64_t stride,
-                           int64_t out_stride, const int leaving, const int labelled, const int parted,
-                           int streamed)
+/* Half a tile under way, and of the others. `streamed`: what leaves goes on past the caches; `labelled`: one
+ * column of each row has a value of its own; `parted`: one column of each row is not in its sum. */
+LANES void pass_half(row_tiles *r, const storage *x, const storage *next, int second, int64_t classes,
+                     int64_t stride, int64_t out_stride, const int leaving, const int labelled,
+                     const int parted, int streamed)
 {
     const int64_t width = width_of(classes), last = (classes - 1) & -GROUP;
     const int64_t last_blocks = (classes - last + BLOCK - 1) / BLOCK;
     const int64_t n = classes - ((classes - 1) & -BLOCK); /* of the last block */
-    const int64_t ahead = next == r->last ? 0 : BLOCK * stride;
-    const int near = r->near;
-    const row_tile *const leaves = r->leaves;
-    row_tile *const now = r->now, *const before = r->before;
-    row_pairs p = {next, now->x, now->e, before->e, leaving ? leaves->x : now->x, leaves->out};
-    line_stream lines = {.n = 0};
-    _Alignas(LINE) float maximum[BLOCK * BLOCK];
-    if (streamed) {
-        lines = open_stream(leaves->out, BLOCK * out_stride, leaves->past, &r->line);
-        prefetch_pages(leaves->past, 2 * BLOCK * out_stride, BLOCK * out_stride);
+    const int64_t first = r->tile * BLOCK + second * HALF, other = HALF - second * HALF;
+    const int64_t to_next = next - x;
+    row_set p = {x, to_next, to_next + rows_ahead(r, classes) * stride, r->e + first * width,
+                 (first > 0 ? -HALF : SLOTS - HALF) * width,
+                 leaving ? r->x[r->tile] + second * HALF * stride : x,
+                 leaving ? r->out[r->tile] + second * HALF * out_stride : NULL};
+    if (streamed && !second) {
+        r->lines = open_stream(r->out[r->tile], BLOCK * out_stride, r->past[r->tile], &r->line);
+        prefetch_pages(r->past[r->tile], 2 * BLOCK * out_stride, BLOCK * out_stride);
     }
-    for (int64_t j = 0; j < BLOCK; j += 2) {
-        vf max[2] = {vset1(-LANE_INFINITY), vset1(-LANE_INFINITY)};
-        vd total[2] = {vd_zero(), vd_zero()};
-        UNROLL for (int i = 0; parted && i < 2; i++)
-            part_row(j == 0 ? before : now, (j + i - 2) & (BLOCK - 1), width);
-        for (int64_t at = 0; at < last; at += GROUP) {
-            pass_blocks(leaves, now, j, p, width, stride, out_stride, ahead, near, GROUP_BLOCKS, 0, BLOCK,
-                        leaving, max, total);
-            p = moved(p, GROUP, GROUP, GROUP);
-        }
+    const exp_constants constants = vexp_constants();
+    for (int64_t j = 0; j < HALF; j++) {
+        const int64_t slot = first + j;
+        vf max = vset1(-LANE_INFINITY);
+        vs total = vs_zero();
+        if (parted)
+            part_row(r, slot);
+        for (int64_t c = 0; c < last; c += GROUP, p = moved(p, GROUP, GROUP, GROUP))
+            pass_blocks(r, slot, p, &constants, GROUP_BLOCKS, 0, BLOCK, leaving, &max, &total);
 #define LAST(blocks)                                                                              \
     case blocks:                                                                                  \
-        pass_blocks(leaves, now, j, p, width, stride, out_stride, ahead, near, blocks, 1, n,      \
-                    leaving, max, total);                                                         \
+        pass_blocks(r, slot, p, &constants, blocks, 1, n, leaving, &max, &total);                       \
         break;
         switch (last_blocks) {
             LAST(1) LAST(2) LAST(3) LAST(4)
         }
 #undef LAST
-        UNROLL for (int i = 0; i < 2; i++)
-        {
-            vstore_f32(maximum + (j + i) * BLOCK, max[i]);
-            vd_store_folded(before->folded + (j + i) * BLOCK / 2, total[i]);
-            if (leaving && labelled)
-                leave_label_of_row(leaves, j + i, out_stride);
-        }
-        if (streamed) /* two rows later: their stores are done by then */
-            stream_to(&lines, j * out_stride);
-        p = moved(p, 2 * stride - last, 2 * width - last, 2 * out_stride - last);
+        vstore_f32(r->maxima + (other + j) * BLOCK, max);
+        vs_store_folded(r->folded + (other + j) * (BLOCK / 2), total);
+        if (leaving && labelled)
+            leave_label_of_row(r, slot, p.out - last);
+        if (streamed && j % 2 == 0) /* two rows later: their stores are done by then */
+            stream_to(&r->lines, (second * HALF + j) * out_stride);
+        p = moved(p, stride - last, width - last, out_stride - last);
     }
-    if (streamed)
-        finish_stream(&lines);
-    return vadd(vmax_across_rows(maximum), vset1(0.0f));
+    if (streamed && second)
+        finish_stream(&r->lines);
 }
 
-LANES vf pass_row_tile(row_tiles *r, const storage *next, int64_t classes, int64_t stride,
-                       int64_t out_stride, const int leaving, const int labelled, const int parted)
+LANES void pass_row_tiles(row_tiles *r, const storage *x, const storage *next, int second, int64_t classes,
+                          int64_t stride, int64_t out_stride, const int leaving, const int labelled,
+                          const int parted)
 {
-    if (!r->leaves->out)
-        return pass_rows_of_tile(r, next, classes, stride, out_stride, NOTHING_LEAVES, 0, parted, 0);
-    return pass_rows_of_tile(r, next, classes, stride, out_stride, leaving, labelled, parted,
-                             r->leaves->past != NULL);
+    if (!r->out[r->tile])
+        pass_half(r, x, next, second, classes, stride, out_stride, NOTHING_LEAVES, 0, parted, 0);
+    else
+        pass_half(r, x, next, second, classes, stride, out_stride, leaving, labelled, parted,
+                  r->past[r->tile] != NULL);
 }
 
-/* When no tile begins, the last one is added beside nothing. */
-LANES void add_last_row_tile(row_tiles *r, int64_t classes, const int parted)
+/* When no tile begins, the second half of the last one, whose slots are those of `tile`, is added beside
+ * nothing. */
+LANES void add_last_half(row_tiles *r, int64_t tile, int64_t classes, const int parted)
 {
-    const int64_t width = width_of(classes);
-    for (int64_t j = BLOCK - 2; parted && j < BLOCK; j++)
-        part_row(r->before, j, width);
-    for (int64_t j = 0; j < BLOCK; j++)
-        add_row(r->before, j, width);
+    const int64_t width = width_of(classes), end = (tile + 1) * BLOCK;
+    if (parted)
+        part_row(r, end);
+    for (int64_t j = HALF; j < BLOCK; j++) {
+        vs total = vs_zero();
+        for (int64_t c = 0; c < width; c += GROUP)
+            add_group(&total, r->e + (end - BLOCK + j) * width + c);
+        vs_store_folded(r->folded + j * BLOCK / 2, total);
+    }
 }
 
 /* As first_maxima(): in each lane of a row its first block, then the lowest class of the lanes. */

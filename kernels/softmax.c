@@ -322,33 +322,47 @@ static __attribute__((noinline)) void short_rows(const softmax_job *job, int64_t
     rows(job, begin, end, &pipe);
 }
 
-/* Out of line: they need the registers. */
-static __attribute__((noinline)) vf pass_scaled(row_tiles *r, const storage *next, const softmax_job *job)
+LANES_PASS void pass_scaled(row_tiles *r, const storage *x, const storage *next, int second,
+                            const softmax_job *job)
 {
-    return pass_row_tile(r, next, job->classes, job->input_stride, job->output_stride, SCALED, 0, 0);
+    pass_row_tiles(r, x, next, second, job->classes, job->input_stride, job->output_stride, SCALED, 0, 0);
 }
-static __attribute__((noinline)) vf pass_subtracted(row_tiles *r, const storage *next,
-                                                    const softmax_job *job)
+LANES_PASS void pass_subtracted(row_tiles *r, const storage *x, const storage *next, int second,
+                                const softmax_job *job)
 {
-    return pass_row_tile(r, next, job->classes, job->input_stride, job->output_stride, SUBTRACTED, 0, 1);
+    pass_row_tiles(r, x, next, second, job->classes, job->input_stride, job->output_stride, SUBTRACTED, 0, 1);
 }
 
-/* All of a tile that stayed rows is added: rows [i, i + BLOCK). */
-LANES void end_row_tile(const softmax_job *job, row_tile *r, forward_tile *t, int64_t i, storage *lines,
-                        float *scratch, const enum forward what, rows_function *rows)
+/* The tile of rows [i, i + BLOCK), which will have the slots `tile`. */
+LANES void begin_forward_tile(const softmax_job *job, row_tiles *r, int64_t tile, int64_t i, forward_tile *t,
+                              const enum forward what)
+{
+    t->max = maxima_of_rows(r);
+    t->n = exponents_of(t->max);
+    begin_row_tile(r, tile, t->n);
+    if (what == LOG_SOFTMAX) {
+        int32_t first[BLOCK];
+        first_maxima_of_rows(input_row(job, i), job->classes, job->input_stride, t->max, first);
+        set_own(r, tile, first, width_of(job->classes));
+    }
+}
+
+/* All of it is added. */
+LANES void end_row_tile(const softmax_job *job, row_tiles *r, int64_t tile, forward_tile *t, int64_t i,
+                        storage *lines, float *scratch, const enum forward what, rows_function *rows)
 {
     storage *out = lines ? lines : output_row(job, i);
-    vd_store(t->others, vd_across_rows(r->folded));
-    vstore_f32(t->left_out, vset1(0.0f));
-    if (what == LOG_SOFTMAX)
-        memcpy(t->left_out, r->left_out, sizeof t->left_out);
-    r->past = lines ? output_row(job, i) : NULL;
+    vd_store(t->others, vs_across_rows(r->folded));
+    vstore_f32(t->left_out, what == LOG_SOFTMAX ? vload_f32(r->left_out + tile * BLOCK) : vset1(0.0f));
+    r->x[tile] = input_row(job, i);
+    r->out[tile] = NULL;
+    r->past[tile] = lines ? output_row(job, i) : NULL;
     if (__builtin_expect(forward_is_irregular(t), 0))
         short_rows(job, i, i + BLOCK, scratch, rows);
     else if (what == SOFTMAX)
-        set_scaled(r, finish_forward_tile(t, SOFTMAX), out);
+        set_scaled(r, tile, finish_forward_tile(t, SOFTMAX), out);
     else
-        set_subtracted(r, t->max, finish_forward_tile(t, LOG_SOFTMAX), out);
+        set_subtracted(r, tile, t->max, finish_forward_tile(t, LOG_SOFTMAX), out);
 }
 
 /* Rows [begin, end), whole tiles that stay rows: to softmax or log-softmax. Outputs that are
@@ -359,30 +373,35 @@ LANES void forward_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
     const int leaving = what == SOFTMAX ? SCALED : SUBTRACTED;
     const int64_t classes = job->classes, stride = job->input_stride, last = end - BLOCK;
     const int64_t out_stride = job->output_stride;
-    _Alignas(LINE) float scratch[SHORT_SCRATCH], e[2 * BLOCK * SHORT_ROW];
-    int32_t first[ROW_TILES][BLOCK];
+    _Alignas(LINE) float scratch[SHORT_SCRATCH], e[SLOTS * SHORT_ROW];
     row_tiles r;
-    forward_tile tile[ROW_TILES];
-    vf max = maxima_of_rows(input_row(job, begin), classes, stride);
-    open_row_tiles(&r, e, classes, input_row(job, last), job->fetch);
-    for (int64_t i = begin; i < end; i += BLOCK) {
-        const int64_t now = r.now - r.tile, before = r.before - r.tile;
-        const storage *x = input_row(job, i), *next = input_row(job, smaller(i + BLOCK, last));
-        tile[now].max = max;
-        tile[now].n = exponents_of(max);
-        begin_row_tile(&r, x, tile[now].n);
-        if (what == LOG_SOFTMAX)
-            first_maxima_of_rows(x, classes, stride, max, first[now]);
-        r.now->column = first[now];
-        max = what == SOFTMAX ? pass_scaled(&r, next, job) : pass_subtracted(&r, next, job);
-        if (i > begin)
-            end_row_tile(job, r.before, tile + before, i - BLOCK, lines, scratch, what, rows);
-        turn_row_tiles(&r);
+    forward_tile tile[2];
+    open_row_tiles(&r, e, classes, job->fetch);
+    find_maxima(input_row(job, begin), classes, stride, BLOCK, r.maxima);
+    begin_forward_tile(job, &r, 0, begin, tile, what);
+    find_maxima(input_row(job, begin + BLOCK), classes, stride, HALF, r.maxima);
+    int64_t now = 0;
+    for (int64_t i = begin; i < end; i += BLOCK, now = !now) {
+        for (int second = 0; second < 2; second++) {
+            const storage *x = input_row(job, i + second * HALF);
+            const storage *next = second ? input_row(job, smaller(i + 2 * BLOCK, last))
+                                         : input_row(job, smaller(i + BLOCK, last) + HALF);
+            if (second) {
+                if (i > begin)
+                    end_row_tile(job, &r, !now, tile + !now, i - BLOCK, lines, scratch, what, rows);
+                begin_forward_tile(job, &r, !now, smaller(i + BLOCK, last), tile + !now, what);
+            }
+            r.tile = now;
+            if (what == SOFTMAX)
+                pass_scaled(&r, x, next, second, job);
+            else
+                pass_subtracted(&r, x, next, second, job);
+        }
     }
-    leave_row_tile(r.leaves, &r.line, classes, stride, out_stride, leaving, 0);
-    add_last_row_tile(&r, classes, what == LOG_SOFTMAX);
-    end_row_tile(job, r.before, tile + (r.before - r.tile), last, lines, scratch, what, rows);
-    leave_row_tile(r.before, &r.line, classes, stride, out_stride, leaving, 0);
+    leave_row_tile(&r, now, classes, stride, out_stride, leaving, 0);
+    add_last_half(&r, !now, classes, what == LOG_SOFTMAX);
+    end_row_tile(job, &r, !now, tile + !now, last, lines, scratch, what, rows);
+    leave_row_tile(&r, !now, classes, stride, out_stride, leaving, 0);
 }
 
 static __attribute__((noinline)) void softmax_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
@@ -413,7 +432,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     forward_tile tile[MAX_TILES];
     open_line line = {.n = 0};
     line_stream leaving = {.n = 0}; /* of the tiles before */
-    if (what != LOG_SUM_EXP && stay_rows(end - begin, classes, streamed, job->fetch)) {
+    if (what != LOG_SUM_EXP && stay_rows(end - begin, classes, what == SOFTMAX ? SCALED : SUBTRACTED, streamed, job->fetch)) {
         const int64_t whole = begin + ((end - begin) & -BLOCK);
         if (what == SOFTMAX)
             softmax_row_tiles(job, begin, whole, streamed ? lines : NULL);

@@ -105,37 +105,43 @@ LANES_LARGE void vexp_scaled(const vf *x, vf *e, int blocks, exp_scale s)
     }
 }
 
-/* The halves for two rows, `blocks` blocks of each, at most four. All are side by side, so that two FMA a cycle
- * wait for none before, however little a CPU looks ahead: no register is left then that could hold a constant from
- * one step to the next but one. */
-typedef struct exp_reduced_rows {
-    vf r[8], t[8];
-} exp_reduced_rows;
+/* The same halves, of at most four blocks, with constants that stay in registers over a loop with ragged ends:
+ * compilers would load some of them for each end. */
+typedef struct exp_constants {
+    vf p[EXP_DEGREE + 1], log2_e, ln2_high, ln2_low;
+} exp_constants;
+typedef struct exp_held {
+    vf r[4], t[4];
+} exp_held;
 
-LANES_LARGE exp_reduced_rows vexp_reduced_rows(const vf *x, const int blocks, exp_scale even, exp_scale odd)
+LANES exp_constants vexp_constants(void)
 {
-    static const float reduction[] = {LOG2_E, LN2_HIGH, LN2_LOW};
-    const float *const c = anew(reduction);
-    const int all = 2 * blocks;
-    exp_reduced_rows d;
-    vf m[8];
-    FOR_BLOCKS(k, all) d.r[k] = vmax(k < blocks ? even.floor : odd.floor, x[k]);
-    FOR_BLOCKS(k, all) d.t[k] = vfma(d.r[k], vset1(c[0]), k < blocks ? even.rounder : odd.rounder);
-    FOR_BLOCKS(k, all) m[k] = vsub(d.t[k], k < blocks ? even.rounder : odd.rounder);
-    FOR_BLOCKS(k, all) d.r[k] = vfnma(m[k], vset1(c[1]), d.r[k]);
-    FOR_BLOCKS(k, all) d.r[k] = vfnma(m[k], vset1(c[2]), d.r[k]);
+    exp_constants c = {.log2_e = vheld(vset1(LOG2_E)),
+                       .ln2_high = vheld(vset1(LN2_HIGH)),
+                       .ln2_low = vheld(vset1(LN2_LOW))};
+    UNROLL for (int j = 0; j <= EXP_DEGREE; j++) c.p[j] = vheld(vset1(exp_coefficient[j]));
+    return c;
+}
+
+LANES_LARGE exp_held vexp_reduced_held(const vf *x, const int blocks, exp_scale s, const exp_constants *c)
+{
+    exp_held d;
+    vf m[4];
+    FOR_BLOCKS(k, blocks) d.r[k] = vmax(s.floor, x[k]);
+    FOR_BLOCKS(k, blocks) d.t[k] = vfma(d.r[k], c->log2_e, s.rounder);
+    FOR_BLOCKS(k, blocks) m[k] = vsub(d.t[k], s.rounder);
+    FOR_BLOCKS(k, blocks) d.r[k] = vfnma(m[k], c->ln2_high, d.r[k]);
+    FOR_BLOCKS(k, blocks) d.r[k] = vfnma(m[k], c->ln2_low, d.r[k]);
     return d;
 }
 
-LANES_LARGE void vexp_of_reduced_rows(const exp_reduced_rows *d, vf *e, const int blocks)
+LANES_LARGE void vexp_of_reduced_held(const exp_held *d, vf *e, const int blocks, const exp_constants *c)
 {
-    const float *const c = anew(exp_coefficient);
-    const int all = 2 * blocks;
-    vf p[8];
-    FOR_BLOCKS(k, all) p[k] = vfma(vset1(c[EXP_DEGREE]), d->r[k], vset1(c[EXP_DEGREE - 1]));
+    vf p[4];
+    FOR_BLOCKS(k, blocks) p[k] = vfma(c->p[EXP_DEGREE], d->r[k], c->p[EXP_DEGREE - 1]);
     UNROLL for (int j = EXP_DEGREE - 2; j >= 0; j--)
-        FOR_BLOCKS(k, all) p[k] = vfma(p[k], d->r[k], vset1(c[j]));
-    FOR_BLOCKS(k, all) e[k] = vmul(p[k], vshl_bits(d->t[k], 23));
+        FOR_BLOCKS(k, blocks) p[k] = vfma(p[k], d->r[k], c->p[j]);
+    FOR_BLOCKS(k, blocks) e[k] = vmul(p[k], vshl_bits(d->t[k], 23));
 }
 
 /* e^x in two factors, for one block: 2^m and p, which is 2 p(r) above. Where a row is one block,

@@ -81,8 +81,6 @@
  *   vf   vd_narrow(d)                 rounded to f32
  *   f64  vd_across(d)
  *   vf   vmax_across_rows(p)          lane j is vmax_across() of the block at p + BLOCK j
- *   void vd_store_folded(double *p, d)     lanes l + 8 added to lanes l: eight doubles
- *   d    vd_across_rows(p)            lane j is vd_across() of what vd_store_folded() left at p + 8 j
  *   s    vs_zero()                    sixteen double lanes in the ISA's own order; what they sum is 0, or
  *                                     normal and in (0, 2^100), or NaN
  *   s    vs_load(p)                   the block of f32 at p; the float after it may be read, too
@@ -90,11 +88,15 @@
  *   s    vs_plus(s, s)                vs_add(s, p, q) = vs_plus(s, vs_load_sum(p, q))
  *   d    vs_widen(s)                  in the order of lanes; at least 2^128, or NaN, where one was added
  *   f64  vs_across(s)                 as vd_across; NaN where one was added
+ *   void vs_store_folded(double *p, s)     lanes l + 8 added to lanes l: eight doubles, in the ISA's own order
+ *   d    vs_across_rows(p)            lane j is vd_across() of what vs_store_folded() left at p + 8 j; at least
+ *                                     2^128, or NaN, where one was added
  *
  * Constants of an ISA, all of them speed only; accumulators belong to the definition of an operation:
  *   BLOCKS_IN_FLIGHT        1, 2 or 4: how many blocks its registers carry through a polynomial side by side
  *   MASK_REGISTERS          0 or 1: any operation can be masked, and targets are masks
- *   LEAST_ROW_TILE          from so many classes on, short rows stay rows (kernels/row_tile.h); 0: never
+ *   LEAST_ROW_TILE          from so many classes on, short rows that leave scaled stay rows (kernels/row_tile.h);
+ *                           0: never
  *   WIDEST_TILE             up to so many classes rows go sixteen at once by default,
  *   WIDEST_STREAMED_TILE    and where outputs are streamed
  *   ROW_WIDTHS              bit n: vload_rows_f32 and vstore_rows_f32 of n are faster than columns
@@ -201,6 +203,11 @@ LANES uint32_t bits_of_float(float f)
 #error "compile kernel files with -DBALLAST_ISA_<name>"
 #endif
 
+/* For a pass of many streams, which needs all registers. */
+#ifndef LANES_PASS
+#define LANES_PASS static __attribute__((noinline))
+#endif
+
 /* Every NaN becomes the one that Ballast stores. */
 LANES vf vcanonical(vf a)
 {
@@ -234,14 +241,14 @@ LANES vf vmax_across_rows(const float *p)
         max[j] = vmax_across(vload_f32(p + j * BLOCK));
     return vload_f32(max);
 }
-LANES void vd_store_folded(double *p, vd d)
+LANES void vs_store_folded(double *p, vs s)
 {
     double lane[BLOCK];
-    vd_store(lane, d);
+    vd_store(lane, vs_widen(s));
     for (int l = 0; l < BLOCK / 2; l++)
         p[l] = lane[l] + lane[l + BLOCK / 2];
 }
-LANES vd vd_across_rows(const double *p)
+LANES vd vs_across_rows(const double *p)
 {
     double lane[BLOCK] = {0.0}, sum[BLOCK];
     for (int j = 0; j < BLOCK; j++) {
