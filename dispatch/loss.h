@@ -131,6 +131,7 @@ static inline void ballast__set_cross_entropy(cross_entropy_job *job, const loss
     job->tile_classes =
         ballast__matrix_tile_classes(tuned, l->logits->outer, LEAST_SHORT_LOSSES, l->logits->classes, true,
                                      kernels);
+    job->row_tile_classes = ballast__row_tile_classes(tuned, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
     job->fetch = ballast__fetching();
 }

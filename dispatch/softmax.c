@@ -28,6 +28,7 @@ static inline void set_job(softmax_job *job, const ballast_const_tensor *input,
     job->beyond_cache = tuned.streams;
     job->tile_classes =
         ballast__matrix_tile_classes(tuned, input->outer, LEAST_ONE_CHUNK_ROWS, input->classes, is_scaled, kernels);
+    job->row_tile_classes = ballast__row_tile_classes(tuned, kernels);
     job->kept_chunks = ballast__kept_chunks(tuned);
     job->fetch = ballast__fetching();
 }

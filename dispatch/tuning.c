@@ -161,11 +161,13 @@ typedef struct cpu_habits {
     int64_t split_tile_classes;
     /* The same of whole lines that are streamed, but for log-softmax. Zen 5: 0.83 to 0.96 at 144 and 160. */
     int64_t streamed_line_classes;
+    /* The same of many rows that stay rows and are not streamed, if it is more. Zen 5: 0.75 to 0.91 from 217 on. */
+    int64_t row_tile_classes;
 } cpu_habits;
 
 static const cpu_habits cpus[] = {
-    {"", 0, {0, 0}, false, INT64_MAX, INT64_MAX},
-    {"AuthenticAMD", 26, {4096, 1}, true, 216, 128}, /* Zen 5 */
+    {"", 0, {0, 0}, false, INT64_MAX, INT64_MAX, 0},
+    {"AuthenticAMD", 26, {4096, 1}, true, 216, 128, 256}, /* Zen 5 */
 };
 
 /* ---- The data, by number --------------------------------------------------------------------- */
@@ -253,6 +255,11 @@ const storage_format *ballast__format(const kernel_table *kernels)
 int64_t ballast__split_tile_classes(void)
 {
     return atomic_load_explicit(&habits, memory_order_relaxed)->split_tile_classes;
+}
+
+int64_t ballast__cpu_row_tile_classes(void)
+{
+    return atomic_load_explicit(&habits, memory_order_relaxed)->row_tile_classes;
 }
 
 int64_t ballast__streamed_line_classes(void)

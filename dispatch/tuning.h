@@ -93,6 +93,15 @@ static inline int64_t ballast__matrix_tile_classes(tuning t, int64_t rows, int64
     return ballast__tile_classes(t, rows, few_rows, on_cpu < widest ? on_cpu : widest);
 }
 
+/* Of those that stay rows: more than of others, if what is written is not streamed. */
+int64_t ballast__cpu_row_tile_classes(void);
+static inline int64_t ballast__row_tile_classes(tuning t, const kernel_table *kernels)
+{
+    const bool is_chosen = t.word != 0 && ballast__chosen(t, CHOOSE_TILES) != 0;
+
+    return is_chosen || t.streams || kernels->format ? 0 : ballast__cpu_row_tile_classes();
+}
+
 /* For jobs: 0 is what suits the kernels. */
 static inline int64_t ballast__kept_chunks(tuning t)
 {

@@ -35,6 +35,8 @@ LANES int streams(const cross_entropy_job *job)
     return STREAMS && job->beyond_cache && job->grad && job->grad != job->logits;
 }
 
+LANES int leaving_of(const cross_entropy_job *job) { return job->grad ? SCALED : NOTHING_LEAVES; }
+
 LANES storage *grad_of(const cross_entropy_job *job, int64_t i)
 {
     return job->grad ? (storage *)job->grad + i * job->grad_stride : NULL;
@@ -618,7 +620,7 @@ LANES vd cross_entropy_any_tiles(const cross_entropy_job *job, int64_t begin, in
                                  int64_t end, storage *lines)
 {
     vd total = vd_zero();
-    if (stay_rows(tiles_end - begin, job->classes, job->grad ? SCALED : NOTHING_LEAVES, lines != NULL, job->fetch)) {
+    if (stay_rows(tiles_end - begin, job->classes, leaving_of(job), lines != NULL, job->fetch)) {
         const int64_t whole = begin + ((tiles_end - begin) & -BLOCK);
         total = cross_entropy_row_tiles(job, begin, whole, end, lines);
         begin = whole;
@@ -728,7 +730,8 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
 void KERNEL(cross_entropy)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
     const int is_block = job->classes >= 1 && job->classes <= BLOCK;
-    const int in_tiles = go_in_tiles(job->classes, job->tile_classes);
+    const int in_tiles = go_in_tiles(job->classes, job->tile_classes) ||
+                         go_in_row_tiles(end - begin, job->classes, job->row_tile_classes, leaving_of(job));
     if (is_block && !job->format && end - begin == 1 && cross_entropy_block_row(job, begin))
         return;
     if (!in_tiles && go_side_by_side(end - begin, job->classes, job->format))

@@ -55,7 +55,8 @@ typedef struct softmax_job {
     int64_t classes, inner;
     const storage_format *format;
     int beyond_cache;     /* the problem is too large for the caches: stream what is written */
-    int64_t tile_classes; /* rows of at most so many classes go sixteen at once, if they can */
+    int64_t tile_classes; /* rows of at most so many classes go sixteen at once, if they can, */
+    int64_t row_tile_classes; /* and those that stay rows of at most so many */
     /* Long rows of so many chunks keep their exponentials in the output, those of more, and of more than
      * MOST_KEPT_CHUNKS, compute them twice. 0: as many as can be. */
     int64_t kept_chunks;
@@ -100,7 +101,7 @@ typedef struct cross_entropy_job {
     int64_t classes, inner;
     const storage_format *format;
     int beyond_cache; /* as in softmax_job, like */
-    int64_t tile_classes, kept_chunks;
+    int64_t tile_classes, row_tile_classes, kept_chunks;
     fetching fetch;
 } cross_entropy_job;
 

@@ -23,22 +23,22 @@ enum { HALF = BLOCK / 2, SLOTS = 2 * BLOCK };
 
 /* Of rows in slots: what their passes need of each. */
 typedef struct row_tiles {
-    _Alignas(LINE) float rounder[SLOTS], floor[SLOTS]; /* of exp_scale */
-    _Alignas(LINE) int32_t own[SLOTS];  /* parted: where in e the one is that is not in its row's sum, */
-    _Alignas(LINE) float left_out[SLOTS]; /* but here */
-    _Alignas(LINE) float factor[SLOTS], least[SLOTS]; /* SCALED: out = e factor; 0 below `least` */
-    _Alignas(LINE) float max[SLOTS], rest[SLOTS];     /* SUBTRACTED: out = (x - max) - rest */
-    _Alignas(LINE) int32_t label[SLOTS];     /* labelled: this column */
-    _Alignas(LINE) float label_value[SLOTS]; /* becomes that */
-    _Alignas(LINE) float maxima[BLOCK * BLOCK];      /* of the next tile, to be folded */
-    _Alignas(LINE) double folded[BLOCK * BLOCK / 2]; /* what vs_across_rows() makes sums of */
+    _Alignas(LINE) float rounder[SLOTS], floor[SLOTS]; /* of exp_scale; all of these by whole lines */
+    int32_t own[SLOTS];    /* parted: where in e the one is that is not in its row's sum, */
+    float left_out[SLOTS]; /* but here */
+    float factor[SLOTS], least[SLOTS]; /* SCALED: out = e factor; 0 below `least` */
+    float max[SLOTS], rest[SLOTS];     /* SUBTRACTED: out = (x - max) - rest */
+    int32_t label[SLOTS];              /* labelled: this column */
+    float label_value[SLOTS];          /* becomes that */
+    float maxima[BLOCK * BLOCK];       /* of the next tile, to be folded */
+    double folded[BLOCK * BLOCK / 2];  /* what vs_across_rows() makes sums of */
     float *e;            /* SLOTS rows of width_of(classes), 0 beyond the classes */
-    storage *out[2];     /* of tiles by their slots; NULL: it does not leave */
+    const storage *x[2]; /* SUBTRACTED: of tiles by their slots, */
+    storage *out[2];     /* NULL: it does not leave */
     storage *past[2];    /* where `out` goes on to, past the caches; NULL: it stays */
-    const storage *x[2]; /* SUBTRACTED */
     int64_t tile;        /* 0, 1: whose slots are those of the tile under way */
-    open_line line;      /* of what is streamed */
-    line_stream lines;
+    line_stream lines;   /* of what is streamed */
+    open_line line;
     int near; /* of a fetching */
 } row_tiles;
 
@@ -58,11 +58,23 @@ enum { LEAST_ROW_TILES = 3 };
 
 /* Whether rows that go in tiles go this way. Wide ones that are streamed do not where the CPU fetches rows into
  * L1: on Zen 5, 144 and 160 classes took 1.3 to 1.6 of the time. */
+LANES int are_row_tiles(int64_t rows, int64_t classes, const int leaving)
+{
+    const int least = leaving == SCALED ? LEAST_ROW_TILE : LEAST_ROW_TILE + 4;
+    return LEAST_ROW_TILE && classes >= least && rows >= LEAST_ROW_TILES * BLOCK;
+}
 LANES int stay_rows(int64_t rows, int64_t classes, const int leaving, int streamed, fetching fetch)
 {
     const int crowded = streamed && fetch.near && classes > WIDEST_NEAR;
-    const int least = leaving == SCALED ? LEAST_ROW_TILE : LEAST_ROW_TILE + 4;
-    return LEAST_ROW_TILE && classes >= least && rows >= LEAST_ROW_TILES * BLOCK && !crowded;
+    return are_row_tiles(rows, classes, leaving) && !crowded;
+}
+
+/* As go_in_tiles(), of rows that go this way if they do not have to be streamed; `widest` is row_tile_classes of the
+ * job. */
+enum { ROW_TILE_CLASSES = SHORT_ROW };
+LANES int go_in_row_tiles(int64_t rows, int64_t classes, int64_t widest, const int leaving)
+{
+    return classes <= smaller(widest, ROW_TILE_CLASSES) && are_row_tiles(rows, classes, leaving);
 }
 
 /* The last block ends where its row does, and overlaps the one before. */
@@ -203,8 +215,8 @@ LANES void leave_row_tile(row_tiles *r, int64_t tile, int64_t classes, int64_t s
     for (int64_t j = 0; r->out[tile] && j < BLOCK; j++) {
         const int64_t slot = tile * BLOCK + j;
         const float *e = r->e + slot * width;
-        const storage *x = r->x[tile] + j * stride;
         storage *out = r->out[tile] + j * out_stride;
+        const storage *x = leaving == SUBTRACTED ? r->x[tile] + j * stride : out;
         for (int64_t c = 0; c < last; c += BLOCK)
             leave_blocks(r, slot, e + c, x + c, 1, 0, BLOCK, leaving, out + c);
         leave_blocks(r, slot, e + last, x + last, 1, 1, classes - last, leaving, out + last);
@@ -262,7 +274,7 @@ LANES void pass_half(row_tiles *r, const storage *x, const storage *next, int se
     const int64_t to_next = next - x;
     row_set p = {x, to_next, to_next + rows_ahead(r, classes) * stride, r->e + first * width,
                  (first > 0 ? -HALF : SLOTS - HALF) * width,
-                 leaving ? r->x[r->tile] + second * HALF * stride : x,
+                 leaving == SUBTRACTED ? r->x[r->tile] + second * HALF * stride : x,
                  leaving ? r->out[r->tile] + second * HALF * out_stride : NULL};
     if (streamed && !second) {
         r->lines = open_stream(r->out[r->tile], BLOCK * out_stride, r->past[r->tile], &r->line);
@@ -279,7 +291,7 @@ LANES void pass_half(row_tiles *r, const storage *x, const storage *next, int se
             pass_blocks(r, slot, p, &constants, GROUP_BLOCKS, 0, BLOCK, leaving, &max, &total);
 #define LAST(blocks)                                                                              \
     case blocks:                                                                                  \
-        pass_blocks(r, slot, p, &constants, blocks, 1, n, leaving, &max, &total);                       \
+        pass_blocks(r, slot, p, &constants, blocks, 1, n, leaving, &max, &total);                 \
         break;
         switch (last_blocks) {
             LAST(1) LAST(2) LAST(3) LAST(4)

@@ -155,6 +155,11 @@ static __attribute__((noinline)) void log_sum_exp_rows(const softmax_job *job, i
 
 enum forward { SOFTMAX, LOG_SOFTMAX, LOG_SUM_EXP };
 
+LANES int leaving_of(const enum forward what)
+{
+    return what == SOFTMAX ? SCALED : what == LOG_SOFTMAX ? SUBTRACTED : NOTHING_LEAVES;
+}
+
 /* log-sum-exp of rows from `begin` on, before log1p, which is latency bound: sixteen take as long as one. */
 typedef struct pending_logs {
     int64_t begin;
@@ -205,7 +210,7 @@ LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_c
 LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end, float *scratch,
                              const enum forward what, const int streamed)
 {
-    const int leaving = what == SOFTMAX ? SCALED : what == LOG_SOFTMAX ? SUBTRACTED : NOTHING_LEAVES;
+    const int leaving = leaving_of(what);
     const int64_t left_out = what == SOFTMAX ? LEAVE_NOTHING : LEAVE_MAXIMUM;
     one_chunk_rows rows;
     pending_logs logs = {.begin = begin};
@@ -370,7 +375,7 @@ LANES void end_row_tile(const softmax_job *job, row_tiles *r, int64_t tile, forw
 LANES void forward_row_tiles(const softmax_job *job, int64_t begin, int64_t end, storage *lines,
                              const enum forward what, rows_function *rows)
 {
-    const int leaving = what == SOFTMAX ? SCALED : SUBTRACTED;
+    const int leaving = leaving_of(what);
     const int64_t classes = job->classes, stride = job->input_stride, last = end - BLOCK;
     const int64_t out_stride = job->output_stride;
     _Alignas(LINE) float scratch[SHORT_SCRATCH], e[SLOTS * SHORT_ROW];
@@ -432,7 +437,7 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     forward_tile tile[MAX_TILES];
     open_line line = {.n = 0};
     line_stream leaving = {.n = 0}; /* of the tiles before */
-    if (what != LOG_SUM_EXP && stay_rows(end - begin, classes, what == SOFTMAX ? SCALED : SUBTRACTED, streamed, job->fetch)) {
+    if (what != LOG_SUM_EXP && stay_rows(end - begin, classes, leaving_of(what), streamed, job->fetch)) {
         const int64_t whole = begin + ((end - begin) & -BLOCK);
         if (what == SOFTMAX)
             softmax_row_tiles(job, begin, whole, streamed ? lines : NULL);
@@ -503,9 +508,15 @@ static __attribute__((noinline)) void log_sum_exp_tiles(const softmax_job *job, 
     forward(job, begin, end, LOG_SUM_EXP, log_sum_exp_rows, log_sum_exp_one_chunk);
 }
 
+LANES int rows_go_in_tiles(const softmax_job *job, int64_t rows, const int leaving)
+{
+    return !job->format && (go_in_tiles(job->classes, job->tile_classes) ||
+                            go_in_row_tiles(rows, job->classes, job->row_tile_classes, leaving));
+}
+
 void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (job->format || job->classes == 1 || !go_in_tiles(job->classes, job->tile_classes)) /* 1: it is 1 */
+    if (job->classes == 1 || !rows_go_in_tiles(job, end - begin, SCALED)) /* 1: it is 1 */
         long_rows(job, begin, end, softmax_rows, softmax_one_chunk);
     else
         softmax_tiles(job, begin, end);
@@ -513,7 +524,7 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
 
 void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
 {
-    if (job->format || !go_in_tiles(job->classes, job->tile_classes))
+    if (!rows_go_in_tiles(job, end - begin, SUBTRACTED))
         long_rows(job, begin, end, log_softmax_rows, log_softmax_one_chunk);
     else
         log_softmax_tiles(job, begin, end);
