@@ -485,6 +485,8 @@ LANES vd cross_entropy_tiles(const cross_entropy_job *job, int64_t begin, int64_
     line_stream leaving = {.n = 0, .line = &line}; /* of the tiles before */
     while (begin < tiles_end) {
         int64_t tiles = 0;
+        if (lines)
+            prefetch_pages(grad_of(job, begin), most * size, most * size);
         for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
             cross_entropy_tile *t = tile + tiles;
             float *x = e + tiles * size;

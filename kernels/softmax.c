@@ -449,6 +449,8 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
         const int64_t first = begin;
         int64_t tiles = 0;
         int irregular = 0;
+        if (streamed)
+            prefetch_pages(output_row(job, begin), most * size, most * size);
         for (; tiles < most && begin < tiles_end; tiles++, begin += BLOCK) {
             const int64_t count = smaller(end - begin, BLOCK);
             tile[tiles].max = load_rows(input_row(job, begin), job->input_stride, count, classes,
