@@ -461,11 +461,12 @@ LANES void write_tiles(const cross_entropy_job *job, const cross_entropy_tile *t
         *leaving = open_stream(lines, rows * classes, grad, leaving->line);
 }
 
-/* The lines that a tile's gradients go to, if rows are contiguous, are fetched before they are stored. */
+/* The lines that a tile's gradients go to, if rows are contiguous, are fetched before they are stored; and up to three
+ * of the tile after. */
 LANES void fetch_gradients(storage *grad, int64_t classes)
 {
-    for (int64_t c = 0; c < classes; c++)
-        vprefetch_write((void *)((uintptr_t)grad + (size_t)(c * BLOCK) * sizeof *grad));
+    for (int64_t c = 0; c < classes; c += 4)
+        FOR_BLOCKS(k, 4) vprefetch_write((void *)((uintptr_t)grad + (size_t)((c + k) * BLOCK) * sizeof *grad));
 }
 
 /* Rows [begin, tiles_end), begin at a multiple of BLOCK in a leaf. Tiles go side by side through each

@@ -115,6 +115,19 @@ LANES vf keep_apart(class_apart *apart, float class, vf e)
     return vselect(own, vset1(0.0f), e);
 }
 
+/* `blocks` classes of exp_tile(), from class c on; `apart`, whose columns are those less c, may be NULL. */
+LANES_LARGE void exp_classes(const float *x, float *e, int64_t c, const int blocks, exp_scale scale, const void *ahead,
+                             int near, class_apart *apart)
+{
+    vf v[BLOCKS_IN_FLIGHT];
+    FOR_BLOCKS(k, blocks) fetch_block(ahead, c + k, near);
+    FOR_BLOCKS(k, blocks) v[k] = vload_f32(x + (c + k) * BLOCK);
+    vexp_scaled(v, v, blocks, scale);
+    if (apart)
+        FOR_BLOCKS(k, blocks) v[k] = keep_apart(apart, (float)k, v[k]);
+    FOR_BLOCKS(k, blocks) vstore_f32(e + (c + k) * BLOCK, v[k]);
+}
+
 /* e = exp(x) / 2^n; e may be x. Meanwhile, for each class, a block is fetched of what will be read at
  * `ahead`, as `near` as a fetching says, and one goes on of what leaves past the caches, if `lines` are
  * given. `apart` may be NULL. */
@@ -122,32 +135,23 @@ LANES_LARGE void exp_tile(const float *x, float *e, int64_t classes, vf n, const
                           int near, line_stream *lines, class_apart *apart)
 {
     class_apart from_c = apart ? *apart : (class_apart){vset1(0.0f), vset1(0.0f)}; /* columns less c */
+    class_apart *const own = apart ? &from_c : NULL;
     const exp_scale scale = {vsub(vset1(ROUNDER + 126.0f), n),
                              vmul(vsub(n, vset1(126.0f)), vset1(LN2))};
-    vf v[BLOCKS_IN_FLIGHT];
     int64_t c = 0;
     for (; c + BLOCKS_IN_FLIGHT <= classes; c += BLOCKS_IN_FLIGHT) {
-        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) fetch_block(ahead, c + k, near);
         if (lines)
             stream_to(lines, lines->gone + BLOCKS_IN_FLIGHT * BLOCK);
-        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) v[k] = vload_f32(x + (c + k) * BLOCK);
-        vexp_scaled(v, v, BLOCKS_IN_FLIGHT, scale);
-        if (apart) {
-            FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) v[k] = keep_apart(&from_c, (float)k, v[k]);
+        exp_classes(x, e, c, BLOCKS_IN_FLIGHT, scale, ahead, near, own);
+        if (apart)
             from_c.column = vsub(from_c.column, vset1((float)BLOCKS_IN_FLIGHT));
-        }
-        FOR_BLOCKS(k, BLOCKS_IN_FLIGHT) vstore_f32(e + (c + k) * BLOCK, v[k]);
     }
-    for (; c < classes; c++) {
-        fetch_block(ahead, c, near);
-        v[0] = vload_f32(x + c * BLOCK);
-        vexp_scaled(v, v, 1, scale);
-        if (apart) {
-            v[0] = keep_apart(&from_c, 0.0f, v[0]);
-            from_c.column = vsub(from_c.column, vset1(1.0f));
-        }
-        vstore_f32(e + c * BLOCK, v[0]);
-    }
+    if (BLOCKS_IN_FLIGHT > 1 && classes - c == 1)
+        exp_classes(x, e, c, 1, scale, ahead, near, own);
+    else if (BLOCKS_IN_FLIGHT > 2 && classes - c == 2)
+        exp_classes(x, e, c, 2, scale, ahead, near, own);
+    else if (BLOCKS_IN_FLIGHT > 2 && classes - c == 3)
+        exp_classes(x, e, c, 3, scale, ahead, near, own);
     if (apart)
         apart->e = from_c.e;
 }
