@@ -557,11 +557,12 @@ LANES void look_ahead(row_pipe *p, const void *source, int64_t n)
 }
 
 /* Where the exponentials of the chunk at `at` are, of a row for which there is room at `row`. Those of the last
- * chunk of a row too long for the scratch are there all the same, for they end with a whole group. */
+ * chunk of a row too long for the scratch are there all the same, for they end with a whole group; and where that
+ * chunk is short, those of the one before it: what is streamed is read up to a line further than it goes. */
 LANES float *place_of_chunk(const row_pipe *p, float *row, int64_t at)
 {
-    const int apart = !fits_scratch(p->classes) && p->classes - at <= CHUNK;
-    return apart ? p->scratch : row + at;
+    const int apart = !fits_scratch(p->classes) && p->classes - at < CHUNK + 2 * BLOCK;
+    return apart ? p->scratch + (at & CHUNK) : row + at;
 }
 
 /* The part of a row that begins at `at`. */

@@ -2,7 +2,7 @@
 /* What is written past the caches is what is written into them, rows that go one after the other are what
  * they are sixteen at once, and exponentials that are computed twice what they were, or waited anywhere: every
  * kernel gives the same bits either way for every width, alignment, stride and label, and nothing beside its
- * rows is touched.
+ * rows is touched: behind the arrays, at whose end every other matrix ends, is a page that nobody may read.
  * Problems of a test's size are never streamed by dispatch, so the kernels are called themselves. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +13,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "../dispatch/cpu.h"
 #include "../kernels/kernels.h"
@@ -21,6 +23,7 @@
 enum { LONG_ROWS = 7, ROWS = 150, SHORT = 270, MOST_CLASSES = 17000, PAD = 40, CASES = 3500, FILL = 0xa5 };
 enum { ELEMENTS = LONG_ROWS * (MOST_CLASSES + PAD) + 2 * PAD, BYTES = ELEMENTS * sizeof(float) };
 enum { PLANE_ROWS = 640, PLANE_CASES = 600, LEAVES = PLANE_ROWS / 16 }; /* of tensors whose classes are a plane apart */
+_Static_assert(ELEMENTS * sizeof(uint16_t) % 64 == 0, "arrays that end with a page begin on a line");
 
 static uint64_t state = UINT64_C(0x9e3779b97f4a7c15);
 
@@ -40,6 +43,12 @@ typedef struct shape {
     double gamma;
 } shape;
 
+/* Of a matrix of these rows: near the beginning of its array, or so that both end together. */
+static int64_t any_offset(const shape *s, int64_t stride)
+{
+    return below(2) ? (int64_t)below(PAD) : ELEMENTS - ((s->rows - 1) * stride + s->classes);
+}
+
 static shape any_shape(void)
 {
     static const uint32_t most[] = {20, SHORT, SHORT, 2100, 4200, 8300, MOST_CLASSES, MOST_CLASSES};
@@ -53,8 +62,8 @@ static shape any_shape(void)
         s.classes = (s.classes & -CHUNK) + below(20);
     s.stride = s.classes + (int64_t)(below(2) * below(PAD));
     s.out_stride = s.classes + (int64_t)(below(2) * below(PAD));
-    s.offset = below(PAD);
-    s.out_offset = below(PAD);
+    s.offset = any_offset(&s, s.stride);
+    s.out_offset = any_offset(&s, s.out_stride);
     s.in_place = below(4) == 0;
     s.is_weighted = below(2) == 0;
     s.targets = (enum target_kind)below(3);
@@ -62,6 +71,37 @@ static shape any_shape(void)
     for (int i = 0; i < ROWS; i++)
         s.labels[i] = below(6) ? (int64_t)below((uint32_t)s.classes) : -100;
     return s;
+}
+
+static size_t size_of_array(const storage_format *format)
+{
+    return ELEMENTS * (format ? sizeof(uint16_t) : sizeof(float));
+}
+
+/* What is mapped before an array, so that it ends where a page does. */
+static size_t before_array(const storage_format *format)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    return (page - size_of_array(format) % page) % page;
+}
+
+/* On a line, and followed by a page that nobody may touch. */
+static void *map_array(const storage_format *format)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), before = before_array(format);
+    const size_t size = before + size_of_array(format);
+    char *all = mmap(NULL, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    assert_true(all != MAP_FAILED && mprotect(all + size, page, PROT_NONE) == 0);
+    return all + before;
+}
+
+static void unmap_array(const storage_format *format, void *array)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), before = before_array(format);
+
+    munmap((char *)array - before, before + size_of_array(format) + page);
 }
 
 /* As the kernels store them. */
@@ -186,29 +226,30 @@ static void run(const kernel_table *k, int operation, const shape *s, const resu
         k->log_softmax(&softmax, 0, s->rows);
 }
 
-static int same_results(const results *a, const results *b)
+static int same_results(const storage_format *format, const results *a, const results *b)
 {
-    return !memcmp(a->x, b->x, BYTES) && !memcmp(a->out, b->out, BYTES) &&
+    const size_t bytes = size_of_array(format);
+
+    return !memcmp(a->x, b->x, bytes) && !memcmp(a->out, b->out, bytes) &&
            !memcmp(a->row_loss, b->row_loss, sizeof a->row_loss) &&
            !memcmp(a->partial, b->partial, sizeof a->partial);
 }
 
-static void open_results(results *r)
+static void open_results(const storage_format *format, results *r)
 {
-    r->x = aligned_alloc(64, (BYTES + 63) / 64 * 64);
-    r->out = aligned_alloc(64, (BYTES + 63) / 64 * 64);
-    assert_true(r->x && r->out);
+    r->x = map_array(format);
+    r->out = map_array(format);
 }
 
-static void close_results(results *r)
+static void close_results(const storage_format *format, results *r)
 {
-    free(r->x);
-    free(r->out);
+    unmap_array(format, r->x);
+    unmap_array(format, r->out);
 }
 
-static void clear_results(results *r)
+static void clear_results(const storage_format *format, results *r)
 {
-    memset(r->out, FILL, BYTES);
+    memset(r->out, FILL, size_of_array(format));
     memset(r->row_loss, FILL, sizeof r->row_loss);
     memset(r->partial, FILL, sizeof r->partial);
 }
@@ -224,19 +265,19 @@ static void same_every_way(const kernel_table *k)
     fill_targets(k->format);
 
     for (int i = 0; i < 2; i++)
-        open_results(&r[i]);
+        open_results(k->format, &r[i]);
     for (int n = 0; n < CASES; n++) {
         const shape s = any_shape();
         const int operation = n % OPERATIONS;
         const way first = any_way(0), second = any_way(1 + n / OPERATIONS % (WAYS - 1));
 
         fill(k->format, r[0].x);
-        memcpy(r[1].x, r[0].x, BYTES);
+        memcpy(r[1].x, r[0].x, size_of_array(k->format));
         for (int i = 0; i < 2; i++) {
-            clear_results(&r[i]);
+            clear_results(k->format, &r[i]);
             run(k, operation, &s, &r[i], i == 0 ? first : second);
         }
-        if (!same_results(&r[0], &r[1]))
+        if (!same_results(k->format, &r[0], &r[1]))
             fail_msg("case %d: %s, %d rows of %d, strides %d and %d, offsets %d and %d, %s; "
                      "targets %d, gamma %g; streamed %d, tiles to %d, kept %d",
                      n, names[operation], (int)s.rows, (int)s.classes, (int)s.stride,
@@ -245,7 +286,7 @@ static void same_every_way(const kernel_table *k)
                      (int)second.tile_classes, (int)second.kept_chunks);
     }
     for (int i = 0; i < 2; i++)
-        close_results(&r[i]);
+        close_results(k->format, &r[i]);
 }
 
 /* ---- classes a plane apart: lines of each plane are streamed ---------------------------------- */
@@ -265,6 +306,8 @@ static planes any_planes(void)
     p.offset = below(2) ? 16 * (int64_t)below(3) : below(PAD);
     const int64_t room = (ELEMENTS - PAD) / (p.outer * p.class_stride);
     p.classes = 1 + below((uint32_t)(room < 1100 ? room : below(3) ? 100 : 1100));
+    if (below(2)) /* they end together with their array */
+        p.offset = ELEMENTS - (p.outer * p.classes - 1) * p.class_stride - p.inner;
     for (int i = 0; i < PLANE_ROWS; i++)
         p.labels[i] = below(6) ? (int64_t)below((uint32_t)p.classes) : -100;
     return p;
@@ -298,22 +341,22 @@ static void planes_same_every_way(const kernel_table *k)
     results r[2];
 
     for (int i = 0; i < 2; i++)
-        open_results(&r[i]);
+        open_results(k->format, &r[i]);
     for (int n = 0; n < PLANE_CASES; n++) {
         const planes p = any_planes();
 
         fill(k->format, r[0].x);
-        memcpy(r[1].x, r[0].x, BYTES);
+        memcpy(r[1].x, r[0].x, size_of_array(k->format));
         for (int i = 0; i < 2; i++) {
-            clear_results(&r[i]);
+            clear_results(k->format, &r[i]);
             run_planes(k, n % 3, &p, &r[i], i);
         }
-        if (!same_results(&r[0], &r[1]))
+        if (!same_results(k->format, &r[0], &r[1]))
             fail_msg("case %d: %s, tensor %d x %d x %d, planes %d apart, offset %d", n, names[n % 3],
                      (int)p.outer, (int)p.classes, (int)p.inner, (int)p.class_stride, (int)p.offset);
     }
     for (int i = 0; i < 2; i++)
-        close_results(&r[i]);
+        close_results(k->format, &r[i]);
 }
 
 #define SAME_EVERY_WAY(isa)                                                                       \
