@@ -616,6 +616,7 @@ static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_
     add_last_half(&r, !now, classes, 1);
     scale_row_tile(job, &r, !now, before, lines);
     leave_row_tile(&r, !now, classes, stride, out_stride, SCALED, 1);
+    close_line(&r.line); /* of whichever tile left last: those after it may have been irregular */
     return end_tile(job, before, end, total);
 }
 

@@ -207,7 +207,7 @@ LANES void leave_label_of_row(const row_tiles *r, int64_t slot, storage *out)
     store_one(out + r->label[slot], r->label_value[slot]);
 }
 
-/* A tile leaves beside nothing. */
+/* A tile leaves beside nothing, if it does. The line may be open afterwards. */
 LANES void leave_row_tile(row_tiles *r, int64_t tile, int64_t classes, int64_t stride, int64_t out_stride,
                           const int leaving, const int labelled)
 {
@@ -226,7 +226,6 @@ LANES void leave_row_tile(row_tiles *r, int64_t tile, int64_t classes, int64_t s
     if (r->out[tile] && r->past[tile]) {
         line_stream lines = open_stream(r->out[tile], BLOCK * out_stride, r->past[tile], &r->line);
         finish_stream(&lines);
-        close_line(&r->line);
     }
 }
 

@@ -407,6 +407,7 @@ LANES void forward_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
     add_last_half(&r, !now, classes, what == LOG_SOFTMAX);
     end_row_tile(job, &r, !now, tile + !now, last, lines, scratch, what, rows);
     leave_row_tile(&r, !now, classes, stride, out_stride, leaving, 0);
+    close_line(&r.line); /* of whichever tile left last: those after it may have been irregular */
 }
 
 static __attribute__((noinline)) void softmax_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
