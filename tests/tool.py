@@ -10,6 +10,7 @@ import math
 import os
 import pty
 import re
+import resource
 import select
 import shutil
 import signal
@@ -196,6 +197,14 @@ class Info(ToolTest):
         info = self.json("info", preexec_fn=lambda: os.sched_setaffinity(0, {cpu}))
         self.assertEqual(info["process"]["hardware_threads"], 1)
         self.assertEqual(info["process"]["threads"], 1)
+
+    def test_no_more_threads(self):
+        """Where the system does not give as many as asked for, those that there are do."""
+        room = 200 << 20  # of addresses: stacks of 8 MiB
+        files = [self.logits, self.labels]
+        out = self.good("loss", *files, "--threads", 64, timeout=60,
+                        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (room, room)))
+        self.assertEqual(out, self.good("loss", *files, "--threads", 1))
 
     def test_ballast_isa(self):
         info = self.json("info", env={"BALLAST_ISA": "scalar"})

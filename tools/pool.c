@@ -23,7 +23,9 @@ static int64_t wanted_threads(int64_t threads)
 }
 
 #if HAVE_PTHREADPOOL
+#include <pthread.h>
 #include <pthreadpool.h>
+#include <stdlib.h>
 
 typedef struct call {
     void (*task)(void *arg, int64_t index);
@@ -49,9 +51,36 @@ static void run_in_pool(void *context, int64_t tasks, void (*task)(void *arg, in
                                p->spins ? 0 : PTHREADPOOL_FLAG_YIELD_WORKERS);
 }
 
+static void *wait_at(void *gate)
+{
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+/* As many as can be started, the caller among them. pthreadpool (of 2021) does not look whether its workers
+ * were: it waits for ever for one that the system would not give. */
+static int64_t threads_to_be_had(int64_t wanted)
+{
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    pthread_t *thread = malloc((size_t)wanted * sizeof *thread);
+    int64_t n = 0;
+
+    if (!thread)
+        return 1;
+    pthread_mutex_lock(&gate);
+    while (n < wanted - 1 && pthread_create(&thread[n], NULL, wait_at, &gate) == 0)
+        n++;
+    pthread_mutex_unlock(&gate);
+    for (int64_t i = 0; i < n; i++)
+        pthread_join(thread[i], NULL);
+    free(thread);
+    return n + 1;
+}
+
 void pool_open(pool *p, int64_t threads)
 {
-    threads = wanted_threads(threads);
+    threads = threads_to_be_had(wanted_threads(threads));
     p->spins = false;
     p->handle = threads > 1 ? pthreadpool_create((size_t)threads) : NULL;
     p->parallel.context = p;
