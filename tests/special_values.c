@@ -430,6 +430,23 @@ static void check_softmax_row(const batch *b, const outcome *o, int64_t row)
     }
 }
 
+/* x as outputs of the forward call, beside ordinary gradients; and the reverse for softmax. */
+static void check_backward_row(const batch *b, const outcome *o, int64_t row)
+{
+    const bool nan = sort_of(b, row).nan;
+
+    for (int64_t c = 0; c < b->classes; c++) {
+        const int64_t i = row * b->classes + c;
+        const double x = get(b->x, i), softmax = get(o->matrix[SOFTMAX_BACKWARD], i);
+        const double log_softmax = get(o->matrix[LOG_SOFTMAX_BACKWARD], i);
+        const double special = get(o->matrix[BACKWARD_OF_SPECIAL], i);
+
+        if (nan)
+            CHECK(softmax != softmax && special != special);
+        CHECK((log_softmax != log_softmax) == (x != x));
+    }
+}
+
 static void check_cross_entropy_row(const batch *b, const outcome *o, int64_t row)
 {
     const row_sort sort = sort_of(b, row);
@@ -504,6 +521,7 @@ static void check_batch(const batch *b)
     }
     for (int64_t row = 0; row < b->rows; row++) {
         check_softmax_row(b, &got, row);
+        check_backward_row(b, &got, row);
         check_cross_entropy_row(b, &got, row);
         check_elements(b, &got, row);
     }

@@ -432,7 +432,7 @@ BALLAST_API ballast_status ballast_log_softmax_prepare(const ballast_softmax_arg
  *              or f16
  * grad_output  g, same shape and dtype, strides of its own
  * grad_input   same shape and dtype, strides of its own; may be grad_output or output
- * Special      NaN in y or g: NaN in that row
+ * Special      NaN in y or g: NaN in that row; of log_softmax, NaN in y: NaN in that element
  * Accuracy     terms of both signs are added: within 4 ULP of the sum of |terms| (f32)
  * Returns      as ballast_softmax
  * Source       PyTorch, the backward of softmax and log_softmax */
