@@ -6,7 +6,7 @@
 /* What leaves, leaves first: no other pass is long enough beside it. */
 chunk_sum pass_chunk_shifted(chunk c, search *next, departure d, int leaving, int streamed)
 {
-    if (leaving)
+    if (leaving && d.n > 0) /* else nothing of it is set */
         leave_now(&d, leaving, streamed);
     return pass_chunk(c, next, (departure){.n = 0}, NOTHING_LEAVES, 0, 1, 0);
 }
