@@ -620,36 +620,31 @@ static __attribute__((noinline)) vd cross_entropy_row_tiles(const cross_entropy_
     return end_tile(job, before, end, total);
 }
 
-LANES vd cross_entropy_any_tiles(const cross_entropy_job *job, int64_t begin, int64_t tiles_end,
-                                 int64_t end, storage *lines)
+/* Only these two take the stack for what is streamed. */
+static __attribute__((noinline)) vd cross_entropy_row_tiles_streamed(const cross_entropy_job *job,
+                                                                     int64_t begin, int64_t tiles_end,
+                                                                     int64_t end)
 {
-    vd total = vd_zero();
-    if (stay_rows(tiles_end - begin, job->classes, leaving_of(job), lines != NULL, job->fetch)) {
-        const int64_t whole = begin + ((tiles_end - begin) & -BLOCK);
-        total = cross_entropy_row_tiles(job, begin, whole, end, lines);
-        begin = whole;
-    }
-    if (begin == tiles_end)
-        return total;
-    return cross_entropy_tiles(job, begin, tiles_end, end, lines, total);
+    _Alignas(LINE) storage lines[TILE_FLOATS];
+    const vd total = cross_entropy_row_tiles(job, begin, tiles_end, end, lines);
+    vstream_fence();
+    return total;
 }
-
-static __attribute__((noinline)) vd cross_entropy_tiles_stored(const cross_entropy_job *job,
-                                                               int64_t begin, int64_t tiles_end,
-                                                               int64_t end)
-{
-    return cross_entropy_any_tiles(job, begin, tiles_end, end, NULL);
-}
-
-/* Only this takes the stack for what is streamed. */
 static __attribute__((noinline)) vd cross_entropy_tiles_streamed(const cross_entropy_job *job,
                                                                  int64_t begin, int64_t tiles_end,
                                                                  int64_t end)
 {
     storage lines[TILE_CLASSES * BLOCK];
-    const vd total = cross_entropy_any_tiles(job, begin, tiles_end, end, lines);
+    const vd total = cross_entropy_tiles(job, begin, tiles_end, end, lines, vd_zero());
     vstream_fence();
     return total;
+}
+
+static __attribute__((noinline)) vd cross_entropy_tiles_stored(const cross_entropy_job *job,
+                                                               int64_t begin, int64_t tiles_end,
+                                                               int64_t end, vd total)
+{
+    return cross_entropy_tiles(job, begin, tiles_end, end, NULL, total);
 }
 
 /* Rows [begin, end) that make no tile, begin at a multiple of BLOCK in a leaf; `total` is of the leaf's
@@ -720,11 +715,18 @@ static __attribute__((noinline)) void cross_entropy_short_rows(const cross_entro
                                                                int64_t begin, int64_t end)
 {
     const int64_t tiles_end = end_of_tiles(begin, end, job->classes);
+    const int streamed = streams(job) && job->grad_stride == job->classes;
     vd total = vd_zero();
-    if (tiles_end > begin && streams(job) && job->grad_stride == job->classes)
+    if (stay_rows(tiles_end - begin, job->classes, leaving_of(job), streamed, job->fetch)) {
+        const int64_t whole = begin + ((tiles_end - begin) & -BLOCK);
+        total = streamed ? cross_entropy_row_tiles_streamed(job, begin, whole, end)
+                         : cross_entropy_row_tiles(job, begin, whole, end, NULL);
+        if (whole < tiles_end) /* less than a tile */
+            total = cross_entropy_tiles_stored(job, whole, tiles_end, end, total);
+    } else if (tiles_end > begin && streamed)
         total = cross_entropy_tiles_streamed(job, begin, tiles_end, end);
     else if (tiles_end > begin)
-        total = cross_entropy_tiles_stored(job, begin, tiles_end, end);
+        total = cross_entropy_tiles_stored(job, begin, tiles_end, end, total);
     if (go_side_by_side(end - tiles_end, job->classes, NULL))
         cross_entropy_one_chunk(job, tiles_end, end, total);
     else if (tiles_end < end)

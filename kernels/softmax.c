@@ -421,6 +421,33 @@ static __attribute__((noinline)) void log_softmax_row_tiles(const softmax_job *j
     forward_row_tiles(job, begin, end, lines, LOG_SOFTMAX, log_softmax_rows);
 }
 
+typedef void row_tiles_function(const softmax_job *, int64_t begin, int64_t end, storage *lines);
+
+/* Only this takes the stack for what is streamed. */
+static __attribute__((noinline)) void stream_row_tiles(const softmax_job *job, int64_t begin, int64_t end,
+                                                       row_tiles_function *tiles)
+{
+    _Alignas(LINE) storage lines[TILE_FLOATS];
+    tiles(job, begin, end, lines);
+    vstream_fence();
+}
+
+/* Those tiles of rows [begin, end) that stay rows; returns the row after them. Not in forward(), whose stack
+ * they do not need. */
+LANES int64_t leave_row_tiles(const softmax_job *job, int64_t begin, int64_t end, const int leaving,
+                              row_tiles_function *tiles)
+{
+    const int streamed = streams(job) && job->output_stride == job->classes;
+    const int64_t whole = begin + ((end - begin) & -BLOCK);
+    if (!stay_rows(end - begin, job->classes, leaving, streamed, job->fetch))
+        return begin;
+    if (streamed)
+        stream_row_tiles(job, begin, whole, tiles);
+    else
+        tiles(job, begin, whole, NULL);
+    return whole;
+}
+
 /* The tiles of rows [begin, end), and then the rest row by row. Outputs are written last, for they may
  * lie over inputs that an irregular tile reads again. */
 LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enum forward what,
@@ -438,14 +465,6 @@ LANES void forward(const softmax_job *job, int64_t begin, int64_t end, const enu
     forward_tile tile[MAX_TILES];
     open_line line = {.n = 0};
     line_stream leaving = {.n = 0}; /* of the tiles before */
-    if (what != LOG_SUM_EXP && stay_rows(end - begin, classes, leaving_of(what), streamed, job->fetch)) {
-        const int64_t whole = begin + ((end - begin) & -BLOCK);
-        if (what == SOFTMAX)
-            softmax_row_tiles(job, begin, whole, streamed ? lines : NULL);
-        else
-            log_softmax_row_tiles(job, begin, whole, streamed ? lines : NULL);
-        begin = whole;
-    }
     while (begin < tiles_end) {
         const int64_t first = begin;
         int64_t tiles = 0;
@@ -522,7 +541,7 @@ void KERNEL(softmax)(const softmax_job *job, int64_t begin, int64_t end)
     if (job->classes == 1 || !rows_go_in_tiles(job, end - begin, SCALED)) /* 1: it is 1 */
         long_rows(job, begin, end, softmax_rows, softmax_one_chunk);
     else
-        softmax_tiles(job, begin, end);
+        softmax_tiles(job, leave_row_tiles(job, begin, end, SCALED, softmax_row_tiles), end);
 }
 
 void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
@@ -530,7 +549,7 @@ void KERNEL(log_softmax)(const softmax_job *job, int64_t begin, int64_t end)
     if (!rows_go_in_tiles(job, end - begin, SUBTRACTED))
         long_rows(job, begin, end, log_softmax_rows, log_softmax_one_chunk);
     else
-        log_softmax_tiles(job, begin, end);
+        log_softmax_tiles(job, leave_row_tiles(job, begin, end, SUBTRACTED, log_softmax_row_tiles), end);
 }
 
 void KERNEL(log_sum_exp)(const softmax_job *job, int64_t begin, int64_t end)

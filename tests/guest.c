@@ -124,13 +124,14 @@ void *aligned_alloc(size_t alignment, size_t size)
 /* ---- Problems ------------------------------------------------------------------------------ */
 
 /* Short rows; rows of two chunks; a row of more chunks than a kernel remembers; enough rows for
- * several tasks. */
+ * several tasks; and for many leaves, of tiles that stay rows. */
 typedef struct shape {
     int64_t rows, classes;
     ballast_dtype dtype;
 } shape;
 
-#define SHAPES_IN(dtype) {50, 7, dtype}, {2, 3000, dtype}, {1, 300000, dtype}, {9000, 11, dtype}
+#define SHAPES_IN(dtype) {50, 7, dtype}, {2, 3000, dtype}, {1, 300000, dtype}, {9000, 11, dtype}, \
+    {700, 128, dtype}
 static const shape shapes[] = {SHAPES_IN(BALLAST_F32), SHAPES_IN(BALLAST_F64),
                                SHAPES_IN(BALLAST_BF16)};
 enum { SHAPES = sizeof shapes / sizeof shapes[0], MAX_ELEMENTS = 300000, MAX_ROWS = 9000 };
@@ -771,7 +772,7 @@ enum { SMALL_STACK = 128 << 10, PAINTED_STACK = 512 << 10, PAINT = 0x5c };
 
 /* What a call may take, its plan included. Kernels are compiled alike in every build type, so this
  * holds of debug builds too. */
-enum { STACK_BOUND = 64 << 10, HALF_STACK_BOUND = 76 << 10, PLANES_STACK_BOUND = 100 << 10 };
+enum { STACK_BOUND = 80 << 10, HALF_STACK_BOUND = 84 << 10, PLANES_STACK_BOUND = 100 << 10 };
 
 static size_t stack_bound(const call *c, const shape *s)
 {

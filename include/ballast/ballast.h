@@ -47,7 +47,7 @@
  *   Tiny       all but f64: an exponential below about 2^-125 of the largest of its row counts as 0 (so
  *              that what is left of a sum may be wrong by classes * 2^-125), and so may a result below
  *              2^-125, before weights. Factors so large that f32 overflows give inf or NaN.
- *   Stack      a call needs at most 64 KiB, 16 of them for sums over many rows; 76 KiB with bf16 and f16;
+ *   Stack      a call needs at most 80 KiB, 16 of them for sums over many rows; 84 KiB with bf16 and f16;
  *              100 KiB where classes do not stand side by side (inner or class_stride other than 1).
  *   Overlap    outputs must not overlap inputs or each other, except a gradient (or softmax output)
  *              that is exactly the tensor it is computed from: "in place".
