@@ -907,7 +907,22 @@ LANES vf finish_pack_tile(const pack *p, int t, const row_terms *rows, const cro
     return finish_losses(others, label_term, w->weight, n, minus_logit);
 }
 
-/* Rows of one leaf, or of several where no tile goes over the end of one. */
+/* The losses of a tile's rows, which may be of two leaves: tiles begin where they lie in a plane. */
+LANES vd add_pack_losses(const row_terms *rows, const cross_entropy_tile *t, int64_t end, vf loss, vd total)
+{
+    const int64_t leaf_end = rows->partial ? (t->begin / rows->leaf_rows + 1) * rows->leaf_rows : end;
+    const int64_t first = smaller(t->count, leaf_end - t->begin);
+    total = add_losses_anywhere(total, t->begin, first, loss);
+    total = end_leaf(rows, t->begin + first, end, total);
+    if (first < t->count) {
+        float lane[2 * BLOCK] = {0.0f};
+        vstore_f32(lane, loss);
+        total = add_losses_anywhere(total, leaf_end, t->count - first, vload_f32(lane + first));
+        total = end_leaf(rows, t->begin + t->count, end, total);
+    }
+    return total;
+}
+
 LANES void cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int64_t end, pack *p)
 {
     const row_terms *rows = &job->rows;
@@ -934,8 +949,7 @@ LANES void cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int6
             const vf loss = finish_pack_tile(p, t, rows, w, &f, special[t]);
             if (rows->row_loss)
                 vstore_tail_f32((float *)rows->row_loss + w->begin, w->count, loss);
-            total = add_losses_anywhere(total, w->begin, w->count, loss);
-            total = end_leaf(rows, w->begin + w->count, end, total);
+            total = add_pack_losses(rows, w, end, loss, total);
         }
         if (!job->grad)
             continue;
@@ -951,12 +965,8 @@ LANES void cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int6
 
 void KERNEL(cross_entropy_planes)(const cross_entropy_job *job, int64_t begin, int64_t end)
 {
-    const row_terms *rows = &job->rows;
-    const int tiles_are_of_leaves = begin % BLOCK == 0 && job->inner % BLOCK == 0;
-    const int64_t step = rows->partial && !tiles_are_of_leaves ? rows->leaf_rows : end - begin;
     pack p;
-    for (int64_t i = begin; i < end; i += step)
-        cross_entropy_packs(job, i, smaller(end, i + step), &p);
+    cross_entropy_packs(job, begin, end, &p);
     if (streams(job))
         vstream_fence();
 }
