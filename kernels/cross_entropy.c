@@ -324,7 +324,9 @@ LANES void weigh_rows(const row_terms *rows, cross_entropy_tile *t)
     const vf zero = vset1(0.0f);
     int64_t room[BLOCK];
     const vf label = vload_i64(labels_at(rows, t->begin, t->count, room)), column = vfloat_of_bits(label);
-    const vm ignored = veq(column, vfloat_of_bits(lane_of_label(rows->ignore_index)));
+    /* 0 only where they are the same integer: labels of planes may be beyond 2^24 */
+    const vf apart = vfloat_of_bits(vsub_bits(label, lane_of_label(rows->ignore_index)));
+    const vm ignored = veq(apart, zero);
     store_numbers(t->label, vselect(ignored, zero, label));
     t->column = vselect(ignored, zero, column);
     if (rows->class_weight || rows->row_weight || rows->grad_rows) {

@@ -480,6 +480,29 @@ static int teardown(void **state)
     return 0;
 }
 
+/* Classes a plane apart, more than floats can count: the one that is ignored is told from its neighbour. */
+static void ignored_class_beyond_floats(void **state)
+{
+    const int64_t beyond = (int64_t)1 << 24, classes = beyond + 2;
+    const int64_t labels[1] = {beyond};
+    ballast_cross_entropy_args a = BALLAST_CROSS_ENTROPY_ARGS;
+    float *logits = calloc((size_t)(2 * classes), sizeof *logits);
+    double loss = 0.0;
+
+    (void)state;
+    if (!logits)
+        skip_for("memory for 2^25 floats");
+    a.logits = ballast_const_tensor_f32(logits, 1, classes, 1);
+    a.logits.class_stride = 2;
+    a.logits.outer_stride = 2 * classes;
+    a.labels = ballast_labels_i64(labels);
+    a.ignore_index = beyond + 1;
+    a.loss = &loss;
+    assert_int_equal(ballast_cross_entropy(&a, NULL), BALLAST_OK);
+    assert_true(fabs(loss - log((double)classes)) < 1e-5);
+    free(logits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -490,6 +513,7 @@ int main(void)
         cmocka_unit_test(rows_beyond_two_to_the_31),
         cmocka_unit_test(counts_and_a_wrong_label),
         cmocka_unit_test(sums),
+        cmocka_unit_test(ignored_class_beyond_floats),
     };
 
     return cmocka_run_group_tests_name("size", tests, setup, teardown);
