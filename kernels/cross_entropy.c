@@ -337,6 +337,12 @@ LANES void weigh_rows(const row_terms *rows, cross_entropy_tile *t)
     t->gradient = vd_times(vd_set1(rows->grad_scale), vd_widen(t->weight));
 }
 
+/* The label's own, of each row; never -0. */
+LANES vf label_gradients(vd others, vd h)
+{
+    return vadd(vneg(vd_narrow(vd_normal(vd_times(others, h)))), vset1(0.0f));
+}
+
 /* From the sums to what the gradients are scaled with. */
 LANES void scale_rows(cross_entropy_tile *t)
 {
@@ -344,8 +350,7 @@ LANES void scale_rows(cross_entropy_tile *t)
     const vd h = vd_over(t->gradient, vd_plus(others, vd_load_f32(t->label_term)));
     t->others = vd_narrow(others);
     t->factor = vd_narrow(vd_normal(h));
-    const vf label_gradient = vneg(vd_narrow(vd_normal(vd_times(others, h))));
-    vstore_f32(t->label_gradient, vadd(label_gradient, vset1(0.0f))); /* never -0 */
+    vstore_f32(t->label_gradient, label_gradients(others, h));
 }
 
 LANES int is_irregular(const cross_entropy_tile *t)
@@ -892,11 +897,9 @@ LANES vf finish_pack_tile(const pack *p, int t, const row_terms *rows, const cro
 {
     const tile_sum *s = &p->sum[t];
     const vd sum = others_of(s), h = vd_over(w->gradient, vd_plus(sum, left_out_of(s)));
-    const vf value = vneg(vd_narrow(vd_normal(vd_times(sum, h))));
     vf others = vd_narrow(sum), label_term = vd_narrow(left_out_of(s)), n = vset1(0.0f), minus_logit = n;
     vd_store(f->factor[t], h);
-    vstore_f32(f->value[t], vadd(value, n)); /* never -0 */
-    memset(special, 0, BLOCK * sizeof *special);
+    vstore_f32(f->value[t], label_gradients(sum, h));
     if (__builtin_expect(vany(vmask_or(vlt(label_term, vset1(SMALLEST_LABEL_TERM)), vnan(vadd(others, label_term)))),
                          0)) {
         pending_losses mended;
@@ -959,9 +962,8 @@ LANES void cross_entropy_packs(const cross_entropy_job *job, int64_t begin, int6
             output_at(job->format, job->grad, job->grad_stride, job->grad_class_stride, r, streams(job));
         write_pack(p, &f, 1, out);
         for (int t = 0; t < p->tiles; t++)
-            for (int j = 0; __builtin_expect(has_special_rows(&p->sum[t]), 0) && j < BLOCK; j++)
-                if (special[t][j])
-                    fill_row(output_tile(out, t), j, job->classes, LANE_NAN);
+            if (__builtin_expect(has_special_rows(&p->sum[t]), 0)) /* and was mended */
+                fill_rows(output_tile(out, t), special[t], job->classes, LANE_NAN);
     }
 }
 

@@ -147,13 +147,6 @@ LANES void part_row(row_tiles *r, int64_t slot)
     *e = 0.0f;
 }
 
-/* As add_exponentials(). */
-LANES void add_group(vs *total, const float *e)
-{
-    *total = vs_add(*total, e, e + 2 * BLOCK);
-    *total = vs_add(*total, e + BLOCK, e + 3 * BLOCK);
-}
-
 /* A block, of which `some` says whether it ends a row: n elements of it are there then. */
 LANES vf load_some(const storage *x, const int some, int64_t n)
 {
@@ -252,7 +245,7 @@ LANES void pass_blocks(const row_tiles *r, int64_t slot, const row_set p, const 
     FOR_BLOCKS(k, blocks) v[k] = load_some(x + k * BLOCK, at_end && k == blocks - 1, n);
     const exp_held begun = vexp_reduced_held(v, blocks, scale, constants);
     *max = max_of_blocks(anew(x + p.to_next), anew(x + p.to_ahead), r->near, blocks, at_end, n, *max);
-    add_group(total, anew(e + p.to_added));
+    *total = add_exponentials(*total, anew(e + p.to_added));
     if (leaving)
         leave_blocks(r, slot, e, leaving == SUBTRACTED ? anew(p.leaving_x) : x, blocks, at_end, n, leaving,
                      (storage *)anew(p.out));
@@ -329,7 +322,7 @@ LANES void add_last_half(row_tiles *r, int64_t tile, int64_t classes, const int 
     for (int64_t j = HALF; j < BLOCK; j++) {
         vs total = vs_zero();
         for (int64_t c = 0; c < width; c += GROUP)
-            add_group(&total, r->e + (end - BLOCK + j) * width + c);
+            total = add_exponentials(total, r->e + (end - BLOCK + j) * width + c);
         vs_store_folded(r->folded + j * BLOCK / 2, total);
     }
 }

@@ -181,8 +181,6 @@ typedef struct waiting_log {
     float max, ratio;
 } waiting_log;
 
-LANES float log_of(const waiting_log *w) { return vlane0(vlog1p(vset1(w->ratio))); }
-
 /* Row i has come to `row`. */
 LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_chunk_rows *rows,
                            pending_logs *logs, waiting_log *waiting, const enum forward what)
@@ -202,7 +200,7 @@ LANES void end_forward_row(const softmax_job *job, int64_t i, row_sum row, one_c
         leave_row_scaled(rows, 1.0 / row.others, LEAVE_NOTHING, 0.0f, out);
     else {
         if (waiting->x)
-            leave_row_subtracted(rows, waiting->x, waiting->max, log_of(waiting), waiting->out);
+            leave_row_subtracted(rows, waiting->x, waiting->max, log1p_of(waiting->ratio), waiting->out);
         *waiting = (waiting_log){x, out, row.ref.max, others_over_max(row)};
     }
 }
@@ -226,7 +224,7 @@ LANES void forward_one_chunk(const softmax_job *job, int64_t begin, int64_t end,
     if (what == LOG_SUM_EXP)
         end_logs(job, &logs, end);
     if (what == LOG_SOFTMAX && waiting.x) {
-        const float log = log_of(&waiting); /* while the row before leaves */
+        const float log = log1p_of(waiting.ratio); /* while the row before leaves */
         leave_rows(&rows, leaving, streamed);
         leave_row_subtracted(&rows, waiting.x, waiting.max, log, waiting.out);
     }
@@ -838,9 +836,7 @@ LANES void fill_special_rows(const tile_sum *s, output_planes out, int64_t class
     if (__builtin_expect(!has_special_rows(s), 1))
         return;
     special_rows(s, special);
-    for (int j = 0; j < BLOCK; j++)
-        if (special[j])
-            fill_row(out, j, classes, LANE_NAN);
+    fill_rows(out, special, classes, LANE_NAN);
 }
 
 LANES input_planes input_of(const softmax_job *job, neighbours r)
@@ -958,11 +954,12 @@ void KERNEL(log_sum_exp_planes)(const softmax_job *job, int64_t begin, int64_t e
             int special[BLOCK];
             float lse[BLOCK];
             vstore_f32(lse, vadd(s->ref.max, logs_of_sums_over_maxima(s)));
-            special_rows(s, special);
-            if (__builtin_expect(has_special_rows(s), 0))
+            if (__builtin_expect(has_special_rows(s), 0)) {
+                special_rows(s, special);
                 for (int j = 0; j < BLOCK && j < in.rows; j++)
                     if (special[j])
                         lse[j] = special_log_sum(in, j, classes, reference_at(&s->ref, j).max);
+            }
             vstore_tail((storage *)job->output + r.row + t * BLOCK, in.rows, vload_f32(lse));
         }
     }

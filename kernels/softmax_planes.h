@@ -273,11 +273,12 @@ LANES void write_pack(pack *p, const pack_factors *f, const int has_values, outp
         narrow_pack(p->exponentials, p->classes, out, 0, p->classes);
 }
 
-/* All classes of one row. */
-LANES void fill_row(output_planes out, int j, int64_t classes, float x)
+/* All classes of those rows of a tile that `which` is not 0 for. */
+LANES void fill_rows(output_planes out, const int *which, int64_t classes, float x)
 {
-    for (int64_t c = 0; j < out.rows && c < classes; c++)
-        write_element(out.format, out.x, c * out.stride + j, x);
+    for (int j = 0; j < BLOCK && j < out.rows; j++)
+        for (int64_t c = 0; which[j] && c < classes; c++)
+            write_element(out.format, out.x, c * out.stride + j, x);
 }
 
 #endif

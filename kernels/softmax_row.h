@@ -486,7 +486,8 @@ LANES int row_is_special(row_sum r)
 /* log(sum / e_max) = log1p(the others / e_max): never negative, accurate when the maximum is nearly
  * all of the sum. */
 LANES float others_over_max(row_sum row) { return (float)(row.others / row.left_out); }
-LANES float log_of_sum_over_max(row_sum row) { return vlane0(vlog1p(vset1(others_over_max(row)))); }
+LANES float log1p_of(float u) { return vlane0(vlog1p(vset1(u))); }
+LANES float log_of_sum_over_max(row_sum row) { return log1p_of(others_over_max(row)); }
 
 /* To f32, rounded once; 0 below the normal range. No branch: loops over rows are vectorised. */
 LANES float narrowed(double h)

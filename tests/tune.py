@@ -152,15 +152,7 @@ class Tune(unittest.TestCase):
         p = subprocess.Popen([TOOL, "tune", "--quiet", "--color", "never", "--budget", "5", "--filter",
                               FEW, "--output", "p"], stdout=slave, stderr=subprocess.DEVNULL,
                              cwd=self.folder, env=self.env)
-        os.close(slave)
-        shown = b""
-        try:
-            while data := os.read(master, 4096):
-                shown += data
-        except OSError:  # the other end is closed
-            pass
-        os.close(master)
-        self.assertEqual(p.wait(), 0)
+        shown = self.shown(master, slave, p)
         lines = shown.decode().replace("\r", "").split("\n")
         table = lines[:lines.index("")]
         self.assertLessEqual(max(map(len, table)), 80, table)
@@ -216,12 +208,8 @@ class Tune(unittest.TestCase):
         self.assertRegex(r.err, r"^ballast:  \d\d %, \d+ s left: log_softmax:f32:")
         json.loads(r.out)
 
-    def bar(self, budget):
-        """What a terminal is shown."""
-        master, slave = pty.openpty()
-        p = subprocess.Popen([TOOL, "tune", "--budget", str(budget), "--filter", "log_softmax:f32",
-                              "--output", "p"], stdout=subprocess.DEVNULL, stderr=slave,
-                             cwd=self.folder, env=self.env)
+    def shown(self, master, slave, program):
+        """All that a program that ends well writes to its terminal."""
         os.close(slave)
         shown = b""
         try:
@@ -230,8 +218,16 @@ class Tune(unittest.TestCase):
         except OSError:  # the other end is closed
             pass
         os.close(master)
-        self.assertEqual(p.wait(), 0)
+        self.assertEqual(program.wait(), 0)
         return shown
+
+    def bar(self, budget):
+        """What a terminal is shown."""
+        master, slave = pty.openpty()
+        p = subprocess.Popen([TOOL, "tune", "--budget", str(budget), "--filter", "log_softmax:f32",
+                              "--output", "p"], stdout=subprocess.DEVNULL, stderr=slave,
+                             cwd=self.folder, env=self.env)
+        return self.shown(master, slave, p)
 
     def test_bar(self):
         """On a terminal one line renews itself, and is gone at the end."""
